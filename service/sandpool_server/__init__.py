@@ -1,0 +1,1 @@
+"""The sandpool server: pools of warm container sandboxes over gRPC."""

@@ -1,0 +1,114 @@
+"""What callers ask for, before it meets what is stored: fields that were not given are None, or UNSET in an update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+
+
+class Unset(Enum):
+    """The one value that says: leave this field as it is."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class SpecFields:
+    """The fields of a container's specification, None where not given."""
+
+    image: str | None = None
+    cpus: float | None = None
+    memory_mb: int | None = None
+    ephemeral_disk_mb: int | None = None
+    secret_names: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewPool:
+    """A pool to create; `spec.image` or `template_name` is given, not both."""
+
+    spec: SpecFields = field(default_factory=SpecFields)
+    template_name: str = ""
+    name: str = ""
+    warm_containers: int = 0
+    max_containers: int | None = None
+    timeout_secs: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewTemplate:
+    """A template to create; `spec.image` is given."""
+
+    name: str
+    spec: SpecFields
+    timeout_secs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewSandbox:
+    """A sandbox to create; exactly one of `pool_id`, `template_name` (each an id or a name) and `spec.image` is given."""
+
+    pool_id: str = ""
+    template_name: str = ""
+    spec: SpecFields = field(default_factory=SpecFields)
+    timeout_secs: int | None = None
+    name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecChanges:
+    """Changes of a specification. None, in every kind of change, means: back to the default."""
+
+    image: str | None | Unset = UNSET
+    cpus: float | None | Unset = UNSET
+    memory_mb: int | None | Unset = UNSET
+    ephemeral_disk_mb: int | None | Unset = UNSET
+    secret_names: tuple[str, ...] | None | Unset = UNSET
+    entrypoint: tuple[str, ...] | None | Unset = UNSET
+
+    def given(self) -> dict[str, object]:
+        """The fields to change, by name."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not UNSET}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChanges:
+    """Changes of a pool."""
+
+    spec: SpecChanges = field(default_factory=SpecChanges)
+    name: str | None | Unset = UNSET
+    warm_containers: int | None | Unset = UNSET
+    max_containers: int | None | Unset = UNSET
+    timeout_secs: int | None | Unset = UNSET
+    paused: bool | None | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateChanges:
+    """Changes of a template."""
+
+    spec: SpecChanges = field(default_factory=SpecChanges)
+    name: str | None | Unset = UNSET
+    timeout_secs: int | None | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxChanges:
+    """Changes of a sandbox."""
+
+    name: str | None | Unset = UNSET
+    metadata: Mapping[str, str] | None | Unset = UNSET
+    timeout_secs: int | None | Unset = UNSET
+
+
+class WatchEvent(Enum):
+    """What a message of a watch tells."""
+
+    PRESENT = "present"
+    CHANGED = "changed"
+    DELETED = "deleted"
