@@ -7,7 +7,8 @@ All methods are coroutines of the one event loop, never block it, and carry a de
 result, a domain error or `Unavailable`, not never.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -200,7 +201,7 @@ class Store(Protocol):
         change: Callable[[Pool], Pool],
         request: RequestKey | None,
     ) -> PoolView:
-        """Apply a pure function to the pool in the transaction. A changed spec or the end of a pause forgets the failure.
+        """Apply a pure function to the pool in the transaction; a new spec or the end of a pause forgets the failure.
 
         `change` sets `own_timeout_secs`, not `timeout_secs`. Raises as `update_template`.
         """
@@ -219,8 +220,8 @@ class Store(Protocol):
         """Claim ready members and, for what is missing, write `STARTING` ones: all or none, in one transaction.
 
         The hot path. A ready member is one in state WARM whose spec is the pool's present one. From a template: any
-        pool that follows it and is not paused, oldest first; what is missing goes to the first of them with room, or to no
-        pool when there is none. Counts hits and misses. Raises `NotFound`; `AlreadyExists` (sandbox name);
+        pool that follows it and is not paused, oldest first; what is missing goes to the first of them with room, or to
+        no pool when the template has none. Counts hits and misses. Raises `NotFound`; `AlreadyExists` (sandbox name);
         `FailedPrecondition` (`POOL_PAUSED`); `Exhausted` (`POOL_AT_MAX`, subject `pool:<id>`); `InvalidArgument`
         (`request_id`).
         """
@@ -298,9 +299,9 @@ class Store(Protocol):
         ...
 
     async def purge(self, ended_before: datetime, requests_before: datetime) -> int:
-        """Delete rows that nobody needs: sandboxes gone before the first time (and, if claimed with a request id,
-        claimed before the second), answered requests, and deleted pools and templates older than the second without members.
-        Returns how many rows.
+        """Delete rows that nobody needs and return how many: sandboxes gone before the first time (and, if claimed
+        with a request id, claimed before the second), answered requests, and deleted pools and templates older than the
+        second without members.
         """
         ...
 
@@ -360,7 +361,7 @@ class Runtime(Protocol):
     """
 
     async def prepare(self) -> None:
-        """Make what members share (network, agent volume) unless it is there. Idempotent, even after a kill half-way."""
+        """Make what members share (network, agent volume) unless it is there. Idempotent, also after a kill."""
         ...
 
     async def ping(self) -> None:
@@ -386,7 +387,7 @@ class Runtime(Protocol):
         """All containers that carry this server's label, running or not."""
         ...
 
-    def events(self) -> AsyncIterator[RuntimeEvent]:
+    def events(self) -> AsyncGenerator[RuntimeEvent, None]:
         """Events of this server's containers for ever; begins with, and after each interruption yields, RESYNC."""
         ...
 
@@ -434,6 +435,14 @@ class Agents(Protocol):
 
 class Launcher(Protocol):
     """Starts the containers of `STARTING` members that callers wait for."""
+
+    def expecting(self, ids: Sequence[str]) -> AbstractContextManager[None]:
+        """For the length of the block the members of these ids, written or not yet, count as being launched here.
+
+        Enter it before the rows are written: a `STARTING` row that nobody expects is taken for one that a killed server
+        left behind.
+        """
+        ...
 
     async def launch(self, member: Member) -> Member:
         """Start the member and return it ACTIVE. Raises `LaunchFailed`, or `FailedPrecondition` (`SANDBOX_ENDED`) when

@@ -49,10 +49,18 @@ class AbandonMember:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelLaunch:
+    """Stop the creation of a member that is to be removed meanwhile."""
+
+    member_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveContainer:
     """Remove the container of a member that is to be removed."""
 
     member_id: str
+    pool_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +71,4 @@ class WakeAt:
     time: datetime
 
 
-Action = CreateMembers | RetireMember | ExpireSandbox | AbandonMember | RemoveContainer | WakeAt
+Action = CreateMembers | RetireMember | ExpireSandbox | AbandonMember | CancelLaunch | RemoveContainer | WakeAt

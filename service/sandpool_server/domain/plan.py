@@ -11,6 +11,7 @@ from datetime import datetime
 from sandpool_server.domain.actions import (
     AbandonMember,
     Action,
+    CancelLaunch,
     CreateMembers,
     ExpireSandbox,
     RemoveContainer,
@@ -49,20 +50,28 @@ class PoolSnapshot:
     members: tuple[MemberSnapshot, ...] = field(default=())
 
 
-def plan(pool: PoolSnapshot, now: datetime, slots: int, in_flight: frozenset[str]) -> tuple[Action, ...]:
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """The members on which this process is at work: those being launched, and those being removed."""
+
+    launching: frozenset[str] = frozenset()
+    removing: frozenset[str] = frozenset()
+
+
+def plan(pool: PoolSnapshot, now: datetime, slots: int, in_flight: InFlight, proven: bool = True) -> tuple[Action, ...]:
     """Decide what one pool needs now.
 
-    `slots` is how many creations may be begun now, `in_flight` the members on whose creation or removal this process is
-    at work: those are left alone. The same input gives the same answer.
+    `slots` is how many creations may be begun now; `proven`, whether a member of this spec has been created before:
+    else they are tried one at a time. The same input gives the same answer.
     """
     return (
         *_care_for_members(pool, now, in_flight),
         *_retire(pool),
-        *_create(pool, now, slots),
+        *_create(pool, now, slots, proven),
     )
 
 
-def _care_for_members(pool: PoolSnapshot, now: datetime, in_flight: frozenset[str]) -> Iterator[Action]:
+def _care_for_members(pool: PoolSnapshot, now: datetime, in_flight: InFlight) -> Iterator[Action]:
     """Each member by itself: abandoned creations, lifetimes, removals."""
     deadlines = []
     for member in pool.members:
@@ -71,12 +80,14 @@ def _care_for_members(pool: PoolSnapshot, now: datetime, in_flight: frozenset[st
                 yield ExpireSandbox(member.id)
             else:
                 deadlines.append(member.expire_time)
-        if member.id in in_flight:
-            continue
         if member.state in (MemberState.CREATING, MemberState.STARTING):
-            yield AbandonMember(member.id)
+            if member.id not in in_flight.launching:
+                yield AbandonMember(member.id)
         elif member.state is MemberState.REMOVING:
-            yield RemoveContainer(member.id)
+            if member.id in in_flight.launching:
+                yield CancelLaunch(member.id)
+            elif member.id not in in_flight.removing:
+                yield RemoveContainer(member.id, pool.id)
     if deadlines:
         yield WakeAt(pool.id, min(deadlines))
 
@@ -84,7 +95,7 @@ def _care_for_members(pool: PoolSnapshot, now: datetime, in_flight: frozenset[st
 def _retire(pool: PoolSnapshot) -> Iterator[Action]:
     """Ready members that the pool does not want: of a deleted pool, of another spec, or too many.
 
-    Stale ones stay until as many fresh ones are ready, so that a change of spec never empties the pool at once, unless
+    Stale ones stay until as many fresh ones are ready, so that a change never empties the pool at once, unless
     `max_containers` leaves no room for the fresh ones. They are not handed out meanwhile: a claim compares the spec.
     """
     warm = [member for member in pool.members if member.state is MemberState.WARM]
@@ -97,34 +108,39 @@ def _retire(pool: PoolSnapshot) -> Iterator[Action]:
     # The newest go first: the oldest have proved themselves for longest.
     for member in sorted(fresh, key=lambda m: m.id)[max(wanted, 0) :] if not pool.paused else ():
         yield RetireMember(member.id, RetireReason.EXCESS)
-    missing = max(0, wanted - len(fresh))
-    for member in stale[missing:]:
+    short = max(0, wanted - len(fresh))
+    for member in stale[short:]:
         yield RetireMember(member.id, RetireReason.STALE)
     # Stale ones in the way of fresh ones: one by one, as slots for creation come free.
-    if missing and pool.max_containers is not None and _counted(pool) >= pool.max_containers:
+    if short and pool.max_containers is not None and _counted(pool) >= pool.max_containers:
         making = any(m.state in (MemberState.CREATING, MemberState.REMOVING) for m in pool.members)
         if stale and not making:
             yield RetireMember(stale[0].id, RetireReason.STALE)
 
 
-def _create(pool: PoolSnapshot, now: datetime, slots: int) -> Iterator[Action]:
+def _create(pool: PoolSnapshot, now: datetime, slots: int, proven: bool) -> Iterator[Action]:
     """What is missing, within `max_containers`, the slots, and the back-off after failures."""
-    creating = sum(member.state is MemberState.CREATING for member in pool.members)
-    fresh = sum(
+    count = missing(pool)
+    if count > 0 and pool.failure is not None and now < pool.failure.next_attempt_time:
+        yield WakeAt(pool.id, pool.failure.next_attempt_time)
+        return
+    count = min(count, slots)
+    if pool.failure is not None or not proven:
+        count = min(count, 1 - sum(member.state is MemberState.CREATING for member in pool.members))
+    if count > 0:
+        yield CreateMembers(pool.id, pool.spec_digest, count)
+
+
+def missing(pool: PoolSnapshot) -> int:
+    """How many members more the pool wants and has room for; what is being created counts as there."""
+    there = sum(
         member.state in (MemberState.WARM, MemberState.CREATING) and member.spec_digest == pool.spec_digest
         for member in pool.members
     )
-    count = min(wanted_warm(pool) - fresh, slots)
+    count = wanted_warm(pool) - there
     if pool.max_containers is not None:
         count = min(count, pool.max_containers - _counted(pool))
-    if pool.failure is not None and count > 0:
-        if now < pool.failure.next_attempt_time:
-            yield WakeAt(pool.id, pool.failure.next_attempt_time)
-            return
-        # After a failure one attempt at a time, until one succeeds.
-        count = min(count, 1 - creating)
-    if count > 0:
-        yield CreateMembers(pool.id, pool.spec_digest, count)
+    return max(0, count)
 
 
 def wanted_warm(pool: PoolSnapshot) -> int:

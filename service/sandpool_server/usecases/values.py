@@ -50,7 +50,7 @@ class NewTemplate:
 
 @dataclass(frozen=True, slots=True)
 class NewSandbox:
-    """A sandbox to create; exactly one of `pool_id`, `template_name` (each an id or a name) and `spec.image` is given."""
+    """A sandbox to create; one of `pool_id`, `template_name` (each an id or a name) and `spec.image` is given."""
 
     pool_id: str = ""
     template_name: str = ""
@@ -64,12 +64,12 @@ class NewSandbox:
 class SpecChanges:
     """Changes of a specification. None, in every kind of change, means: back to the default."""
 
-    image: str | None | Unset = UNSET
-    cpus: float | None | Unset = UNSET
-    memory_mb: int | None | Unset = UNSET
-    ephemeral_disk_mb: int | None | Unset = UNSET
-    secret_names: tuple[str, ...] | None | Unset = UNSET
-    entrypoint: tuple[str, ...] | None | Unset = UNSET
+    image: str | Unset | None = UNSET
+    cpus: float | Unset | None = UNSET
+    memory_mb: int | Unset | None = UNSET
+    ephemeral_disk_mb: int | Unset | None = UNSET
+    secret_names: tuple[str, ...] | Unset | None = UNSET
+    entrypoint: tuple[str, ...] | Unset | None = UNSET
 
     def given(self) -> dict[str, object]:
         """The fields to change, by name."""
@@ -81,11 +81,11 @@ class PoolChanges:
     """Changes of a pool."""
 
     spec: SpecChanges = field(default_factory=SpecChanges)
-    name: str | None | Unset = UNSET
-    warm_containers: int | None | Unset = UNSET
-    max_containers: int | None | Unset = UNSET
-    timeout_secs: int | None | Unset = UNSET
-    paused: bool | None | Unset = UNSET
+    name: str | Unset | None = UNSET
+    warm_containers: int | Unset | None = UNSET
+    max_containers: int | Unset | None = UNSET
+    timeout_secs: int | Unset | None = UNSET
+    paused: bool | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +93,17 @@ class TemplateChanges:
     """Changes of a template."""
 
     spec: SpecChanges = field(default_factory=SpecChanges)
-    name: str | None | Unset = UNSET
-    timeout_secs: int | None | Unset = UNSET
+    name: str | Unset | None = UNSET
+    timeout_secs: int | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxChanges:
     """Changes of a sandbox."""
 
-    name: str | None | Unset = UNSET
-    metadata: Mapping[str, str] | None | Unset = UNSET
-    timeout_secs: int | None | Unset = UNSET
+    name: str | Unset | None = UNSET
+    metadata: Mapping[str, str] | Unset | None = UNSET
+    timeout_secs: int | Unset | None = UNSET
 
 
 class WatchEvent(Enum):

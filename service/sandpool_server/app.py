@@ -1,0 +1,185 @@
+"""The only place that wires things together; start, drain, stop."""
+
+import asyncio
+import os
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from typing import Self
+
+import structlog
+
+from sandpool_server.clock import SystemClock
+from sandpool_server.control.events import EventHandler
+from sandpool_server.control.executor import Executor
+from sandpool_server.control.loop import ControlLoop
+from sandpool_server.control.recovery import Recovery
+from sandpool_server.control.settings import ControlSettings
+from sandpool_server.datadir import DataDir, DataDirLocked
+from sandpool_server.domain.errors import Unavailable
+from sandpool_server.domain.lifecycle import COUNTED, MemberState
+from sandpool_server.domain.model import EndReason, MemberEnd
+from sandpool_server.rpc.drain import Drain
+from sandpool_server.rpc.health import HealthReporter
+from sandpool_server.rpc.server import UseCases, build_server
+from sandpool_server.runtime.agents import GrpcAgents
+from sandpool_server.runtime.docker_engine import DockerRuntime
+from sandpool_server.runtime.settings import RuntimeSettings
+from sandpool_server.settings import Settings
+from sandpool_server.store.store import SqlStore
+from sandpool_server.usecases.changes import ChangeHub
+from sandpool_server.usecases.pools import Pools
+from sandpool_server.usecases.sandboxes import Sandboxes
+from sandpool_server.usecases.templates import Templates
+
+_log = structlog.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start; the message says what to do."""
+
+
+class App:
+    """One server: made of settings, running inside its `async with` block.
+
+    Leaving the block drains: no new calls, those under way get `drain_timeout` seconds, containers stay.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._exit = AsyncExitStack()
+        self.address = settings.address
+        """Where the server listens, HOST:PORT; once started, with the port that was taken."""
+        self.engine = engine_url(settings)
+        """The engine that the server works with."""
+
+    async def __aenter__(self) -> Self:
+        """Start. Raises `StartError`."""
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Drain and stop, in the reverse order of the start."""
+        await self._exit.aclose()
+
+    async def run_until_signalled(self) -> None:
+        """Wait for SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+        _log.info("stopping")
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings, clock, changes = self._settings, SystemClock(), ChangeHub()
+        data_dir = _take_data_dir(settings, stack)
+        store = await _open_store(data_dir, changes, clock, stack)
+        runtime = DockerRuntime(runtime_settings(settings, await store.server_id(secrets.token_hex(8))))
+        stack.push_async_callback(runtime.close)
+        agents = GrpcAgents(data_dir.token_key())
+        stack.push_async_callback(agents.close)
+
+        control = ControlSettings(
+            refill_parallelism=settings.refill_parallelism,
+            cold_parallelism=settings.cold_parallelism,
+            ready_timeout=settings.ready_timeout,
+            ended_retention=settings.ended_retention,
+        )
+        executor = Executor(store, runtime, agents, clock, changes, control)
+        events = EventHandler(store, executor, Recovery(store, runtime, executor, clock), clock)
+        loop = ControlLoop(store, runtime, executor, events, clock, changes, control)
+        loop.start()
+        stack.push_async_callback(loop.stop)
+
+        sandboxes = Sandboxes(store, agents, executor, clock, changes)
+        stack.push_async_callback(sandboxes.close)
+        usecases = UseCases(Pools(store, clock, changes), Templates(store, clock), sandboxes)
+        drain = Drain()
+        health = HealthReporter({"database": store.ping, "engine": runtime.ping}, drain)
+        server = build_server(usecases, clock, health, drain)
+        host = settings.address.rpartition(":")[0]
+        try:
+            port = server.add_insecure_port(settings.address)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {settings.address}: is another server there? ({error})") from error
+        reporting = asyncio.create_task(health.run(), name="health")
+
+        async def stop_serving() -> None:
+            drain.begin()
+            await server.stop(settings.drain_timeout)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+
+        stack.push_async_callback(stop_serving)
+        await server.start()
+        self.address = f"{host}:{port}"
+        _log.info("started", address=self.address, engine=self.engine, data_dir=str(data_dir.path))
+
+
+def engine_url(settings: Settings) -> str:
+    """The engine's address: the setting, else $DOCKER_HOST, else the usual socket."""
+    return settings.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def runtime_settings(settings: Settings, server_id: str) -> RuntimeSettings:
+    """What the runtime is told. Raises `StartError` without an agent."""
+    if not settings.agent_binary.is_file():
+        raise StartError(
+            f"there is no agent at {settings.agent_binary}; build it with `make agent`, or name one with --agent-binary"
+        )
+    return RuntimeSettings(
+        server_id=server_id,
+        agent_binary=settings.agent_binary,
+        base_url=settings.docker_host,
+        create_parallelism=settings.refill_parallelism + settings.cold_parallelism,
+        pids_limit=settings.pids_limit,
+        oci_runtime=settings.oci_runtime,
+    )
+
+
+def _take_data_dir(settings: Settings, stack: AsyncExitStack) -> DataDir:
+    try:
+        data_dir = DataDir(settings.data_dir)
+    except DataDirLocked as error:
+        raise StartError(str(error)) from error
+    except OSError as error:
+        raise StartError(f"cannot use the data folder {settings.data_dir}: {error}") from error
+    stack.callback(data_dir.close)
+    return data_dir
+
+
+async def _open_store(data_dir: DataDir, changes: ChangeHub, clock: SystemClock, stack: AsyncExitStack) -> SqlStore:
+    store = SqlStore(data_dir.database_url, changes.publish, clock)
+    try:
+        await store.open()
+    except Unavailable as error:
+        raise StartError(f"cannot open the database in {data_dir.path}: {error}") from error
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def purge(settings: Settings) -> int:
+    """Remove every container and network of the server whose data folder this is, and end its sandboxes.
+
+    Returns how many containers were removed. Raises `StartError` while that server runs, or when the engine is silent.
+    """
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        data_dir = _take_data_dir(settings, stack)
+        store = await _open_store(data_dir, ChangeHub(), clock, stack)
+        runtime = DockerRuntime(runtime_settings(settings, await store.server_id(secrets.token_hex(8))))
+        stack.push_async_callback(runtime.close)
+        try:
+            removed = await runtime.purge()
+        except Unavailable as error:
+            raise StartError(f"nothing was purged: {error}") from error
+        now = clock.now()
+        ids = [member.id for member in await store.live_members()]
+        end = MemberEnd(EndReason.LOST, now, "removed by `sandpool-server purge`")
+        await store.end_members(ids, COUNTED - {MemberState.REMOVING}, end)
+        for member_id in ids:
+            await store.member_removed(member_id, now)
+        return removed

@@ -1,0 +1,77 @@
+"""The `sandpool-server` command."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import uvloop
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from sandpool_server.app import App, StartError, purge
+from sandpool_server.logs import configure_logs
+from sandpool_server.settings import ENV_PREFIX, Settings
+
+_COMMANDS = {
+    "serve": "Run the server in the foreground until SIGINT or SIGTERM; containers stay for the next start.",
+    "purge": "Remove every container and network that the server with this data folder made, and end its sandboxes.",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The parser, with a flag for each setting."""
+    parser = argparse.ArgumentParser(
+        prog="sandpool-server",
+        description="Hands out container sandboxes in milliseconds, from pools of warm containers, over gRPC.",
+        epilog="A flag wins over the environment, that over the settings file, that over the default.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, text in _COMMANDS.items():
+        sub = commands.add_parser(command, help=text, description=text)
+        for name, field in Settings.model_fields.items():
+            default = "" if field.default in (None, "", PydanticUndefined) else f"; default {field.default}"
+            sub.add_argument(
+                f"--{name.replace('_', '-')}",
+                default=argparse.SUPPRESS,
+                metavar=name.rpartition("_")[2].upper(),
+                help=f"{field.description} [{ENV_PREFIX}{name.upper()}{default}]",
+            )
+    return parser
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    """Read the settings; ends the process with a readable message when they are wrong."""
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
+        sys.exit("sandpool-server: these settings are wrong:\n" + "\n".join(lines))
+    except (OSError, ValueError) as error:
+        sys.exit(f"sandpool-server: the settings cannot be read: {error}")
+
+
+async def _serve(settings: Settings) -> None:
+    async with App(settings) as app:
+        print(f"listening on {app.address}", flush=True)  # noqa: T201 - for whoever started it
+        print(f"engine at {app.engine}", flush=True)  # noqa: T201
+        await app.run_until_signalled()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    flags = vars(_parser().parse_args(argv))
+    command = flags.pop("command")
+    settings = _settings(flags)
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        if command == "serve":
+            uvloop.run(_serve(settings))
+        else:
+            removed = asyncio.run(purge(settings))
+            print(f"removed {removed} containers")  # noqa: T201
+    except StartError as error:
+        print(f"sandpool-server: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0

@@ -1,0 +1,54 @@
+"""Turns what the engine reports into what it means for members."""
+
+import structlog
+
+from sandpool_server.control.executor import Executor
+from sandpool_server.control.recovery import Recovery
+from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.model import EndReason, MemberEnd
+from sandpool_server.ports import Clock, RuntimeEvent, RuntimeEventKind, Store
+
+_log = structlog.get_logger(__name__)
+
+_CLAIMED_OR_WARM = frozenset({MemberState.WARM, MemberState.ACTIVE})
+
+
+class EventHandler:
+    """Handles engine events one by one. Events of members that are being removed change nothing."""
+
+    def __init__(self, store: Store, executor: Executor, recovery: Recovery, clock: Clock) -> None:
+        self._store = store
+        self._executor = executor
+        self._recovery = recovery
+        self._clock = clock
+        self._out_of_memory: set[str] = set()
+
+    async def handle(self, event: RuntimeEvent) -> None:
+        """Write down what an event means. Raises `Unavailable` when the store (for RESYNC: or the engine) is silent."""
+        match event.kind:
+            case RuntimeEventKind.RESYNC:
+                self._out_of_memory.clear()
+                await self._recovery.reconcile()
+            case RuntimeEventKind.OOM:
+                self._out_of_memory.add(event.member_id)
+            case RuntimeEventKind.DIED:
+                await self._died(event)
+            case RuntimeEventKind.REMOVED:
+                self._out_of_memory.discard(event.member_id)
+                await self._end(event.member_id, EndReason.LOST, "its container was removed by somebody else")
+            case RuntimeEventKind.PAUSED:
+                end = MemberEnd(EndReason.LOST, self._clock.now())
+                await self._store.end_members([event.member_id], frozenset({MemberState.WARM}), end)
+
+    async def _died(self, event: RuntimeEvent) -> None:
+        if self._executor.container_died(event.member_id, event.exit_code):
+            return
+        if event.member_id in self._out_of_memory:
+            await self._end(event.member_id, EndReason.OOM_KILLED, "it ran out of memory", event.exit_code)
+        else:
+            await self._end(event.member_id, EndReason.EXITED, "its container ended", event.exit_code)
+
+    async def _end(self, member_id: str, reason: EndReason, message: str, exit_code: int | None = None) -> None:
+        end = MemberEnd(reason, self._clock.now(), message, exit_code)
+        if await self._store.end_members([member_id], _CLAIMED_OR_WARM, end):
+            _log.info("member_ended", member=member_id, reason=reason, exit_code=exit_code)

@@ -1,0 +1,97 @@
+"""The server's settings: one object, read once at the start from flags, environment and file, and passed down.
+
+A flag wins over the environment (`SANDPOOL_SERVER_…`), that over the file (TOML, the fields' names as keys), that over
+the default.
+"""
+
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ENV_PREFIX = "SANDPOOL_SERVER_"
+
+_GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def default_agent_binary() -> Path:
+    """The agent for this machine's architecture: inside the installed package, else a checkout's build folder."""
+    machine = platform.machine()
+    name = f"agent-linux-{_GO_ARCHITECTURES.get(machine, machine)}"
+    package = Path(__file__).resolve().parent
+    installed = package / "bin" / name
+    return installed if installed.exists() else package.parents[1] / "build" / name
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/sandpool`, by default `~/.local/share/sandpool`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sandpool"
+
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Everything that the server can be told. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    config: Path | None = Field(None, description="A TOML file with settings.")
+    address: str = Field("127.0.0.1:50051", description="Where to listen, HOST:PORT; port 0 takes a free one.")
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="The folder of the database and the keys; one server at a time.",
+    )
+    docker_host: str = Field(
+        "", description="The engine, such as unix:///var/run/docker.sock. Default: $DOCKER_HOST, else that socket."
+    )
+    agent_binary: Path = Field(
+        default_factory=default_agent_binary, description="The agent program that is mounted into each container."
+    )
+    oci_runtime: str = Field(
+        "", description="The engine's runtime for containers, such as runsc. Default: the engine's."
+    )
+    refill_parallelism: PositiveInt = Field(
+        2, description="How many containers are started at once to fill pools; kept small to leave CPU for claims."
+    )
+    cold_parallelism: PositiveInt = Field(4, description="How many containers are started at once for waiting callers.")
+    pids_limit: Annotated[int, Field(ge=16)] = Field(1024, description="The most processes in one sandbox.")
+    ready_timeout: PositiveSeconds = Field(30.0, description="How long a started container may take to become ready.")
+    drain_timeout: PositiveSeconds = Field(10.0, description="How long running calls may take to end at SIGTERM.")
+    ended_retention: PositiveSeconds = Field(3600.0, description="How long ended sandboxes stay visible.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+
+    @model_validator(mode="after")
+    def _check_address(self) -> "Settings":
+        host, colon, port = self.address.rpartition(":")
+        if not colon or not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"address: {self.address!r} is not HOST:PORT, such as 127.0.0.1:50051")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (given to the constructor), then the environment, then the file that one of them names."""
+        del dotenv_settings, file_secret_settings
+        named = init_settings().get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
+        if not named:
+            return (init_settings, env_settings)
+        if not Path(named).is_file():
+            raise FileNotFoundError(f"there is no settings file {str(named)!r}")
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(named)))

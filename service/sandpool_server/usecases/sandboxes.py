@@ -1,0 +1,216 @@
+"""What the calls on sandboxes mean."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+
+from sandpool_server.domain.errors import (
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    LaunchFailed,
+    SandpoolError,
+    Unavailable,
+)
+from sandpool_server.domain.ids import SANDBOX, new_id
+from sandpool_server.domain.lifecycle import IN_USE, MemberState
+from sandpool_server.domain.model import (
+    DEFAULT_NAMESPACE,
+    Claim,
+    Command,
+    CommandResult,
+    EndReason,
+    Member,
+    MemberEnd,
+)
+from sandpool_server.ports import Agents, ClaimRequest, ClaimResult, Clock, Launcher, SandboxFilter, Store
+from sandpool_server.usecases.changes import ChangeHub
+from sandpool_server.usecases.etags import version_of
+from sandpool_server.usecases.specs import spec_of
+from sandpool_server.usecases.templates import request_key
+from sandpool_server.usecases.values import UNSET, NewSandbox, SandboxChanges
+
+
+class Sandboxes:
+    """Sandboxes and the commands in them. Every method raises domain errors, as `ports.Store` says."""
+
+    def __init__(self, store: Store, agents: Agents, launcher: Launcher, clock: Clock, changes: ChangeHub) -> None:
+        self._store = store
+        self._agents = agents
+        self._launcher = launcher
+        self._clock = clock
+        self._changes = changes
+        self._undoing: set[asyncio.Task[None]] = set()
+
+    async def create(self, new: NewSandbox, request_id: str, fingerprint: str, received: float) -> Member:
+        """Claim a ready member, or start one; returns it running.
+
+        `received` is the call's arrival on the clock's monotonic scale. Raises what `Store.claim` raises, and
+        `LaunchFailed`. When it raises or is cancelled, nothing is left claimed.
+        """
+        return (await self.create_batch(new, 1, request_id, fingerprint, received))[0]
+
+    async def create_batch(
+        self, new: NewSandbox, count: int, request_id: str, fingerprint: str, received: float
+    ) -> tuple[Member, ...]:
+        """Claim `count` sandboxes alike, all or none; returns them running. Raises as `create`."""
+        now = self._clock.now()
+        request = ClaimRequest(
+            namespace=DEFAULT_NAMESPACE,
+            count=count,
+            ids=tuple(new_id(SANDBOX, now, self._clock.random_bits()) for _ in range(count)),
+            now=now,
+            received=received,
+            pool_ref=new.pool_id,
+            template_ref=new.template_name,
+            spec=spec_of(new.spec) if new.spec.image else None,
+            timeout_secs=new.timeout_secs,
+            name=new.name,
+            metadata=new.metadata,
+            request_id=request_id,
+            fingerprint=fingerprint,
+        )
+        with self._launcher.expecting(request.ids):
+            result = await self._claim(request)
+            if result.replayed:
+                return tuple([await self._settled(member) for member in result.members])
+            if all(member.state is MemberState.ACTIVE for member in result.members):
+                return result.members
+            return await self._start(result.members)
+
+    async def _claim(self, request: ClaimRequest) -> ClaimResult:
+        """Claim; a caller that goes away while the store is at it leaves nothing claimed behind."""
+        claim = asyncio.ensure_future(self._store.claim(request))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            undoing = asyncio.create_task(self._undo_when_done(claim), name="undo-claim")
+            self._undoing.add(undoing)
+            undoing.add_done_callback(self._undoing.discard)
+            raise
+
+    async def _undo_when_done(self, claim: "asyncio.Future[ClaimResult]") -> None:
+        try:
+            result = await claim
+        except SandpoolError:
+            return  # nothing was claimed
+        if not result.replayed:
+            await self._give_up(result.members, "the caller went away before the answer")
+
+    async def _start(self, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        """Start those members that have no container yet; if one fails, or the caller goes away, give up all."""
+        tasks = {
+            member.id: asyncio.create_task(self._launcher.launch(member), name=f"launch-{member.id}")
+            for member in members
+            if member.state is MemberState.STARTING
+        }
+        try:
+            await asyncio.gather(*tasks.values())
+        except BaseException as error:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            why = error.message if isinstance(error, LaunchFailed | SandpoolError) else "the caller went away"
+            await asyncio.shield(self._give_up(members, why))
+            raise
+        return tuple(tasks[member.id].result() if member.id in tasks else member for member in members)
+
+    async def _give_up(self, members: Iterable[Member], why: str) -> None:
+        end = MemberEnd(EndReason.FAILED, self._clock.now(), f"the sandbox was not handed out: {why}")
+        await self._store.end_members([member.id for member in members], IN_USE, end)
+
+    async def _settled(self, member: Member) -> Member:
+        """The sandbox of an earlier request once it has started; the retry waits like the first call did."""
+        async for seen in self.watch(member.id):
+            if seen.state is not MemberState.STARTING:
+                if seen.end is not None and seen.end.reason is EndReason.FAILED:
+                    raise Unavailable("START_ABANDONED", f"{seen.end.message}; try again")
+                return seen
+        return member
+
+    async def get(self, ref: str) -> Member:
+        """Read one sandbox."""
+        return await self._store.get_sandbox(DEFAULT_NAMESPACE, ref)
+
+    async def list(self, which: SandboxFilter, limit: int, after: str) -> list[Member]:
+        """Up to `limit` sandboxes whose id sorts after `after`."""
+        return await self._store.list_sandboxes(DEFAULT_NAMESPACE, which, limit, after)
+
+    async def update(self, ref: str, changes: SandboxChanges, etag: str, request_id: str, fingerprint: str) -> Member:
+        """Change name, metadata or lifetime of a sandbox that has not ended."""
+        now = self._clock.now()
+
+        def change(member: Member) -> Member:
+            claim = member.claim
+            if claim is None:
+                return member
+            changed = _changed_claim(claim, changes)
+            expire_time = changed.expire_time
+            if changed.timeout_secs != claim.timeout_secs and expire_time is not None and expire_time <= now:
+                age = (now - claim.claim_time).total_seconds()
+                raise InvalidArgument(
+                    FieldViolation(
+                        "timeout_secs",
+                        f"is counted from the claim, {age:.0f} s ago; give more than that, or delete the sandbox",
+                    )
+                )
+            return replace(member, claim=changed)
+
+        key = request_key("UpdateSandbox", request_id, fingerprint)
+        return await self._store.update_sandbox(DEFAULT_NAMESPACE, ref, version_of(etag), change, key)
+
+    async def delete(self, ref: str, request_id: str, fingerprint: str) -> Member:
+        """End a sandbox, also one that is still starting; its container is removed behind the answer."""
+        key = request_key("DeleteSandbox", request_id, fingerprint)
+        return await self._store.delete_sandbox(DEFAULT_NAMESPACE, ref, self._clock.now(), key)
+
+    async def watch(self, ref: str) -> AsyncIterator[Member]:
+        """The sandbox as it is, then as it changes, until it is gone. Raises `NotFound` at the start."""
+        with self._changes.subscribe() as subscription:
+            member = await self.get(ref)
+            while True:
+                yield member
+                if member.state is MemberState.GONE:
+                    return
+                seen = member
+                while member == seen:
+                    if member.id in await subscription.next():
+                        member = await self.get(member.id)
+
+    async def run(self, ref: str, command: Command) -> CommandResult:
+        """Run a command in a running sandbox. Raises what `Agents.run` raises, and `FailedPrecondition`."""
+        member = _running(await self.get(ref))
+        try:
+            return await self._agents.run(member.id, member.address, command)
+        except Unavailable:
+            # The sandbox may have ended under the command: then that is what the caller wants to hear.
+            _running(await self.get(member.id))
+            raise
+
+    async def close(self) -> None:
+        """Wait for claims of callers who went away to be given up."""
+        await asyncio.gather(*self._undoing)
+
+
+def _changed_claim(claim: Claim, changes: SandboxChanges) -> Claim:
+    """The claim after the changes."""
+    return replace(
+        claim,
+        name=claim.name if changes.name is UNSET else changes.name or "",
+        metadata=claim.metadata if changes.metadata is UNSET else dict(changes.metadata or {}),
+        timeout_secs=claim.timeout_secs if changes.timeout_secs is UNSET else changes.timeout_secs or 0,
+    )
+
+
+def _running(member: Member) -> Member:
+    """Return the member if it runs commands; raises `FailedPrecondition` that says why not."""
+    if member.state is MemberState.ACTIVE:
+        return member
+    if member.state is MemberState.STARTING:
+        raise FailedPrecondition(
+            "SANDBOX_STARTING", f"sandbox {member.id!r} is still starting; wait until it runs", "sandbox", member.id
+        )
+    why = f" ({member.end.reason}{f': {member.end.message}' if member.end.message else ''})" if member.end else ""
+    raise FailedPrecondition(
+        "SANDBOX_ENDED", f"sandbox {member.id!r} has ended{why}; create another one", "sandbox", member.id
+    )
