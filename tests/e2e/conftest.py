@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandpool import SandboxClient
+from tests.support.engine_view import EngineView, engine_view
 from tests.support.server_process import ServerProcess
 
 
@@ -28,3 +29,10 @@ def client(server: ServerProcess) -> Iterator[SandboxClient]:
     """A Python client of the module's server."""
     with SandboxClient(server.address) as made:
         yield made
+
+
+@pytest.fixture
+def engine() -> Iterator[EngineView]:
+    """The engine, seen by a client of its own."""
+    with engine_view() as view:
+        yield view

@@ -51,7 +51,9 @@ class ServerProcess:
             )
         assert self._process.stdout is not None
         line = _first_line(self._process.stdout, START_SECS)
-        assert line.startswith("listening on "), f"the server did not start; its log:\n{self.log}"
+        if not line.startswith("listening on "):
+            self._end(signal.SIGKILL)
+            raise AssertionError(f"the server did not start; its log:\n{self.log}")
         self.address = line.removeprefix("listening on ").strip()
         return self
 

@@ -1,0 +1,104 @@
+"""The words of the contract as enums. Members are strings: `PoolState.READY == "ready"`."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Word(str, Enum):
+    """A string that is one of a few. Printed and formatted as its value by every version of Python.
+
+    Every subclass has UNKNOWN: what a server that is newer than this client says.
+    """
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self.value), spec)
+
+
+class PoolState(Word):
+    """A pool's condition."""
+
+    UNKNOWN = "unknown"
+    READY = "ready"
+    """As many containers are ready as wanted."""
+    FILLING = "filling"
+    """Fewer are ready than wanted, and more are on their way."""
+    DEGRADED = "degraded"
+    """Fewer are ready than wanted, and the last attempt to create one failed: see `PoolStatus.last_error`."""
+    PAUSED = "paused"
+    """The pool is paused: nothing is created for it and nothing taken from it."""
+
+
+class PoolErrorReason(Word):
+    """Why a container could not be created."""
+
+    UNKNOWN = "unknown"
+    IMAGE_NOT_FOUND = "image_not_found"
+    PULL_FAILED = "pull_failed"
+    START_FAILED = "start_failed"
+    NOT_READY = "not_ready"
+    ENGINE_UNREACHABLE = "engine_unreachable"
+    DISK_FULL = "disk_full"
+    LIMIT_UNSUPPORTED = "limit_unsupported"
+
+
+class PoolEventType(Word):
+    """What an event of `watch_pools` tells."""
+
+    UNKNOWN = "unknown"
+    PRESENT = "present"
+    """The state at the beginning of the watch."""
+    CHANGED = "changed"
+    """The pool is new, or something of it changed."""
+    DELETED = "deleted"
+    """The pool is gone."""
+
+
+class SandboxState(Word):
+    """Where a sandbox is in its life."""
+
+    UNKNOWN = "unknown"
+    STARTING = "starting"
+    RUNNING = "running"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+
+
+class SandboxStart(Word):
+    """How a sandbox got its container."""
+
+    UNKNOWN = "unknown"
+    WARM = "warm"
+    """A ready container was taken from a pool."""
+    COLD = "cold"
+    """A container was started for the sandbox."""
+
+
+class SandboxEndReason(Word):
+    """Why a sandbox ended."""
+
+    UNKNOWN = "unknown"
+    DELETED = "deleted"
+    TIMED_OUT = "timed_out"
+    EXITED = "exited"
+    OOM_KILLED = "oom_killed"
+    DISK_EXCEEDED = "disk_exceeded"
+    LOST = "lost"
+    FAILED = "failed"
+
+
+class CommandEndReason(Word):
+    """How a command ended."""
+
+    UNKNOWN = "unknown"
+    EXITED = "exited"
+    """By itself, with an exit code."""
+    SIGNALED = "signaled"
+    """By a signal."""
+    OOM_KILLED = "oom_killed"
+    """By the kernel, because the sandbox ran out of memory."""
+    TIMED_OUT = "timed_out"
+    """Its timeout passed; it was killed with every process that it had started."""

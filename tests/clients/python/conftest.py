@@ -1,0 +1,40 @@
+"""A server in memory and a client of it, for each test anew."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from sandpool import RetryPolicy, SandboxClient
+from tests.clients.python.servicer import State, serving
+
+FAST = RetryPolicy(max_attempts=4, initial_delay=0.001, max_delay=0.004)
+
+
+@pytest.fixture
+def state() -> State:
+    """What the server in memory holds."""
+    return State()
+
+
+@pytest.fixture
+def address(state: State) -> Iterator[str]:
+    """Where the server in memory listens."""
+    with serving(state) as found:
+        yield found
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[SandboxClient]:
+    """A client of the server in memory that loses no time between repetitions."""
+    with SandboxClient(address, timeout=5.0, retry=FAST) as found:
+        yield found
+
+
+@pytest.fixture
+def unused_address() -> str:
+    """An address of this machine where nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    return f"127.0.0.1:{port}"

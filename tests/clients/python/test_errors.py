@@ -1,0 +1,195 @@
+"""Statuses become typed errors that carry what the server said; nothing of gRPC gets through."""
+
+import threading
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as rpc
+
+import sandpool
+from sandpool import RetryPolicy, SandboxClient, errors
+from tests.clients.python.servicer import Failure, State
+
+CODES = [
+    ("CANCELLED", errors.RequestCancelledError),
+    ("UNKNOWN", errors.RemoteAPIError),
+    ("INVALID_ARGUMENT", errors.ValidationError),
+    ("DEADLINE_EXCEEDED", errors.ResourceTimeoutError),
+    ("NOT_FOUND", errors.ResourceNotFoundError),
+    ("ALREADY_EXISTS", errors.ResourceAlreadyExistsError),
+    ("PERMISSION_DENIED", errors.PermissionDeniedError),
+    ("RESOURCE_EXHAUSTED", errors.QuotaExceededError),
+    ("FAILED_PRECONDITION", errors.ResourceStateError),
+    ("ABORTED", errors.ResourceChangedError),
+    ("OUT_OF_RANGE", errors.ValidationError),
+    ("UNIMPLEMENTED", errors.RemoteAPIError),
+    ("INTERNAL", errors.RemoteAPIError),
+    ("DATA_LOSS", errors.RemoteAPIError),
+    ("UNAUTHENTICATED", errors.SandboxAuthenticationError),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), CODES)
+def test_each_code_has_its_class(client: SandboxClient, state: State, name: str, kind: type[errors.SandpoolError]):
+    state.fail("GetPool", Failure(grpc.StatusCode[name], "what to do"))
+    with pytest.raises(errors.SandpoolError) as caught:
+        client.get_pool("p")
+    assert type(caught.value) is kind
+    assert caught.value.code == name
+    assert "what to do" in str(caught.value) or name == "DEADLINE_EXCEEDED"
+    assert not isinstance(caught.value, grpc.RpcError)
+
+
+def test_every_code_is_covered():
+    named = {name for name, _ in CODES} | {"OK", "UNAVAILABLE"}  # UNAVAILABLE is repeated: test_retries.py
+    assert named == {code.name for code in grpc.StatusCode}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "resource_type", "kind"),
+    [
+        ("NOT_FOUND", "POOL_NOT_FOUND", "pool", errors.PoolNotFoundError),
+        ("NOT_FOUND", "TEMPLATE_NOT_FOUND", "sandpool.v1.Template", errors.TemplateNotFoundError),
+        ("NOT_FOUND", "SANDBOX_NOT_FOUND", "sandbox", errors.SandboxNotFoundError),
+        ("NOT_FOUND", "SECRET_NOT_FOUND", "secret", errors.SecretNotFoundError),
+        ("FAILED_PRECONDITION", "POOL_IN_USE", "pool", errors.PoolInUseError),
+        ("FAILED_PRECONDITION", "TEMPLATE_IN_USE", "template", errors.TemplateInUseError),
+        ("FAILED_PRECONDITION", "SECRET_IN_USE", "secret", errors.ResourceInUseError),
+        ("FAILED_PRECONDITION", "SANDBOX_STARTING", "sandbox", errors.SandboxNotReadyError),
+        ("FAILED_PRECONDITION", "SANDBOX_ENDED", "sandbox", errors.SandboxNotReadyError),
+        ("FAILED_PRECONDITION", "SOMETHING_NEW", "sandbox", errors.ResourceStateError),
+        ("FAILED_PRECONDITION", "IMAGE_NOT_FOUND", "", errors.ResourceCreationError),
+    ],
+)
+def test_reason_and_resource_choose_the_class(client, state, code, reason, resource_type, kind):
+    details = (
+        rpc.ErrorInfo(reason=reason, domain="sandpool"),
+        rpc.ResourceInfo(resource_type=resource_type, resource_name="it"),
+    )
+    state.fail("GetPool", Failure(grpc.StatusCode[code], "m", details))
+    with pytest.raises(errors.SandpoolError) as caught:
+        client.get_pool("p")
+    assert type(caught.value) is kind
+    assert (caught.value.reason, caught.value.resource_name) == (reason, "it")
+    assert caught.value.resource_type == resource_type.rpartition(".")[2].lower()
+
+
+def test_the_pool_in_use_and_the_kind_of_a_failed_start(client: SandboxClient, state: State):
+    info = rpc.ErrorInfo(reason="POOL_IN_USE")
+    resource = rpc.ResourceInfo(resource_type="pool", resource_name="pool-1")
+    state.fail("DeletePool", Failure(grpc.StatusCode.FAILED_PRECONDITION, "in use", (info, resource)))
+    with pytest.raises(errors.PoolInUseError) as in_use:
+        client.delete_pool("p")
+    assert in_use.value.pool_id == "pool-1"
+    info = rpc.ErrorInfo(reason="PULL_FAILED")
+    state.fail("CreateSandbox", Failure(grpc.StatusCode.FAILED_PRECONDITION, "no image", (info,)))
+    with pytest.raises(errors.ResourceCreationError) as failed:
+        client.create("i")
+    assert failed.value.error_type == "ImagePull"
+
+
+def test_wrong_fields_are_listed(client: SandboxClient, state: State):
+    violations = [
+        rpc.BadRequest.FieldViolation(field="cpus", description="must be more"),
+        rpc.BadRequest.FieldViolation(field="name", description="must be shorter"),
+    ]
+    details = (rpc.ErrorInfo(reason="INVALID_FIELD"), rpc.BadRequest(field_violations=violations))
+    state.fail("CreatePool", Failure(grpc.StatusCode.INVALID_ARGUMENT, "two wrong fields", details))
+    with pytest.raises(ValueError, match="two wrong fields") as caught:
+        client.create_pool(image="i")
+    assert isinstance(caught.value, errors.ValidationError)
+    assert caught.value.field == "cpus"
+    assert caught.value.details == (
+        errors.FieldViolation("cpus", "must be more"),
+        errors.FieldViolation("name", "must be shorter"),
+    )
+
+
+def test_a_limit_says_which_and_when_to_come_back(client: SandboxClient, state: State):
+    details = (
+        rpc.ErrorInfo(reason="MAX_CONTAINERS"),
+        rpc.QuotaFailure(violations=[rpc.QuotaFailure.Violation(subject="pool:p", description="3 of 3")]),
+        rpc.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)),
+    )
+    state.fail("CreateSandbox", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", details))
+    with pytest.raises(errors.QuotaExceededError) as caught:
+        client.create(pool_id="p")
+    assert (caught.value.quota_type, caught.value.quota_subject) == ("MAX_CONTAINERS", "pool:p")
+    assert caught.value.retry_after == 1.5
+    assert len(state.sent("CreateSandbox")) == 1, "a limit is the caller's to wait for"
+
+
+def test_a_call_that_takes_too_long(client: SandboxClient, state: State):
+    state.hanging.add("GetPool")
+    with pytest.raises(TimeoutError, match="GetPool in time; raise timeout") as caught:
+        client.get_pool("p", timeout=0.1)
+    assert isinstance(caught.value, errors.ResourceTimeoutError)
+    assert caught.value.reason == "NO_ANSWER"
+
+
+def test_an_error_in_a_stream(client: SandboxClient):
+    with pytest.raises(errors.SandboxNotFoundError):
+        next(client.watch_sandbox("nobody"))
+
+
+def test_a_closed_client_says_so(client: SandboxClient, address: str):
+    client.close()
+    client.close()
+    for call in (client.list_pools, lambda: next(client.watch_pools()), lambda: client.create(pool_id="p")):
+        with pytest.raises(errors.ClientClosedError, match=address):
+            call()
+
+
+def test_closing_ends_calls_under_way(client: SandboxClient, state: State):
+    state.hanging.add("GetPool")
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.get_pool("p")
+        except errors.SandpoolError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not state.sent("GetPool") and thread.is_alive():
+        thread.join(0.01)
+    client.close()
+    thread.join(5)
+    assert [type(error) for error in caught] == [errors.ClientClosedError]
+
+
+def test_closing_ends_a_pause_before_a_repetition(unused_address: str):
+    client = SandboxClient(unused_address, retry=RetryPolicy(2, initial_delay=20, max_delay=20))
+    timer = threading.Timer(0.3, client.close)
+    timer.start()
+    with pytest.raises(errors.ClientClosedError):
+        client.list_pools()
+    timer.join()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_timeouts_that_make_no_sense(client: SandboxClient, state: State, timeout: float):
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        client.get_pool("p", timeout=timeout)
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        SandboxClient(timeout=timeout)
+    assert state.requests == []
+
+
+def test_the_tree_at_the_top_of_the_module_is_the_tree():
+    drawn = [line.split()[1] if "─" in line else line.split()[0] for line in tree_lines()]
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert sorted(drawn) == sorted({kind.__name__ for kind in classes})
+    for line in tree_lines():
+        name = line.replace("│", " ").split("── ")[-1].split()[0]
+        depth = (len(line) - len(line.lstrip(" │├└─"))) // 4
+        bases = [kind.__name__ for kind in getattr(errors, name).__mro__ if issubclass(kind, sandpool.SandpoolError)]
+        assert len(bases) == depth, f"{name} is drawn at depth {depth}, below {bases}"
+
+
+def tree_lines() -> list[str]:
+    """The lines of the drawing in the module's docstring."""
+    text = errors.__doc__ or ""
+    return [line.replace("│", " ") for line in text.splitlines() if line.startswith("    ") and line.strip()]

@@ -1,0 +1,225 @@
+"""The public names, the address, and what each call carries."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import sandpool
+import sandpool.sandbox
+from sandpool import RetryPolicy, SandboxClient
+from sandpool._core import address as addresses
+from sandpool._core import methods
+from sandpool._core.call import Method
+from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, template_service_pb2
+from tests.clients.python.servicer import State
+
+NAMES = [
+    "ClientClosedError",
+    "CommandEndReason",
+    "CommandResult",
+    "CommandTimeoutError",
+    "FieldViolation",
+    "PermissionDeniedError",
+    "Pool",
+    "PoolError",
+    "PoolErrorReason",
+    "PoolEvent",
+    "PoolEventType",
+    "PoolInUseError",
+    "PoolNotFoundError",
+    "PoolState",
+    "PoolStatus",
+    "QuotaExceededError",
+    "RemoteAPIError",
+    "RequestCancelledError",
+    "ResourceAlreadyExistsError",
+    "ResourceChangedError",
+    "ResourceCreationError",
+    "ResourceInUseError",
+    "ResourceNameConflictError",
+    "ResourceNotFoundError",
+    "ResourceStateError",
+    "ResourceTimeoutError",
+    "RetryPolicy",
+    "Sandbox",
+    "SandboxAuthenticationError",
+    "SandboxClient",
+    "SandboxConnectionError",
+    "SandboxEndReason",
+    "SandboxInfo",
+    "SandboxNotFoundError",
+    "SandboxNotReadyError",
+    "SandboxStart",
+    "SandboxState",
+    "SandpoolError",
+    "SecretNotFoundError",
+    "Template",
+    "TemplateInUseError",
+    "TemplateNotFoundError",
+    "UNSET",
+    "ValidationError",
+]
+CLIENT_METHODS = [
+    "address",
+    "claim",
+    "close",
+    "create",
+    "create_batch",
+    "create_pool",
+    "create_sandbox",
+    "create_template",
+    "delete",
+    "delete_pool",
+    "delete_sandbox",
+    "delete_template",
+    "get",
+    "get_pool",
+    "get_sandbox",
+    "get_template",
+    "list",
+    "list_pools",
+    "list_sandboxes",
+    "list_templates",
+    "sandbox",
+    "update_pool",
+    "update_sandbox",
+    "update_template",
+    "watch_pools",
+    "watch_sandbox",
+]
+
+
+def test_the_public_names_are_these():
+    assert sorted(sandpool.sandbox.__all__) == sorted(NAMES)
+    assert sorted(sandpool.__all__) == sorted([*NAMES, "__version__"])
+    for name in NAMES:
+        assert getattr(sandpool, name) is getattr(sandpool.sandbox, name)
+    assert [name for name in dir(SandboxClient) if not name.startswith("_")] == sorted(CLIENT_METHODS)
+
+
+def test_everything_public_is_documented():
+    for name in NAMES:
+        thing = getattr(sandpool, name)
+        if not inspect.isclass(thing):
+            continue
+        assert inspect.getdoc(thing), name
+        for attribute, value in vars(thing).items():
+            if not attribute.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+                assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+def test_every_method_of_the_contract_is_known():
+    files = (pool_service_pb2, template_service_pb2, sandbox_service_pb2)
+    contract = {
+        f"/{service.full_name}/{method.name}": method.output_type.full_name
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    ours = {
+        method.path: method.response.DESCRIPTOR.full_name
+        for method in vars(methods).values()
+        if isinstance(method, Method)
+    }
+    assert ours == contract
+
+
+def test_every_field_of_the_contract_reaches_the_dataclass():
+    from sandpool.v1 import pool_pb2, sandbox_pb2, template_pb2
+
+    for message, plain in [
+        (pool_pb2.Pool, sandpool.Pool),
+        (pool_pb2.PoolStatus, sandpool.PoolStatus),
+        (pool_pb2.PoolError, sandpool.PoolError),
+        (template_pb2.Template, sandpool.Template),
+        (sandbox_pb2.Sandbox, sandpool.SandboxInfo),
+        (sandbox_service_pb2.RunCommandResponse, sandpool.CommandResult),
+    ]:
+        assert {item.name for item in dataclasses.fields(plain)} == set(message.DESCRIPTOR.fields_by_name), plain
+    for item in dataclasses.fields(sandpool.SandboxInfo):
+        assert isinstance(getattr(sandpool.Sandbox, item.name), property), item.name
+
+
+def test_every_word_of_the_contract_is_in_its_enum():
+    from sandpool.v1 import pool_pb2, sandbox_pb2
+
+    for file, name, plain in [
+        (pool_pb2, "PoolState", sandpool.PoolState),
+        (pool_pb2, "PoolErrorReason", sandpool.PoolErrorReason),
+        (pool_service_pb2, "WatchEventType", sandpool.PoolEventType),
+        (sandbox_pb2, "SandboxState", sandpool.SandboxState),
+        (sandbox_pb2, "SandboxStart", sandpool.SandboxStart),
+        (sandbox_pb2, "SandboxEndReason", sandpool.SandboxEndReason),
+        (sandbox_pb2, "CommandEndReason", sandpool.CommandEndReason),
+    ]:
+        values = file.DESCRIPTOR.enum_types_by_name[name].values_by_name
+        prefix = next(value for value in values if value.endswith("_UNSPECIFIED")).removesuffix("UNSPECIFIED")
+        words = {value.removeprefix(prefix).lower() for value in values} - {"unspecified"}
+        assert {word.value for word in plain} == words | {"unknown"}, name
+
+
+def test_the_core_does_no_input_or_output():
+    package = importlib.import_module("sandpool._core")
+    for module in pkgutil.iter_modules(package.__path__):
+        names = vars(importlib.import_module(f"sandpool._core.{module.name}"))
+        assert not {"grpc", "asyncio", "threading", "time", "socket", "os"} & set(names), module.name
+
+
+@pytest.mark.parametrize(
+    ("address", "target", "tls", "loopback"),
+    [
+        ("127.0.0.1:50051", "127.0.0.1:50051", False, True),
+        ("localhost", "localhost:50051", False, True),
+        ("[::1]:7", "[::1]:7", False, True),
+        ("::1", "[::1]:50051", False, True),
+        ("http://host:80/", "host:80", False, False),
+        ("grpc://host", "host:50051", False, False),
+        ("https://host", "host:443", True, False),
+        ("grpcs://host:1234", "host:1234", True, False),
+        ("unix:/run/sandpool.sock", "unix:/run/sandpool.sock", False, True),
+    ],
+)
+def test_addresses(address: str, target: str, tls: bool, loopback: bool):
+    assert addresses.parse(address) == addresses.Endpoint(target, tls, loopback)
+
+
+@pytest.mark.parametrize("address", ["ftp://host", "host:0", "host:x", "host:70000", "http://", "a b", "host/path"])
+def test_wrong_addresses(address: str):
+    with pytest.raises(ValueError, match="address"):
+        SandboxClient(address)
+
+
+def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, address: str):
+    monkeypatch.setenv("SANDPOOL_ADDRESS", address)
+    with SandboxClient() as client:
+        assert client.list_pools() == []
+        assert client.address == address
+    monkeypatch.delenv("SANDPOOL_ADDRESS")
+    with SandboxClient() as client:
+        assert client.address == "127.0.0.1:50051"
+
+
+def test_what_each_call_carries(monkeypatch: pytest.MonkeyPatch, address: str, state: State):
+    monkeypatch.setenv("SANDPOOL_API_KEY", "from-environment")
+    for client in (SandboxClient(address), SandboxClient(address, api_key="given")):
+        with client:
+            client.list_pools()
+    monkeypatch.delenv("SANDPOOL_API_KEY")
+    with SandboxClient(address) as client:
+        client.list_pools()
+    keys = [found.get("authorization") for found in state.metadata]
+    assert keys == ["Bearer from-environment", "Bearer given", None]
+    for found in state.metadata:
+        assert found["user-agent"].startswith(f"sandpool-python/{sandpool.__version__} ")
+
+
+def test_https_means_tls(address: str, state: State):
+    with (
+        SandboxClient(f"https://{address}", retry=RetryPolicy(max_attempts=1)) as client,
+        pytest.raises(sandpool.SandboxConnectionError),
+    ):
+        client.list_pools()
+    assert state.requests == [], "a server without TLS is not spoken to"

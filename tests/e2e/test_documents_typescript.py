@@ -1,0 +1,157 @@
+"""The TypeScript client, as it is published, against a real server on a real engine.
+
+The first test takes its program from the document on warm pools, in the folder that SANDPOOL_SEEDS names; the others
+make the same calls and more without it.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandpool import SandboxClient
+from tests.support import documents
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "clients" / "ts"
+IMAGE = "python:3.11-slim"
+
+COMPILER_FLAGS = (
+    *("--strict", "--skipLibCheck", "--target", "es2022", "--lib", "es2022,esnext.disposable"),
+    *("--module", "nodenext", "--moduleResolution", "nodenext", "--types", "node"),
+)
+
+
+class NodeProject:
+    """A user's folder that has the package installed as `sandpool`, and programs in TypeScript."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        assert (PACKAGE / "dist" / "index.js").is_file(), "the TypeScript client is not built; run `make setup`"
+        self._folder = folder
+        self._environment = {**os.environ, "SANDPOOL_ADDRESS": address}
+        (folder / "node_modules" / "@types").mkdir(parents=True)
+        (folder / "node_modules" / "sandpool").symlink_to(PACKAGE)
+        (folder / "node_modules" / "@types" / "node").symlink_to(PACKAGE / "node_modules" / "@types" / "node")
+        (folder / "package.json").write_text('{"type": "module"}')
+
+    def run(self, program: str) -> Any:
+        """Compile the program, strictly, and run it; returns what its last line of output holds as JSON."""
+        (self._folder / "program.ts").write_text(program)
+        compiler = PACKAGE / "node_modules" / ".bin" / "tsc"
+        self._command(str(compiler), *COMPILER_FLAGS, "--ignoreConfig", "program.ts")
+        return self.output("program.js")
+
+    def output(self, *words: str) -> Any:
+        """What the last line of a program's output holds as JSON."""
+        return json.loads(self._command(_node(), *words).splitlines()[-1])
+
+    def _command(self, *words: str) -> str:
+        done = subprocess.run(
+            words, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+def _node() -> str:
+    node = shutil.which("node")
+    assert node is not None, "there is no node on PATH; run `make setup`"
+    return node
+
+
+def typescript_of(document: str) -> str:
+    """The TypeScript program in a document: from its `import … from "…";` to the last line that closes a call."""
+    lines = document.splitlines()
+    first = next(number for number, line in enumerate(lines) if re.fullmatch(r'import .* from "[^"]+";', line))
+    last = max(number for number, line in enumerate(lines) if line == "});")
+    return "\n".join(lines[first : last + 1]) + "\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: ServerProcess) -> NodeProject:
+    return NodeProject(tmp_path, server.address)
+
+
+@pytest.mark.skipif(
+    not documents.folder().is_dir(),
+    reason=f"the documents are not in {documents.folder()}; {documents.FOLDER_VARIABLE} names their folder",
+)
+def test_the_program_of_the_document(project: NodeProject, client: SandboxClient) -> None:
+    program = typescript_of(documents.document("langsmith"))
+    imported = '"langsmith/experimental/sandbox"'
+    assert program.count(imported) == 1
+    client.create_template("python-sandbox", image=IMAGE)
+    printed = '\nconsole.log(JSON.stringify(await client.getPool("python-pool")));\n'
+    answer = project.run(program.replace(imported, '"sandpool"') + printed)
+    pool = client.get_pool("python-pool")
+    assert (pool.template_name, pool.warm_containers) == ("python-sandbox", 5)
+    assert (answer["poolId"], answer["size"], answer["templateName"]) == (pool.pool_id, 5, "python-sandbox")
+    client.delete_pool(pool.pool_id)
+
+
+def test_the_same_calls(project: NodeProject, client: SandboxClient) -> None:
+    client.create_template("own-template", image=IMAGE)
+    answer = project.run(
+        """
+        import { SandboxClient } from "sandpool/sandbox";
+
+        const client = new SandboxClient();
+        const pool = await client.createPool("own-pool", { templateName: "own-template", size: 1 });
+        for await (const { pool } of client.watchPools({ pools: ["own-pool"] })) {
+          if (pool.status.warm === 1) break;
+        }
+        const sandbox = await client.createSandbox("own-template");
+        const { stdout, exitCode } = await sandbox.run("python3 -c 'print(6 * 7)'");
+        await sandbox.delete();
+        console.log(JSON.stringify({ pool, sandbox, stdout, exitCode }));
+        """
+    )
+    pool = client.get_pool("own-pool")
+    assert (pool.template_name, pool.warm_containers) == ("own-template", 1)
+    assert answer["pool"]["poolId"] == pool.pool_id
+    assert (answer["sandbox"]["start"], answer["sandbox"]["poolId"]) == ("warm", pool.pool_id)
+    assert (answer["stdout"], answer["exitCode"]) == ("42\n", 0)
+    client.delete_pool(pool.pool_id)
+
+
+def test_errors_come_typed_with_what_the_server_says(project: NodeProject) -> None:
+    answer = project.run(
+        """
+        import { ResourceNotFoundError, SandboxClient, SandpoolError, ValidationError } from "sandpool";
+
+        const client = new SandboxClient();
+        const caught = async (call: Promise<unknown>): Promise<SandpoolError> => {
+          const error: unknown = await call.catch((thrown: unknown) => thrown);
+          if (error instanceof SandpoolError) return error;
+          throw new Error(`not an error of the package: ${String(error)}`);
+        };
+        const missing = await caught(client.getPool("no-such-pool"));
+        const wrong = await caught(client.createPool({ image: "python:3.11-slim", memoryMb: 1 }));
+        console.log(JSON.stringify({
+          kinds: [missing instanceof ResourceNotFoundError, wrong instanceof ValidationError],
+          missing,
+          fields: wrong.fieldViolations.map(({ field }) => field),
+        }));
+        """
+    )
+    assert answer["kinds"] == [True, True]
+    assert answer["fields"] == ["memory_mb"]
+    found = {name: answer["missing"][name] for name in ("reason", "resourceType", "resourceName")}
+    assert found == {"reason": "POOL_NOT_FOUND", "resourceType": "pool", "resourceName": "no-such-pool"}
+
+
+def test_the_example_ends_with_its_times_and_leaves_nothing(project: NodeProject, client: SandboxClient) -> None:
+    before = {pool.pool_id for pool in client.list_pools()}
+    times = project.output(str(PACKAGE / "dist" / "examples" / "template_pool.js"), IMAGE, "1")
+    assert set(times) == {"coldStartMs", "fillMs", "warmStartMs", "firstCommandMs", "refillMs"}
+    assert all(value > 0 for value in times.values())
+    assert {pool.pool_id for pool in client.list_pools()} == before
+    assert not [template for template in client.list_templates() if template.name.startswith("ts-template-")]

@@ -1,0 +1,379 @@
+"""The use cases in memory: enough to put a real RPC server in front of, with faults to order.
+
+They keep the signatures of the real ones (a test compares them) and little of their meaning: what is missing is not
+found, a name is taken once, an etag is compared.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sandpool_server.domain.errors import Aborted, AlreadyExists, NotFound
+from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.model import (
+    DEFAULT_NAMESPACE,
+    Claim,
+    Command,
+    CommandEndReason,
+    CommandResult,
+    ContainerSpec,
+    EndReason,
+    Member,
+    MemberEnd,
+    Pool,
+    PoolCounts,
+    PoolView,
+    StartKind,
+    Template,
+)
+from sandpool_server.ports import SandboxFilter
+from sandpool_server.usecases.etags import version_of
+from sandpool_server.usecases.values import (
+    UNSET,
+    NewPool,
+    NewSandbox,
+    NewTemplate,
+    PoolChanges,
+    SandboxChanges,
+    SpecChanges,
+    SpecFields,
+    TemplateChanges,
+    WatchEvent,
+)
+
+NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+
+
+def numbered_id(prefix: str, number: int) -> str:
+    """A well-formed identifier; later numbers sort after earlier ones."""
+    return f"{prefix}-{number:020d}"
+
+
+def spec_of(given: SpecFields) -> ContainerSpec:
+    """The specification with the domain's defaults."""
+    return ContainerSpec(**{f.name: value for f in fields(given) if (value := getattr(given, f.name)) is not None})
+
+
+def changed(old: Any, **changes: Any) -> Any:
+    """`old` with the changes that are set; None becomes the empty value of the old one's type."""
+    return replace(
+        old,
+        **{
+            name: type(getattr(old, name))() if value is None else value
+            for name, value in changes.items()
+            if value is not UNSET
+        },
+    )
+
+
+class Signal:
+    """Wakes those who wait for something that is not so yet."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Return when it is so; `TimeoutError` after five seconds."""
+        async with asyncio.timeout(5):
+            while not predicate():
+                await self._event.wait()
+
+
+@dataclass
+class Faults:
+    """What every fake does at the start of each call: note it, wait at the gate, raise what was ordered."""
+
+    calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    error: BaseException | None = None
+    gate: asyncio.Event | None = None
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    signal: Signal = field(default_factory=Signal)
+    """Notified at each call, and when a watch begins and ends."""
+
+    async def enter(self, name: str, *args: Any) -> None:
+        self.calls.append((name, args))
+        self.entered.set()
+        self.signal.notify()
+        if self.gate is not None:
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def last(self) -> tuple[Any, ...]:
+        """The arguments of the last call."""
+        return self.calls[-1][1]
+
+
+def _find(kind: str, ref: str, found: dict[str, Any], name_of: Any) -> Any:
+    for key, value in found.items():
+        if ref in (key, name_of(value)):
+            return value
+    raise NotFound(kind, ref)
+
+
+class FakeTemplates:
+    """Templates in a dictionary."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.kept: dict[str, Template] = {}
+
+    def find(self, ref: str) -> Template:
+        return _find("template", ref, self.kept, lambda template: template.name)
+
+    async def create(self, new: NewTemplate, request_id: str, fingerprint: str) -> Template:
+        await self.faults.enter("templates.create", new, request_id, fingerprint)
+        if any(template.name == new.name for template in self.kept.values()):
+            raise AlreadyExists("template", new.name)
+        template = Template(
+            id=numbered_id("tpl", len(self.kept) + 1),
+            namespace=DEFAULT_NAMESPACE,
+            name=new.name,
+            spec=spec_of(new.spec),
+            timeout_secs=new.timeout_secs,
+            version=1,
+            create_time=NOW,
+            update_time=NOW,
+        )
+        self.kept[template.id] = template
+        return template
+
+    async def get(self, ref: str) -> Template:
+        await self.faults.enter("templates.get", ref)
+        return self.find(ref)
+
+    async def list(self, limit: int, after: str) -> list[Template]:
+        await self.faults.enter("templates.list", limit, after)
+        return [template for key, template in sorted(self.kept.items()) if key > after][:limit]
+
+    async def update(
+        self, ref: str, changes: TemplateChanges, etag: str, request_id: str, fingerprint: str
+    ) -> Template:
+        await self.faults.enter("templates.update", ref, changes, etag, request_id, fingerprint)
+        old = self.find(ref)
+        if version_of(etag) not in (None, old.version):
+            raise Aborted("template", ref)
+        new = changed(old, name=changes.name, timeout_secs=changes.timeout_secs)
+        self.kept[old.id] = replace(new, spec=_changed_spec(old.spec, changes.spec), version=old.version + 1)
+        return self.kept[old.id]
+
+    async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str) -> None:
+        await self.faults.enter("templates.delete", ref, etag, request_id, fingerprint)
+        if version_of(etag) not in (None, self.find(ref).version):
+            raise Aborted("template", ref)
+        del self.kept[self.find(ref).id]
+
+
+class FakePools:
+    """Pools in a dictionary; a watch is fed by `publish`."""
+
+    def __init__(self, faults: Faults, templates: FakeTemplates) -> None:
+        self.faults = faults
+        self.templates = templates
+        self.kept: dict[str, PoolView] = {}
+        self.watchers: list[asyncio.Queue[tuple[WatchEvent, PoolView]]] = []
+
+    def find(self, ref: str) -> PoolView:
+        return _find("pool", ref, self.kept, lambda view: view.pool.name)
+
+    def publish(self, event: WatchEvent, view: PoolView) -> None:
+        for watcher in self.watchers:
+            watcher.put_nowait((event, view))
+
+    async def create(self, new: NewPool, request_id: str, fingerprint: str) -> PoolView:
+        await self.faults.enter("pools.create", new, request_id, fingerprint)
+        if new.name and any(view.pool.name == new.name for view in self.kept.values()):
+            raise AlreadyExists("pool", new.name)
+        template = self.templates.find(new.template_name) if new.template_name else None
+        pool = Pool(
+            id=numbered_id("pool", len(self.kept) + 1),
+            namespace=DEFAULT_NAMESPACE,
+            name=new.name,
+            template_id=template.id if template else "",
+            template_name=template.name if template else "",
+            spec=template.spec if template else spec_of(new.spec),
+            timeout_secs=new.timeout_secs or 0,
+            own_timeout_secs=new.timeout_secs,
+            warm_containers=new.warm_containers,
+            max_containers=new.max_containers,
+            paused=new.paused,
+            version=1,
+            create_time=NOW,
+            update_time=NOW,
+        )
+        self.kept[pool.id] = PoolView(pool, PoolCounts())
+        return self.kept[pool.id]
+
+    async def get(self, ref: str) -> PoolView:
+        await self.faults.enter("pools.get", ref)
+        return self.find(ref)
+
+    async def list(self, limit: int, after: str) -> list[PoolView]:
+        await self.faults.enter("pools.list", limit, after)
+        return [view for key, view in sorted(self.kept.items()) if key > after][:limit]
+
+    async def update(self, ref: str, changes: PoolChanges, etag: str, request_id: str, fingerprint: str) -> PoolView:
+        await self.faults.enter("pools.update", ref, changes, etag, request_id, fingerprint)
+        old = self.find(ref).pool
+        if version_of(etag) not in (None, old.version):
+            raise Aborted("pool", ref)
+        new = changed(
+            old,
+            name=changes.name,
+            warm_containers=changes.warm_containers,
+            timeout_secs=changes.timeout_secs,
+            paused=changes.paused,
+        )
+        most = old.max_containers if changes.max_containers is UNSET else changes.max_containers
+        spec = _changed_spec(old.spec, changes.spec)
+        self.kept[old.id] = PoolView(
+            replace(new, max_containers=most, spec=spec, version=old.version + 1), self.kept[old.id].counts
+        )
+        return self.kept[old.id]
+
+    async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str) -> None:
+        await self.faults.enter("pools.delete", ref, etag, request_id, fingerprint)
+        if version_of(etag) not in (None, self.find(ref).pool.version):
+            raise Aborted("pool", ref)
+        del self.kept[self.find(ref).pool.id]
+
+    async def watch(self, refs: tuple[str, ...]) -> AsyncIterator[tuple[WatchEvent, PoolView]]:
+        await self.faults.enter("pools.watch", refs)
+        queue: asyncio.Queue[tuple[WatchEvent, PoolView]] = asyncio.Queue()
+        self.watchers.append(queue)
+        self.faults.signal.notify()
+        try:
+            for view in [self.find(ref) for ref in refs] if refs else list(self.kept.values()):
+                yield WatchEvent.PRESENT, view
+            while True:
+                yield await queue.get()
+        finally:
+            self.watchers.remove(queue)
+            self.faults.signal.notify()
+
+
+class FakeSandboxes:
+    """Sandboxes in a dictionary; a watch is fed by `publish`."""
+
+    def __init__(self, faults: Faults, pools: FakePools, templates: FakeTemplates) -> None:
+        self.faults = faults
+        self.pools = pools
+        self.templates = templates
+        self.kept: dict[str, Member] = {}
+        self.watchers: list[asyncio.Queue[Member]] = []
+        self.result = CommandResult(b"out\n", b"", 0, None, CommandEndReason.EXITED, 0.25)
+
+    def find(self, ref: str) -> Member:
+        return _find("sandbox", ref, self.kept, lambda member: member.claim.name)
+
+    def publish(self, member: Member) -> None:
+        self.kept[member.id] = member
+        for watcher in self.watchers:
+            watcher.put_nowait(member)
+
+    async def create(self, new: NewSandbox, request_id: str, fingerprint: str, received: float) -> Member:
+        await self.faults.enter("sandboxes.create", new, request_id, fingerprint, received)
+        return self._make(new)
+
+    async def create_batch(
+        self, new: NewSandbox, count: int, request_id: str, fingerprint: str, received: float
+    ) -> tuple[Member, ...]:
+        await self.faults.enter("sandboxes.create_batch", new, count, request_id, fingerprint, received)
+        return tuple(self._make(new) for _ in range(count))
+
+    def _make(self, new: NewSandbox) -> Member:
+        pool = self.pools.find(new.pool_id).pool if new.pool_id else None
+        template = self.templates.find(new.template_name) if new.template_name else None
+        spec = pool.spec if pool else template.spec if template else spec_of(new.spec)
+        member = Member(
+            id=numbered_id("sbx", len(self.kept) + 1),
+            namespace=DEFAULT_NAMESPACE,
+            pool_id=pool.id if pool else "",
+            template_id=template.id if template else "",
+            template_name=template.name if template else "",
+            spec=spec,
+            state=MemberState.ACTIVE,
+            version=1,
+            create_time=NOW,
+            claim=Claim(NOW, new.timeout_secs or 0, StartKind.WARM, new.name, dict(new.metadata)),
+            start_secs=0.0015,
+        )
+        self.kept[member.id] = member
+        return member
+
+    async def get(self, ref: str) -> Member:
+        await self.faults.enter("sandboxes.get", ref)
+        return self.find(ref)
+
+    async def list(self, which: SandboxFilter, limit: int, after: str) -> list[Member]:
+        await self.faults.enter("sandboxes.list", which, limit, after)
+        if which.pool_ref:
+            self.pools.find(which.pool_ref)
+        if which.template_ref:
+            self.templates.find(which.template_ref)
+        return [member for key, member in sorted(self.kept.items()) if key > after][:limit]
+
+    async def update(self, ref: str, changes: SandboxChanges, etag: str, request_id: str, fingerprint: str) -> Member:
+        await self.faults.enter("sandboxes.update", ref, changes, etag, request_id, fingerprint)
+        old = self.find(ref)
+        if version_of(etag) not in (None, old.version):
+            raise Aborted("sandbox", ref)
+        claim = changed(old.claim, name=changes.name, metadata=changes.metadata, timeout_secs=changes.timeout_secs)
+        self.kept[old.id] = replace(old, claim=claim, version=old.version + 1)
+        return self.kept[old.id]
+
+    async def delete(self, ref: str, request_id: str, fingerprint: str) -> Member:
+        await self.faults.enter("sandboxes.delete", ref, request_id, fingerprint)
+        old = self.find(ref)
+        self.kept[old.id] = replace(old, state=MemberState.REMOVING, end=MemberEnd(EndReason.DELETED, NOW))
+        return self.kept[old.id]
+
+    async def watch(self, ref: str) -> AsyncIterator[Member]:
+        await self.faults.enter("sandboxes.watch", ref)
+        queue: asyncio.Queue[Member] = asyncio.Queue()
+        self.watchers.append(queue)
+        self.faults.signal.notify()
+        try:
+            member = self.find(ref)
+            yield member
+            while member.state is not MemberState.GONE:
+                member = await queue.get()
+                yield member
+        finally:
+            self.watchers.remove(queue)
+            self.faults.signal.notify()
+
+    async def run(self, ref: str, command: Command) -> CommandResult:
+        await self.faults.enter("sandboxes.run", ref, command)
+        self.find(ref)
+        return self.result
+
+
+def _changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
+    defaults = {f.name: f.default for f in fields(ContainerSpec)}
+    return replace(
+        spec, **{name: defaults[name] if value is None else value for name, value in changes.given().items()}
+    )
+
+
+class FakeUseCases:
+    """All three on one set of faults."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.templates = FakeTemplates(self.faults)
+        self.pools = FakePools(self.faults, self.templates)
+        self.sandboxes = FakeSandboxes(self.faults, self.pools, self.templates)
