@@ -1,0 +1,283 @@
+/**
+ * What a call can fail with.
+ *
+ *     SandpoolError
+ *     ├── SandboxConnectionError           server, engine or sandbox does not answer         unavailable
+ *     ├── ClientClosedError                the client was closed
+ *     ├── SandboxAuthenticationError       the API key is missing or wrong                   unauthenticated
+ *     ├── PermissionDeniedError            the API key may not do this                       permission_denied
+ *     ├── ValidationError                  a value of the request is wrong                   invalid_argument
+ *     ├── ResourceNotFoundError            there is no such resource                         not_found
+ *     ├── ResourceAlreadyExistsError       the name is taken                                 already_exists
+ *     ├── ResourceStateError               the resource's state forbids it                   failed_precondition
+ *     │   ├── ResourceInUseError           sandboxes use the pool, or pools the template
+ *     │   ├── SandboxNotReadyError         the sandbox is not running
+ *     │   └── ResourceCreationError        the container could not be started
+ *     ├── ResourceChangedError             somebody else changed it since its etag was read  aborted
+ *     ├── QuotaExceededError               a limit is reached                                resource_exhausted
+ *     ├── ResourceTimeoutError             not done in time                                  deadline_exceeded
+ *     └── RemoteAPIError                   anything else: a fault of the server's            internal, unknown, …
+ *
+ * A call that was given an `AbortSignal` rejects with the signal's reason when that is aborted, as `fetch` does.
+ */
+import { Code, ConnectError } from "@connectrpc/connect";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  QuotaFailureSchema,
+  ResourceInfoSchema,
+  RetryInfoSchema,
+} from "./details.js";
+import { milliseconds } from "./time.js";
+
+/** The status of a failed call, by the names that gRPC has for them. */
+export type ErrorCode =
+  | "canceled"
+  | "unknown"
+  | "invalid_argument"
+  | "deadline_exceeded"
+  | "not_found"
+  | "already_exists"
+  | "permission_denied"
+  | "resource_exhausted"
+  | "failed_precondition"
+  | "aborted"
+  | "out_of_range"
+  | "unimplemented"
+  | "internal"
+  | "unavailable"
+  | "data_loss"
+  | "unauthenticated";
+
+/** One wrong value. */
+export interface FieldViolation {
+  /** The field's path in the request, such as `memory_mb`. */
+  readonly field: string;
+  /** What would be right. */
+  readonly description: string;
+}
+
+/** What an error knows beside its message; all of it optional. */
+export interface ErrorDetails {
+  readonly code?: ErrorCode | undefined;
+  readonly reason?: string | undefined;
+  readonly resourceType?: string | undefined;
+  readonly resourceName?: string | undefined;
+  readonly fieldViolations?: readonly FieldViolation[] | undefined;
+  readonly quotaSubject?: string | undefined;
+  readonly retryAfterMs?: number | undefined;
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
+  readonly cause?: unknown;
+}
+
+/** Base of all errors of this package. The message says what to do. */
+export class SandpoolError extends Error {
+  /** The status of the call. */
+  readonly code: ErrorCode;
+  /** A stable, machine-readable reason such as `POOL_NOT_FOUND`, or null where there is none. */
+  readonly reason: string | null;
+  /** `pool`, `template`, `sandbox` or `secret`, or null. */
+  readonly resourceType: string | null;
+  /** The identifier or name of the resource, or null. */
+  readonly resourceName: string | null;
+  /** The wrong values of the request, for a {@link ValidationError}. */
+  readonly fieldViolations: readonly FieldViolation[];
+  /** Whose limit is reached, for a {@link QuotaExceededError}, or null. */
+  readonly quotaSubject: string | null;
+  /** How long to wait before another attempt in milliseconds, or null where the server gave no hint. */
+  readonly retryAfterMs: number | null;
+  /** Further values for programs. */
+  readonly metadata: Readonly<Record<string, string>>;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = new.target.name;
+    this.code = details.code ?? "unknown";
+    this.reason = details.reason ?? null;
+    this.resourceType = details.resourceType ?? null;
+    this.resourceName = details.resourceName ?? null;
+    this.fieldViolations = details.fieldViolations ?? [];
+    this.quotaSubject = details.quotaSubject ?? null;
+    this.retryAfterMs = details.retryAfterMs ?? null;
+    this.metadata = details.metadata ?? {};
+  }
+}
+
+/** The server, its container engine or the sandbox does not answer now. */
+export class SandboxConnectionError extends SandpoolError {}
+/** The client was closed before the call or during it. */
+export class ClientClosedError extends SandpoolError {}
+/** The API key is missing or wrong. */
+export class SandboxAuthenticationError extends SandpoolError {}
+/** The API key may not do this. */
+export class PermissionDeniedError extends SandpoolError {}
+/** One or more values of the request are wrong; `fieldViolations` says which and why. */
+export class ValidationError extends SandpoolError {}
+/** There is no such resource, or it ended so long ago that it is forgotten. */
+export class ResourceNotFoundError extends SandpoolError {}
+/** The name is taken by a living resource. */
+export class ResourceAlreadyExistsError extends SandpoolError {}
+/** The resource's present state forbids the call; repeating it alone does not help. */
+export class ResourceStateError extends SandpoolError {}
+/** The resource cannot be deleted while something uses it, which the message names. */
+export class ResourceInUseError extends ResourceStateError {}
+/** The sandbox is not running: it is still starting, or it has ended. */
+export class SandboxNotReadyError extends ResourceStateError {}
+/** The container could not be started; `reason` says why, `IMAGE_NOT_FOUND` for instance. */
+export class ResourceCreationError extends ResourceStateError {}
+/** Somebody else changed the resource since its etag was read: read it again and repeat the change. */
+export class ResourceChangedError extends SandpoolError {}
+/** A limit is reached, a pool's `maxContainers` for instance; `retryAfterMs` says when to try again. */
+export class QuotaExceededError extends SandpoolError {}
+/** It was not done within the call's time or the server's own limit. */
+export class ResourceTimeoutError extends SandpoolError {}
+/** A fault of the server's, or an answer that this client does not understand. */
+export class RemoteAPIError extends SandpoolError {}
+
+/** An error about one value, found before anything is sent. */
+export function invalid(field: string, description: string): ValidationError {
+  return new ValidationError(`${field}: ${description}`, {
+    code: "invalid_argument",
+    reason: "INVALID_FIELD",
+    fieldViolations: [{ field, description }],
+  });
+}
+
+/** Our own reason, where no server said one. */
+const NO_ANSWER = "NO_ANSWER";
+
+const CODES: Readonly<Record<Code, ErrorCode>> = {
+  [Code.Canceled]: "canceled",
+  [Code.Unknown]: "unknown",
+  [Code.InvalidArgument]: "invalid_argument",
+  [Code.DeadlineExceeded]: "deadline_exceeded",
+  [Code.NotFound]: "not_found",
+  [Code.AlreadyExists]: "already_exists",
+  [Code.PermissionDenied]: "permission_denied",
+  [Code.ResourceExhausted]: "resource_exhausted",
+  [Code.FailedPrecondition]: "failed_precondition",
+  [Code.Aborted]: "aborted",
+  [Code.OutOfRange]: "out_of_range",
+  [Code.Unimplemented]: "unimplemented",
+  [Code.Internal]: "internal",
+  [Code.Unavailable]: "unavailable",
+  [Code.DataLoss]: "data_loss",
+  [Code.Unauthenticated]: "unauthenticated",
+};
+
+/** Codes of Node errors that mean: no connection came about, so that nothing was sent. */
+const NEVER_CONNECTED: ReadonlySet<string> = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN"]);
+
+/** The `code` of the first error with one in the chain of causes: how Node tells its own errors apart. */
+function systemCode(error: unknown): string | undefined {
+  const seen = new Set<unknown>();
+  for (let at = error; at instanceof Error && !seen.has(at); at = at.cause) {
+    seen.add(at);
+    if ("code" in at && typeof at.code === "string") return at.code;
+  }
+  return undefined;
+}
+
+/** Whether the error says that the request never left this machine, so that repeating it cannot do anything twice. */
+export function wasNeverSent(error: SandpoolError): boolean {
+  return error instanceof SandboxConnectionError && NEVER_CONNECTED.has(systemCode(error.cause) ?? "");
+}
+
+/** Whether a connection broke, rather than that the server answered with an error. */
+function isBrokenConnection(error: ConnectError): boolean {
+  if (error.details.length > 0) return false;
+  // Nobody here cancelled when this is asked: the connection ended under the call, or a server that stops dropped it.
+  if (error.code === Code.Canceled) return true;
+  return (error.code === Code.Aborted || error.code === Code.Internal) && systemCode(error.cause) !== undefined;
+}
+
+function readDetails(error: ConnectError): ErrorDetails {
+  const info = error.findDetails(ErrorInfoSchema)[0];
+  const resource = error.findDetails(ResourceInfoSchema)[0];
+  const retry = error.findDetails(RetryInfoSchema)[0];
+  const violations = error.findDetails(BadRequestSchema).flatMap((detail) => detail.fieldViolations);
+  const quota = error.findDetails(QuotaFailureSchema)[0]?.violations[0];
+  return {
+    code: CODES[error.code],
+    reason: info?.reason,
+    resourceType: resource?.resourceType,
+    resourceName: resource?.resourceName,
+    fieldViolations: violations.map(({ field, description }) => ({ field, description })),
+    quotaSubject: quota?.subject,
+    retryAfterMs: milliseconds(retry?.retryDelay) ?? undefined,
+    metadata: info?.metadata,
+    cause: error,
+  };
+}
+
+/** Reasons of the server for a container that could not be started. */
+const CREATION_REASONS: ReadonlySet<string> = new Set([
+  "IMAGE_NOT_FOUND",
+  "PULL_FAILED",
+  "START_FAILED",
+  "LIMIT_UNSUPPORTED",
+]);
+
+function stateErrorClass(reason: string): typeof ResourceStateError {
+  if (reason.endsWith("_IN_USE")) return ResourceInUseError;
+  if (reason === "SANDBOX_STARTING" || reason === "SANDBOX_ENDED") return SandboxNotReadyError;
+  return CREATION_REASONS.has(reason) ? ResourceCreationError : ResourceStateError;
+}
+
+function errorClass(code: Code, reason: string): typeof SandpoolError {
+  switch (code) {
+    case Code.InvalidArgument:
+    case Code.OutOfRange:
+      return ValidationError;
+    case Code.Unauthenticated:
+      return SandboxAuthenticationError;
+    case Code.PermissionDenied:
+      return PermissionDeniedError;
+    case Code.NotFound:
+      return ResourceNotFoundError;
+    case Code.AlreadyExists:
+      return ResourceAlreadyExistsError;
+    case Code.FailedPrecondition:
+      return stateErrorClass(reason);
+    case Code.Aborted:
+      return ResourceChangedError;
+    case Code.ResourceExhausted:
+      return QuotaExceededError;
+    case Code.DeadlineExceeded:
+      return ResourceTimeoutError;
+    case Code.Unavailable:
+      return SandboxConnectionError;
+    default:
+      return RemoteAPIError;
+  }
+}
+
+/** The message for a person: what the server said, or what to look at where no server said anything. */
+function messageOf(error: ConnectError, target: string, answered: boolean): string {
+  if (answered) return error.rawMessage;
+  if (error.code === Code.DeadlineExceeded) {
+    return `sandpool at ${target} did not answer in time; raise timeoutMs, or the command's timeout`;
+  }
+  if (error.code === Code.Unavailable) {
+    return `no answer from sandpool at ${target} (${error.rawMessage}); is it running, and is SANDPOOL_ADDRESS right?`;
+  }
+  return error.rawMessage;
+}
+
+/**
+ * The error of this package for whatever a transport threw. `target` names the server in messages about the connection.
+ */
+export function toSandpoolError(thrown: unknown, target: string): SandpoolError {
+  if (thrown instanceof SandpoolError) return thrown;
+  const error = ConnectError.from(thrown);
+  if (isBrokenConnection(error)) {
+    const message = `the connection to sandpool at ${target} broke: ${error.rawMessage}`;
+    return new SandboxConnectionError(message, { code: "unavailable", reason: NO_ANSWER, cause: error });
+  }
+  const details = readDetails(error);
+  const answered = error.details.length > 0;
+  const noAnswer = !answered && (error.code === Code.Unavailable || error.code === Code.DeadlineExceeded);
+  const reason = noAnswer ? NO_ANSWER : details.reason;
+  const kind = errorClass(error.code, reason ?? "");
+  return new kind(messageOf(error, target, answered), { ...details, reason });
+}

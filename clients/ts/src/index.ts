@@ -1,0 +1,31 @@
+/**
+ * The client of sandpool: container sandboxes in milliseconds, from pools of warm containers.
+ *
+ * @packageDocumentation
+ */
+export { SandboxClient } from "./client.js";
+export {
+  ClientClosedError,
+  type ErrorCode,
+  type ErrorDetails,
+  type FieldViolation,
+  PermissionDeniedError,
+  QuotaExceededError,
+  RemoteAPIError,
+  ResourceAlreadyExistsError,
+  ResourceChangedError,
+  ResourceCreationError,
+  ResourceInUseError,
+  ResourceNotFoundError,
+  ResourceStateError,
+  ResourceTimeoutError,
+  SandboxAuthenticationError,
+  SandboxConnectionError,
+  SandboxNotReadyError,
+  SandpoolError,
+  ValidationError,
+} from "./core/errors.js";
+export type * from "./options.js";
+export { Sandbox } from "./sandbox.js";
+export type * from "./types.js";
+export { VERSION } from "./version.js";

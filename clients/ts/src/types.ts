@@ -1,0 +1,204 @@
+/** What calls answer: plain objects. `null` stands for what is absent. */
+
+/** A pool's condition; `unknown` for one that this version of the package does not know. */
+export type PoolState = "ready" | "filling" | "degraded" | "paused" | "unknown";
+
+/** Why a container could not be made for a pool. */
+export type PoolErrorReason =
+  | "image_not_found"
+  | "pull_failed"
+  | "start_failed"
+  | "not_ready"
+  | "engine_unreachable"
+  | "disk_full"
+  | "limit_unsupported"
+  | "unknown";
+
+/** Where a sandbox is in its life. */
+export type SandboxState = "starting" | "running" | "terminating" | "terminated" | "unknown";
+
+/** Whether a ready container was taken for a sandbox or one was started for it. */
+export type SandboxStart = "warm" | "cold";
+
+/** Why a sandbox ended. */
+export type SandboxEndReason =
+  | "deleted"
+  | "timed_out"
+  | "exited"
+  | "oom_killed"
+  | "disk_exceeded"
+  | "lost"
+  | "failed"
+  | "unknown";
+
+/** Why a command ended. */
+export type CommandEndReason = "exited" | "signaled" | "oom_killed" | "timed_out" | "unknown";
+
+/** What a message of a watch tells: the state at its beginning, a change since, or the end of it. */
+export type WatchEventType = "present" | "changed" | "deleted" | "unknown";
+
+/** What each container of a pool, a template or a sandbox is. */
+export interface ContainerInfo {
+  /** The container image. */
+  readonly image: string;
+  /** CPUs of the container. */
+  readonly cpus: number;
+  /** Memory of the container in MiB, without swap. */
+  readonly memoryMb: number;
+  /** Disk of the container in MiB. */
+  readonly ephemeralDiskMb: number;
+  /** The lifetime of a sandbox from its claim in seconds, 0 for none. */
+  readonly timeoutSecs: number;
+  /** Names of the secrets that a sandbox is given. */
+  readonly secretNames: readonly string[];
+  /** The command that runs beside the sandbox's commands; empty for none. */
+  readonly entrypoint: readonly string[];
+}
+
+/** A pool: containers of one kind, started and ready. */
+export interface Pool extends ContainerInfo {
+  /** The server's identifier of the pool. */
+  readonly poolId: string;
+  /** The pool's name, or null when it has none. */
+  readonly name: string | null;
+  /** The template that the pool follows, or null when it has a specification of its own. */
+  readonly templateName: string | null;
+  /** How many containers are kept ready and unclaimed. */
+  readonly warmContainers: number;
+  /** The same as `warmContainers`. */
+  readonly size: number;
+  /** The same as `warmContainers`. */
+  readonly replicas: number;
+  /** The most containers that may exist at once, or null for no limit. */
+  readonly maxContainers: number | null;
+  /** Whether the pool is paused: no containers are made and no sandboxes taken. */
+  readonly paused: boolean;
+  /** Changes with each update; give it to an update to refuse to overwrite another's. */
+  readonly etag: string;
+  /** When the pool was created. */
+  readonly createTime: Date;
+  /** When the pool was changed last. */
+  readonly updateTime: Date;
+  /** What the pool's containers were doing when the server answered. */
+  readonly status: PoolStatus;
+}
+
+/** What a pool's containers are doing. */
+export interface PoolStatus {
+  /** The pool's condition in a word. */
+  readonly state: PoolState;
+  /** Containers that are ready, unclaimed and of the present specification. */
+  readonly warm: number;
+  /** Containers that are being created. */
+  readonly creating: number;
+  /** Containers that belong to a sandbox. */
+  readonly active: number;
+  /** Containers that are being removed; they count against `maxContainers` until they are gone. */
+  readonly removing: number;
+  /** Unclaimed containers of an earlier specification; they are never handed out. */
+  readonly stale: number;
+  /** How many ready containers the pool aims at. */
+  readonly wanted: number;
+  /** Sandboxes that were taken from a ready container since the pool was created. */
+  readonly hits: number;
+  /** Sandboxes that found no ready container since the pool was created. */
+  readonly misses: number;
+  /** The newest failure to fill the pool, or null when the last attempt succeeded. */
+  readonly lastError: PoolError | null;
+}
+
+/** A failure to create a container for a pool. */
+export interface PoolError {
+  /** What kind of failure it was. */
+  readonly reason: PoolErrorReason;
+  /** What happened and what to do about it. */
+  readonly message: string;
+  /** When it happened. */
+  readonly time: Date;
+  /** When the next attempt is due, or null when one is under way. */
+  readonly nextAttemptTime: Date | null;
+  /** How many attempts have failed in a row. */
+  readonly consecutiveFailures: number;
+}
+
+/** One message of a watch on pools. */
+export interface PoolEvent {
+  /** What happened. */
+  readonly type: WatchEventType;
+  /** The pool as it is now, or as it was last when it is deleted. */
+  readonly pool: Pool;
+}
+
+/** A template: a named specification of containers, for pools and for sandboxes. */
+export interface Template extends ContainerInfo {
+  /** The server's identifier of the template. */
+  readonly templateId: string;
+  /** The template's name. */
+  readonly name: string;
+  /** Changes with each update; give it to an update to refuse to overwrite another's. */
+  readonly etag: string;
+  /** When the template was created. */
+  readonly createTime: Date;
+  /** When the template was changed last. */
+  readonly updateTime: Date;
+}
+
+/** What is known of a sandbox: one container that belongs to one caller. */
+export interface SandboxInfo extends ContainerInfo {
+  /** The server's identifier of the sandbox. */
+  readonly sandboxId: string;
+  /** The sandbox's name, or null when it has none. */
+  readonly name: string | null;
+  /** Where the sandbox was in its life when the server answered. */
+  readonly state: SandboxState;
+  /** The pool that the sandbox counts in, or null. */
+  readonly poolId: string | null;
+  /** The template that the sandbox was made from, directly or through its pool, or null. */
+  readonly templateName: string | null;
+  /** Labels of the caller's choice. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** Whether a ready container was taken or one was started; null while it is still starting. */
+  readonly start: SandboxStart | null;
+  /** How long the server took from the request to a sandbox that runs commands in milliseconds; null until then. */
+  readonly startDurationMs: number | null;
+  /** When the sandbox was claimed. */
+  readonly createTime: Date;
+  /** When the sandbox will be ended, or null when it has no lifetime. */
+  readonly expireTime: Date | null;
+  /** When the sandbox ended, or null. */
+  readonly endTime: Date | null;
+  /** Why the sandbox ended, or null when it has not. */
+  readonly endReason: SandboxEndReason | null;
+  /** More on why the sandbox ended, for a person; may be empty. */
+  readonly endMessage: string;
+  /** The exit code of the container where it ended by itself, or null. */
+  readonly exitCode: number | null;
+  /** Changes with each update; give it to an update to refuse to overwrite another's. */
+  readonly etag: string;
+}
+
+/** How a command ended and what it printed: at most 1 MiB of each stream. */
+export interface CommandResult {
+  /** Standard output as text; bytes that are not UTF-8 are replaced by U+FFFD. */
+  readonly stdout: string;
+  /** Standard error as text; bytes that are not UTF-8 are replaced by U+FFFD. */
+  readonly stderr: string;
+  /** The exit code, or null when a signal ended the command. */
+  readonly exitCode: number | null;
+  /** The number of the signal that ended the command, or null. */
+  readonly signal: number | null;
+  /** Why the command ended. */
+  readonly reason: CommandEndReason;
+  /** Whether it exited by itself with code 0. */
+  readonly success: boolean;
+  /** How long it ran in milliseconds. */
+  readonly durationMs: number;
+  /** Standard output as it was where it is not UTF-8, else null. */
+  readonly stdoutBytes: Uint8Array | null;
+  /** Standard error as it was where it is not UTF-8, else null. */
+  readonly stderrBytes: Uint8Array | null;
+  /** How many bytes of standard output were dropped. */
+  readonly stdoutDroppedBytes: number;
+  /** How many bytes of standard error were dropped. */
+  readonly stderrDroppedBytes: number;
+}

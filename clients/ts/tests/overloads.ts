@@ -1,0 +1,69 @@
+/**
+ * What the types allow and refuse. `tsc` checks this file: a line under `@ts-expect-error` that compiles is an error.
+ * Nothing here runs.
+ */
+import {
+  type CommandResult,
+  type Pool,
+  type PoolEvent,
+  type PoolState,
+  type Sandbox,
+  SandboxClient,
+  type SandboxStart,
+} from "sandpool";
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const isTrue = <T extends true>(value?: T): T | undefined => value;
+
+export async function pools(client: SandboxClient, count: number | undefined): Promise<void> {
+  const pool = await client.createPool("python-pool", { templateName: "python-sandbox", size: 5 });
+  isTrue<Equal<typeof pool, Pool>>();
+  isTrue<Equal<PoolState, "ready" | "filling" | "degraded" | "paused" | "unknown">>();
+  isTrue<Equal<(typeof pool)["createTime"], Date>>();
+  await client.createPool("python-pool", { templateName: "python-sandbox", replicas: 5, maxContainers: 9 });
+  await client.createPool({ templateName: "python-sandbox", name: "python-pool" });
+  await client.createPool({ image: "python:3.11-slim", warmContainers: 3, cpus: 0.5, memoryMb: 256 });
+  await client.createPool("named", { image: "python:3.11-slim", size: 3 }, { signal: AbortSignal.timeout(1) });
+  await client.createPool({ image: "python:3.11-slim", warmContainers: count });
+  // @ts-expect-error neither image nor template
+  await client.createPool({ warmContainers: 3 });
+  // @ts-expect-error both
+  await client.createPool({ image: "python:3.11-slim", templateName: "python-sandbox" });
+  // @ts-expect-error the specification is the template's
+  await client.createPool("python-pool", { templateName: "python-sandbox", size: 5, memoryMb: 256 });
+  // @ts-expect-error one size under two names
+  await client.createPool("python-pool", { templateName: "python-sandbox", size: 5, replicas: 5 });
+  // @ts-expect-error the name is given already
+  await client.createPool("python-pool", { name: "other", image: "python:3.11-slim" });
+  // @ts-expect-error misspelt
+  await client.createPool({ image: "python:3.11-slim", warm_containers: 3 });
+  await client.updatePool("python-pool", { size: 2, maxContainers: null, newName: null });
+  // @ts-expect-error a pool always has an image
+  await client.updatePool("python-pool", { image: null });
+  // @ts-expect-error what is answered does not change
+  pool.size = 3;
+  for await (const event of client.watchPools()) isTrue<Equal<typeof event, PoolEvent>>();
+}
+
+export async function sandboxes(client: SandboxClient): Promise<void> {
+  await using sandbox = await client.create({ poolId: "p" });
+  isTrue<Equal<typeof sandbox, Sandbox>>();
+  isTrue<Equal<(typeof sandbox)["start"], SandboxStart | null>>();
+  await client.create({ templateName: "t", name: "n" });
+  await client.create({ image: "i", memoryMb: 64 });
+  await client.createSandbox("t", { name: "n", timeout: 5 });
+  // @ts-expect-error from nowhere
+  await client.create({ name: "n" });
+  // @ts-expect-error from two places
+  await client.create({ poolId: "p", image: "i" });
+  // @ts-expect-error the specification is the pool's
+  await client.create({ poolId: "p", memoryMb: 64 });
+  // @ts-expect-error there is no such state
+  await client.listSandboxes({ states: ["gone"] });
+  await client.updateSandbox("s", "new-name");
+  const result = await sandbox.run(["echo", "hello"], { timeout: 1, env: { A: "1" } });
+  isTrue<Equal<typeof result, CommandResult>>();
+  isTrue<Equal<(typeof result)["exitCode"], number | null>>();
+  // @ts-expect-error a program is words
+  await sandbox.run(["sleep", 1]);
+}

@@ -1,0 +1,140 @@
+/** A real gRPC server on loopback whose answers a test decides, and messages for it to answer with. */
+import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import * as http2 from "node:http2";
+import type { AddressInfo, Socket } from "node:net";
+import { PoolSchema, PoolState } from "../src/gen/sandpool/v1/pool_pb.js";
+import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
+import { SandboxSchema, SandboxStart, SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
+import { SandboxService } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
+import { TemplateSchema } from "../src/gen/sandpool/v1/template_pb.js";
+import { TemplateService } from "../src/gen/sandpool/v1/template_service_pb.js";
+
+export interface Services {
+  readonly pools?: Partial<ServiceImpl<typeof PoolService>>;
+  readonly templates?: Partial<ServiceImpl<typeof TemplateService>>;
+  readonly sandboxes?: Partial<ServiceImpl<typeof SandboxService>>;
+}
+
+/** A server that is listening. */
+export class TestServer {
+  readonly #server: http2.Http2Server;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(server: http2.Http2Server) {
+    this.#server = server;
+    server.on("connection", (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.on("close", () => this.#sockets.delete(socket));
+    });
+  }
+
+  /** Serves on a free port, or on the one given. */
+  static async start(services: Services, port = 0): Promise<TestServer> {
+    const handler = connectNodeAdapter({
+      routes: (router) => {
+        router.service(PoolService, services.pools ?? {});
+        router.service(TemplateService, services.templates ?? {});
+        router.service(SandboxService, services.sandboxes ?? {});
+      },
+    });
+    const server = http2.createServer(handler);
+    const started = new TestServer(server);
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(port, "127.0.0.1", resolve);
+    });
+    return started;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  get address(): string {
+    return `127.0.0.1:${this.port}`;
+  }
+
+  /** Cuts every connection without a word, as a process that is killed does. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async stop(): Promise<void> {
+    this.cut();
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+/** A port on which nothing listens. */
+export async function freePort(): Promise<number> {
+  await using server = await TestServer.start({});
+  return server.port;
+}
+
+/** A promise and what resolves it. */
+export function deferred(): { promise: Promise<void>; resolve: () => void } {
+  let resolve: () => void = () => undefined;
+  const promise = new Promise<void>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
+}
+
+/** What a builder takes: fields, not a whole message. */
+type Fields<D extends DescMessage> = Exclude<MessageInitShape<D>, MessageShape<D>>;
+
+export const CREATED = new Date("2026-01-02T03:04:05.678Z");
+
+export function pool(values: Fields<typeof PoolSchema> = {}) {
+  return create(PoolSchema, {
+    poolId: "pool-00000000000000000001",
+    image: "python:3.11-slim",
+    cpus: 1,
+    memoryMb: 512,
+    ephemeralDiskMb: 1024,
+    etag: "e1",
+    createTime: timestampFromDate(CREATED),
+    updateTime: timestampFromDate(CREATED),
+    status: { state: PoolState.FILLING },
+    ...values,
+  });
+}
+
+export function template(values: Fields<typeof TemplateSchema> = {}) {
+  return create(TemplateSchema, {
+    templateId: "tpl-00000000000000000001",
+    name: "python-sandbox",
+    image: "python:3.11-slim",
+    cpus: 1,
+    memoryMb: 512,
+    ephemeralDiskMb: 1024,
+    etag: "e1",
+    createTime: timestampFromDate(CREATED),
+    updateTime: timestampFromDate(CREATED),
+    ...values,
+  });
+}
+
+export function sandbox(values: Fields<typeof SandboxSchema> = {}) {
+  return create(SandboxSchema, {
+    sandboxId: "sbx-00000000000000000001",
+    state: SandboxState.RUNNING,
+    poolId: "pool-00000000000000000001",
+    image: "python:3.11-slim",
+    cpus: 1,
+    memoryMb: 512,
+    ephemeralDiskMb: 1024,
+    start: SandboxStart.WARM,
+    startDuration: durationFromMs(3.5),
+    createTime: timestampFromDate(CREATED),
+    etag: "e1",
+    ...values,
+  });
+}
