@@ -202,8 +202,9 @@ class Defaults(_message.Message):
     """Output kept of a command per stream, in bytes, where the command does not say. Default (0) 1 MiB; at most 8 MiB."""
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Base environment (the image's ENV). Same limits as `ConfigureRequest.environment`. PATH, HOME, USER and LOGNAME are
-        added where missing: PATH as ordinary distributions have it, the others from the user that the command runs as.
+        """Base environment (the image's ENV). Same limits as `ConfigureRequest.environment`, but names beginning with
+        `SANDPOOL_` are left out instead of refused, for an image may have any. PATH, HOME, USER and LOGNAME are added where
+        missing: PATH as ordinary distributions have it, the others from the user that the command runs as.
         Before Configure is called: the container's own environment without HOME and `SANDPOOL_…`.
         """
 

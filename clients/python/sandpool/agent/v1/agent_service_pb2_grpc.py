@@ -102,8 +102,9 @@ class AgentServiceServicer:
         USER_UNKNOWN); NOT_FOUND (EXECUTABLE_NOT_FOUND; the interpreter that a script names is missing:
         INTERPRETER_NOT_FOUND); FAILED_PRECONDITION (SHELL_NOT_FOUND; EXECUTABLE_NOT_PERMITTED; EXECUTABLE_FORMAT;
         WORKING_DIRECTORY_NOT_PERMITTED; USER_NOT_PERMITTED when the agent may not change to that user);
-        RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; COMMAND_LIMIT: 256 commands
-        run already). In all of them nothing has been run.
+        RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; FILE_LIMIT: open files;
+        COMMAND_LIMIT: 256 commands run already); INTERNAL (START_FAILED: whatever else the kernel says). In all of them
+        nothing has been run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

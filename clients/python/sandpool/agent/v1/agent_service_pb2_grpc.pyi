@@ -65,8 +65,9 @@ class AgentServiceStub:
     USER_UNKNOWN); NOT_FOUND (EXECUTABLE_NOT_FOUND; the interpreter that a script names is missing:
     INTERPRETER_NOT_FOUND); FAILED_PRECONDITION (SHELL_NOT_FOUND; EXECUTABLE_NOT_PERMITTED; EXECUTABLE_FORMAT;
     WORKING_DIRECTORY_NOT_PERMITTED; USER_NOT_PERMITTED when the agent may not change to that user);
-    RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; COMMAND_LIMIT: 256 commands
-    run already). In all of them nothing has been run.
+    RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; FILE_LIMIT: open files;
+    COMMAND_LIMIT: 256 commands run already); INTERNAL (START_FAILED: whatever else the kernel says). In all of them
+    nothing has been run.
     """
 
 @_typing.type_check_only
@@ -106,8 +107,9 @@ class AgentServiceAsyncStub(AgentServiceStub):
     USER_UNKNOWN); NOT_FOUND (EXECUTABLE_NOT_FOUND; the interpreter that a script names is missing:
     INTERPRETER_NOT_FOUND); FAILED_PRECONDITION (SHELL_NOT_FOUND; EXECUTABLE_NOT_PERMITTED; EXECUTABLE_FORMAT;
     WORKING_DIRECTORY_NOT_PERMITTED; USER_NOT_PERMITTED when the agent may not change to that user);
-    RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; COMMAND_LIMIT: 256 commands
-    run already). In all of them nothing has been run.
+    RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; FILE_LIMIT: open files;
+    COMMAND_LIMIT: 256 commands run already); INTERNAL (START_FAILED: whatever else the kernel says). In all of them
+    nothing has been run.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -162,8 +164,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         USER_UNKNOWN); NOT_FOUND (EXECUTABLE_NOT_FOUND; the interpreter that a script names is missing:
         INTERPRETER_NOT_FOUND); FAILED_PRECONDITION (SHELL_NOT_FOUND; EXECUTABLE_NOT_PERMITTED; EXECUTABLE_FORMAT;
         WORKING_DIRECTORY_NOT_PERMITTED; USER_NOT_PERMITTED when the agent may not change to that user);
-        RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; COMMAND_LIMIT: 256 commands
-        run already). In all of them nothing has been run.
+        RESOURCE_EXHAUSTED (PROCESS_LIMIT: the container's limit of processes; MEMORY_LIMIT; FILE_LIMIT: open files;
+        COMMAND_LIMIT: 256 commands run already); INTERNAL (START_FAILED: whatever else the kernel says). In all of them
+        nothing has been run.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+)
+
+const (
+	token = "the token"
+	// In the environment of a test binary that shall be the agent.
+	beAgentVariable = "AGENT_TEST_BE_AGENT"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beAgentVariable) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+type agent struct {
+	process *exec.Cmd
+	client  agentv1.AgentServiceClient
+	log     *bufio.Reader
+}
+
+// startAgent starts the agent as the first process of a pid namespace, with a /proc of its own.
+func startAgent(t *testing.T) *agent {
+	t.Helper()
+	digest := sha256.Sum256([]byte(token))
+	script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" -listen 127.0.0.1:0 -grace 5s`
+	command := exec.Command("/bin/sh", "-c", script, os.Args[0])
+	command.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "IMAGE=yes", beAgentVariable + "=1",
+		tokenVariable + "=" + hex.EncodeToString(digest[:]),
+	}
+	command.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
+	}
+	logs, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// Both fail when the test itself has ended the agent, which is as good.
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	a := &agent{process: command, log: bufio.NewReader(logs)}
+	line, err := a.log.ReadBytes('\n')
+	var entry struct{ Msg, Address string }
+	if err != nil || json.Unmarshal(line, &entry) != nil || entry.Msg != "listening" {
+		t.Fatalf("the agent said %q, %v", line, err)
+	}
+	connection, err := grpc.NewClient(entry.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	a.client = agentv1.NewAgentServiceClient(connection)
+	return a
+}
+
+func allowed(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+}
+
+func TestAgentServesAsFirstProcess(t *testing.T) {
+	a := startAgent(t)
+	ctx := allowed(t)
+	info, err := a.client.GetInfo(ctx, &agentv1.GetInfoRequest{})
+	if err != nil || info.GetPid() != 1 || info.GetVersion() != version {
+		t.Fatalf("%v, %v", info, err)
+	}
+	if _, err := a.client.GetInfo(t.Context(), &agentv1.GetInfoRequest{}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("without token: %v", err)
+	}
+	response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Argv: []string{"env"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment := string(response.GetStdout())
+	if !strings.Contains(environment, "IMAGE=yes\n") || strings.Contains(environment, "SANDPOOL_AGENT") {
+		t.Errorf("environment of a command: %s", environment)
+	}
+	_, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: ":", Stdin: make([]byte, maxRequestBytes+1)})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("request that is too large: %v", err)
+	}
+	response, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{
+		Shell: "head -c 9000000 /dev/zero >&2; head -c 9000000 /dev/zero", MaxOutputBytes: 8 << 20,
+	}, grpc.MaxCallRecvMsgSize(maxResponseBytes))
+	if err != nil || len(response.GetStdout()) != 8<<20 || len(response.GetStderr()) != 8<<20 {
+		t.Errorf("the largest answer: %d and %d bytes, %v", len(response.GetStdout()), len(response.GetStderr()), err)
+	}
+}
+
+func TestCallersDeadlineKillsTheCommand(t *testing.T) {
+	a := startAgent(t)
+	ctx, cancel := context.WithTimeout(allowed(t), 200*time.Millisecond)
+	defer cancel()
+	_, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: "setsid --fork sleep 1000; sleep 1000"})
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("%v, want DEADLINE_EXCEEDED", err)
+	}
+	// The caller hears of the deadline from its own clock, so the agent may be at it still.
+	// It kills the tree within this command's time-out, and nobody else ends these.
+	const left = `for p in $(pgrep -x sleep); do tail --pid=$p -s 0.01 -f /dev/null; done; echo none`
+	response, err := a.client.RunCommand(allowed(t), &agentv1.RunCommandRequest{Shell: left, Timeout: durationpb.New(20 * time.Second)})
+	if err != nil || string(response.GetStdout()) != "none\n" {
+		t.Errorf("%v, %v", response, err)
+	}
+}
+
+func TestSIGTERMEndsTheAgentAndItsProcesses(t *testing.T) {
+	a := startAgent(t)
+	ctx := allowed(t)
+	answers := make(chan *agentv1.RunCommandResponse, 1)
+	fifo := t.TempDir() + "/pipe"
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: "echo up >" + fifo + "; exec sleep 1000"})
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- response
+	}()
+	if data, err := os.ReadFile(fifo); err != nil || string(data) != "up\n" {
+		t.Fatalf("%q, %v", data, err)
+	}
+	if err := a.process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if end := (<-answers).GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetSignal() != 15 {
+		t.Error(end)
+	}
+	rest, err := io.ReadAll(a.log)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := a.process.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, rest)
+	}
+}
+
+func TestOwnVariablesAreTaken(t *testing.T) {
+	t.Setenv(tokenVariable, "x")
+	t.Setenv("IMAGE_VARIABLE", "y")
+	kept := takeEnvironment()
+	if slices.Contains(kept, tokenVariable+"=x") || !slices.Contains(kept, "IMAGE_VARIABLE=y") {
+		t.Errorf("kept %q", kept)
+	}
+	if value, set := os.LookupEnv(tokenVariable); set {
+		t.Errorf("the variable is still there: %q", value)
+	}
+}
+
+func TestVersionAndUsage(t *testing.T) {
+	t.Setenv(tokenVariable, "")
+	for _, test := range []struct {
+		arguments []string
+		code      int
+		stdout    string
+		stderr    string
+	}{
+		{[]string{"-version"}, 0, version + "\n", ""},
+		{[]string{"-help"}, 0, "", "-listen"},
+		{[]string{"-nonsense"}, exitUsage, "", "-nonsense"},
+		{nil, exitUsage, "", tokenVariable},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(append([]string{"agent"}, test.arguments...), &stdout, &stderr)
+		if code != test.code || stdout.String() != test.stdout || !strings.Contains(stderr.String(), test.stderr) {
+			t.Errorf("%v: code %d, stdout %q, stderr %q", test.arguments, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestAddressThatCannotBeIsAnError(t *testing.T) {
+	digest := sha256.Sum256([]byte(token))
+	command := exec.Command(os.Args[0], "-listen", "127.0.0.1:99999")
+	command.Env = []string{beAgentVariable + "=1", tokenVariable + "=" + fmt.Sprintf("%x", digest)}
+	output, err := command.CombinedOutput()
+	if command.ProcessState.ExitCode() != exitCannotServe || !strings.Contains(string(output), "cannot serve") {
+		t.Errorf("%v: %s", err, output)
+	}
+}

@@ -1,0 +1,55 @@
+package host_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sandpool/agent/internal/host"
+)
+
+func TestInheritedFilesAreNotHandedOn(t *testing.T) {
+	// unix.Dup makes a descriptor without the close-on-exec flag, as one that was inherited.
+	fd, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	host.Prepare()
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %#x, %v; want close-on-exec", flags, err)
+	}
+}
+
+func TestThreadsAreReserved(t *testing.T) {
+	host.Prepare()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil || len(tasks) < 8 {
+		t.Errorf("%d threads, %v; want 8 or more", len(tasks), err)
+	}
+}
+
+func TestHiddenProcessIsNotDumpable(t *testing.T) {
+	host.Hide()
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || dumpable != 0 {
+		t.Errorf("dumpable %d, %v; want 0", dumpable, err)
+	}
+}
+
+func TestSignalsThatMeanNothingAreSurvived(t *testing.T) {
+	host.Prepare()
+	for _, signal := range []unix.Signal{unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM} {
+		if err := unix.Kill(os.Getpid(), signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", os.Getpid()))
+	if err != nil || !strings.Contains(string(data), "SigIgn:\t0000000000000000\n") {
+		t.Errorf("ignored signals would be handed on to processes: %v\n%s", err, data)
+	}
+}

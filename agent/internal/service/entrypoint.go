@@ -1,0 +1,162 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+	"sandpool/agent/internal/process"
+	"sandpool/agent/internal/rpcerror"
+)
+
+// entrypoint is what runs beside the commands. Server.mu guards it.
+type entrypoint struct {
+	// argv and process are set once it has been started.
+	argv    []string
+	process *process.Process
+	// failure is why the last try to start it failed.
+	failure string
+	// end is set once it has ended; ended is closed then.
+	end   *agentv1.ProcessEnd
+	ended chan struct{}
+}
+
+func (e *entrypoint) status() *agentv1.EntrypointStatus {
+	result := &agentv1.EntrypointStatus{State: agentv1.EntrypointState_ENTRYPOINT_STATE_NONE}
+	if e.process != nil {
+		result.State = agentv1.EntrypointState_ENTRYPOINT_STATE_RUNNING
+		result.Pid = int32(e.process.PID)
+		result.StartTime = timestamppb.New(e.process.StartTime)
+	} else if e.failure != "" {
+		result.State = agentv1.EntrypointState_ENTRYPOINT_STATE_FAILED
+		result.Error = e.failure
+	}
+	if e.end != nil {
+		result.State = agentv1.EntrypointState_ENTRYPOINT_STATE_ENDED
+		result.EndTime = timestamppb.New(e.process.EndTime())
+		result.End = e.end
+	}
+	return result
+}
+
+// Configure implements AgentService.
+func (s *Server) Configure(_ context.Context, request *agentv1.ConfigureRequest) (*agentv1.ConfigureResponse, error) {
+	s.configureMu.Lock()
+	defer s.configureMu.Unlock()
+	if err := s.checkRunning(); err != nil {
+		return nil, err
+	}
+	if err := s.applyConfiguration(request); err != nil {
+		return nil, err
+	}
+	if request.GetEntrypoint() != nil {
+		if err := s.startEntrypoint(request.GetEntrypoint().GetArgv()); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &agentv1.ConfigureResponse{Entrypoint: s.entrypoint.status()}, nil
+}
+
+// applyConfiguration checks the whole request, then applies all of it but the start of the entrypoint.
+func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
+	if err := checkDefaults(request.GetDefaults()); err != nil {
+		return err
+	}
+	if err := checkReserved("environment", request.GetEnvironment()); err != nil {
+		return err
+	}
+	if request.GetEntrypoint() != nil {
+		if err := checkArgv("entrypoint.argv", request.GetEntrypoint().GetArgv()); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// A new map each time, for plans read the old one without the lock.
+	merged := maps.Clone(s.environment)
+	if merged == nil {
+		merged = make(map[string]string, len(request.GetEnvironment()))
+	}
+	maps.Copy(merged, request.GetEnvironment())
+	if err := checkEnvironment("environment", merged); err != nil {
+		return err
+	}
+	if wanted := request.GetEntrypoint(); wanted != nil && s.entrypoint.conflicts(wanted.GetArgv()) {
+		return rpcerror.New(codes.FailedPrecondition, reasonEntrypointConflict, "another entrypoint has been started in this sandbox")
+	}
+	s.environment = merged
+	if request.GetDefaults() != nil {
+		defaults := proto.CloneOf(request.GetDefaults())
+		maps.DeleteFunc(defaults.Environment, func(name, _ string) bool { return strings.HasPrefix(name, reservedPrefix) })
+		s.defaults = defaults
+		s.configured = true
+	}
+	return nil
+}
+
+// conflicts is whether another entrypoint has been started.
+func (e *entrypoint) conflicts(argv []string) bool {
+	return e.process != nil && !slices.Equal(e.argv, argv)
+}
+
+// startEntrypoint starts the entrypoint unless that has been done. Called with configureMu held.
+func (s *Server) startEntrypoint(argv []string) error {
+	s.mu.Lock()
+	done := s.entrypoint.process != nil
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	kills := s.oomKills()
+	started, err := s.launchEntrypoint(argv)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.entrypoint = entrypoint{failure: status.Convert(err).Message()}
+		return err
+	}
+	s.entrypoint = entrypoint{argv: slices.Clone(argv), process: started, ended: make(chan struct{})}
+	go s.followEntrypoint(started, kills)
+	return nil
+}
+
+func (s *Server) launchEntrypoint(argv []string) (*process.Process, error) {
+	p, err := s.makePlan(wish{argv: argv})
+	if err != nil {
+		return nil, err
+	}
+	p.commandField = "entrypoint.argv"
+	stdin, err := s.openStdin(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer stdin.closeChildEnd()
+	p.spec.Stdin = stdin.fd
+	p.spec.Stdout = int(os.Stdout.Fd())
+	p.spec.Stderr = int(os.Stderr.Fd())
+	return s.start(p)
+}
+
+func (s *Server) followEntrypoint(started *process.Process, killsBefore int64) {
+	<-started.Done()
+	end := s.endOf(started, killsBefore, s.reasonWhenStopping())
+	s.mu.Lock()
+	s.entrypoint.end = end
+	close(s.entrypoint.ended)
+	s.mu.Unlock()
+	slog.Info("entrypoint ended", "reason", end.GetReason().String(), "exit_code", end.GetExitCode(),
+		"signal", end.GetSignal(), "ran", started.EndTime().Sub(started.StartTime).Round(time.Millisecond).String())
+}

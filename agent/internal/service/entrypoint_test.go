@@ -1,0 +1,139 @@
+package service
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+)
+
+func configure(t *testing.T, s *Server, request *agentv1.ConfigureRequest) *agentv1.EntrypointStatus {
+	t.Helper()
+	response, err := s.Configure(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.GetEntrypoint()
+}
+
+func entrypointOf(t *testing.T, s *Server) *agentv1.EntrypointStatus {
+	t.Helper()
+	info, err := s.GetInfo(t.Context(), &agentv1.GetInfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.GetEntrypoint()
+}
+
+// follow waits until the server has seen the end of its entrypoint.
+func follow(t *testing.T, s *Server) {
+	t.Helper()
+	s.mu.Lock()
+	ended := s.entrypoint.ended
+	s.mu.Unlock()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the entrypoint's end was not seen")
+	}
+}
+
+func TestEntrypointRunsOnce(t *testing.T) {
+	s := newServer(t)
+	reports := newPipe(t)
+	request := &agentv1.ConfigureRequest{
+		Environment: map[string]string{"REPORT": reports.path},
+		Entrypoint:  &agentv1.Entrypoint{Argv: []string{"sh", "-c", `echo $$ >"$REPORT"; exec sleep 1000`}},
+	}
+	first := configure(t, s, request)
+	if first.GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_RUNNING || first.GetStartTime() == nil {
+		t.Error(first)
+	}
+	if pid := reports.next(t); pid != int(first.GetPid()) {
+		t.Errorf("process %d reported, the status says %d", pid, first.GetPid())
+	}
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			if again := configure(t, s, request); again.GetPid() != first.GetPid() {
+				t.Errorf("started again: %v", again)
+			}
+		})
+	}
+	all.Wait()
+	_, err := s.Configure(t.Context(), &agentv1.ConfigureRequest{
+		Entrypoint: &agentv1.Entrypoint{Argv: []string{"true"}}, Defaults: &agentv1.Defaults{},
+	})
+	wantError(t, err, codes.FailedPrecondition, reasonEntrypointConflict, "")
+	if err := unix.Kill(int(first.GetPid()), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, s)
+	end := configure(t, s, request)
+	if end.GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_ENDED || end.GetEnd().GetSignal() != 15 ||
+		end.GetEnd().GetReason() != agentv1.EndReason_END_REASON_SIGNALED || end.GetEndTime() == nil || end.GetPid() != first.GetPid() {
+		t.Error(end)
+	}
+}
+
+func TestEntrypointThatCannotStartMayBeTriedAgain(t *testing.T) {
+	s := newServer(t)
+	_, err := s.Configure(t.Context(), &agentv1.ConfigureRequest{
+		Defaults:   &agentv1.Defaults{WorkingDirectory: "/etc"},
+		Entrypoint: &agentv1.Entrypoint{Argv: []string{"no-such-program"}},
+	})
+	wantError(t, err, codes.NotFound, reasonExecNotFound, "")
+	got := entrypointOf(t, s)
+	if got.GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_FAILED || got.GetError() == "" || got.GetPid() != 0 {
+		t.Error(got)
+	}
+	if response := run(t, s, &agentv1.RunCommandRequest{Shell: "pwd"}); string(response.GetStdout()) != "/etc\n" {
+		t.Errorf("the rest of the request was not applied: %q", response.GetStdout())
+	}
+	configure(t, s, &agentv1.ConfigureRequest{Entrypoint: &agentv1.Entrypoint{Argv: []string{"sh", "-c", "exit 3"}}})
+	follow(t, s)
+	if end := entrypointOf(t, s).GetEnd(); end.GetExitCode() != 3 || end.GetReason() != agentv1.EndReason_END_REASON_EXITED {
+		t.Error(end)
+	}
+}
+
+func TestStopEndsEverything(t *testing.T) {
+	s := newServer(t)
+	reports := newPipe(t)
+	configure(t, s, &agentv1.ConfigureRequest{
+		Environment: map[string]string{"REPORT": reports.path},
+		Entrypoint:  &agentv1.Entrypoint{Argv: []string{"sh", "-c", `trap 'exit 4' TERM; echo $$ >"$REPORT"; while :; do sleep 0.05; done`}},
+	})
+	reports.next(t)
+	answers := make(chan *agentv1.RunCommandResponse, 1)
+	go func() {
+		response, err := s.RunCommand(t.Context(), &agentv1.RunCommandRequest{
+			Shell: `trap "" TERM; setsid --fork sh -c 'trap "" TERM; echo $$ >"$REPORT"; while :; do sleep 0.05; done'; while :; do sleep 0.05; done`,
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- response
+	}()
+	stubborn := reports.next(t)
+	s.Stop(time.Second)
+	if alive(stubborn) {
+		t.Error("a process that ignores SIGTERM has survived")
+	}
+	response := <-answers
+	if end := response.GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetSignal() != 9 {
+		t.Error(end)
+	}
+	follow(t, s)
+	if end := entrypointOf(t, s).GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetExitCode() != 4 {
+		t.Errorf("the entrypoint had no chance to end by itself: %v", end)
+	}
+	_, err := s.RunCommand(t.Context(), &agentv1.RunCommandRequest{Shell: "true"})
+	wantError(t, err, codes.Unavailable, reasonShuttingDown, "")
+	_, err = s.Configure(t.Context(), &agentv1.ConfigureRequest{})
+	wantError(t, err, codes.Unavailable, reasonShuttingDown, "")
+}
