@@ -1,0 +1,1 @@
+"""Development scripts of this repository; nothing here is shipped."""
