@@ -24,6 +24,7 @@ class Recovery:
         self._runtime = runtime
         self._executor = executor
         self._clock = clock
+        self._compared = False
 
     async def reconcile(self) -> None:
         """Compare once. Raises `Unavailable` when the engine or the store does not answer.
@@ -44,7 +45,10 @@ class Recovery:
         for member in lost:
             await self._store.end_members([member.id], _RUNNING, self._end_of(containers.get(member.id)))
         adopted = sum(member.state in _RUNNING for member in rows.values()) - len(lost)
-        _log.info("reconciled", adopted=adopted, lost=len(lost), orphans=len(orphans))
+        # Streams of events are reopened now and then; a comparison that finds nothing is worth no line then.
+        log = _log.info if lost or orphans or not self._compared else _log.debug
+        self._compared = True
+        log("reconciled", adopted=adopted, lost=len(lost), orphans=len(orphans))
 
     def _end_of(self, container: MemberRef | None) -> MemberEnd:
         now = self._clock.now()

@@ -1,0 +1,150 @@
+"""The agents inside members, over gRPC on the containers' own addresses."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import time
+
+import grpc.aio
+
+from sandpool.agent.v1 import agent_service_pb2 as agent_pb
+from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
+from sandpool_server.domain.model import Command, CommandResult
+from sandpool_server.ports import ImageConfig
+from sandpool_server.runtime.agent_channels import MAX_MESSAGE_BYTES, Channels, Connection
+from sandpool_server.runtime.agent_messages import (
+    command_error,
+    command_result,
+    configure_request,
+    nonsense,
+    refusal,
+    run_request,
+)
+
+PROTOCOL_VERSION = 1
+"""The agent's behaviour that this server needs; newer agents only add to it."""
+
+_POLL_SECS = 0.005
+_CONNECT_SECS = 1.0
+_PROBE_SECS = 1.0
+_CONFIGURE_SECS = 10.0
+_GRACE_SECS = 5.0
+"""How much longer than the command's own time-out the server waits for the agent's answer."""
+_MAX_CHANNELS = 1024
+
+
+class GrpcAgents:
+    """Implements `ports.Agents`. A member's token is derived from `token_key` and its id, and stored nowhere.
+
+    To be made on the event loop. At most `max_channels` idle channels are kept open.
+    """
+
+    def __init__(self, token_key: bytes, max_channels: int = _MAX_CHANNELS) -> None:
+        self._key = token_key
+        self._channels = Channels(max_channels)
+
+    def token_sha256(self, member_id: str) -> str:
+        """The digest that the member's container is given."""
+        return hashlib.sha256(self._token(member_id).encode()).hexdigest()
+
+    async def wait_ready(self, member_id: str, address: str, timeout_secs: float) -> None:
+        """Wait for the agent's port, then for its answer."""
+        last = "it does not listen"
+        try:
+            async with asyncio.timeout(timeout_secs):
+                await _wait_for_port(address)
+                while True:
+                    last = await self._probe(member_id, address)
+                    if not last:
+                        return
+                    await asyncio.sleep(_POLL_SECS)
+        except TimeoutError:
+            raise LaunchFailed(
+                FailureReason.NOT_READY,
+                f"the container's agent was not ready within {timeout_secs:g} seconds: {last}",
+            ) from None
+
+    async def configure(self, member_id: str, address: str, image: ImageConfig, entrypoint: tuple[str, ...]) -> None:
+        """Tell the agent the image's defaults, and start the entrypoint."""
+        request = configure_request(image, entrypoint)
+        try:
+            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+                await connection.stub.Configure(request, timeout=_CONFIGURE_SECS, metadata=connection.metadata)
+        except grpc.aio.AioRpcError as error:
+            what = "entrypoint could not be started" if entrypoint else "container could not be set up"
+            raise LaunchFailed(FailureReason.START_FAILED, f"the {what}: {refusal(error)}") from error
+        except asyncio.CancelledError:
+            raise _unless_cancelled(LaunchFailed(FailureReason.START_FAILED, "the container was removed")) from None
+
+    async def run(self, member_id: str, address: str, command: Command) -> CommandResult:
+        """Run a command; the agent ends it at its time-out, and this call ends soon after whatever the agent does."""
+        request = run_request(command)
+        if request.ByteSize() > MAX_MESSAGE_BYTES:
+            raise Unavailable("SANDBOX_UNREACHABLE", "the command is larger than a sandbox takes")
+        began = time.monotonic()
+        try:
+            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+                response = await _run(connection, request, command.timeout_secs + _GRACE_SECS)
+        except grpc.aio.AioRpcError as error:
+            raise command_error(error, member_id, command) from error
+        except asyncio.CancelledError:
+            raise _unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox ended while the command ran")) from None
+        if not isinstance(response, agent_pb.RunCommandResponse):
+            raise nonsense()
+        return command_result(response, time.monotonic() - began)
+
+    def forget(self, member_id: str) -> None:
+        """Close the member's channel."""
+        self._channels.forget(member_id)
+
+    async def close(self) -> None:
+        """Close all channels."""
+        await self._channels.close()
+
+    def _token(self, member_id: str) -> str:
+        return hmac.new(self._key, member_id.encode(), hashlib.sha256).hexdigest()
+
+    async def _probe(self, member_id: str, address: str) -> str:
+        """Ask the agent who it is; returns what is wrong, empty when nothing is."""
+        try:
+            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+                info = await connection.stub.GetInfo(
+                    agent_pb.GetInfoRequest(), timeout=_PROBE_SECS, metadata=connection.metadata
+                )
+        except grpc.aio.AioRpcError as error:
+            return refusal(error)
+        except asyncio.CancelledError:
+            raise _unless_cancelled(LaunchFailed(FailureReason.NOT_READY, "the container was removed")) from None
+        if info.protocol_version < PROTOCOL_VERSION:
+            return f"it speaks version {info.protocol_version} of the protocol, {PROTOCOL_VERSION} is needed"
+        return ""
+
+
+async def _run(
+    connection: Connection, request: agent_pb.RunCommandRequest, deadline: float
+) -> agent_pb.RunCommandResponse:
+    return await connection.stub.RunCommand(request, timeout=deadline, metadata=connection.metadata)
+
+
+def _unless_cancelled(error: Exception) -> BaseException:
+    """Tell a channel that was closed under a call (`forget`) from our caller's own cancellation.
+
+    gRPC raises CancelledError for both; only the second counts in the task.
+    """
+    task = asyncio.current_task()
+    return asyncio.CancelledError() if task is None or task.cancelling() else error
+
+
+async def _wait_for_port(address: str) -> None:
+    """Return when something listens at `host:port`. A refusal comes at once, so asking often costs little."""
+    host, _, port = address.rpartition(":")
+    while True:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(_CONNECT_SECS):
+                _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return
+        await asyncio.sleep(_POLL_SECS)

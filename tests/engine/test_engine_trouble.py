@@ -1,0 +1,198 @@
+"""An engine that hangs, refuses, or breaks off, by way of a proxy before the real one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import docker
+import pytest
+
+from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
+from sandpool_server.ports import RuntimeEventKind
+from sandpool_server.runtime import DockerRuntime, RuntimeSettings
+from tests.support.engine_proxy import EngineProxy, Mode
+from tests.support.members import make_member
+from tests.support.runtime_contract import TOKEN, next_event
+
+pytestmark = [
+    pytest.mark.engine,
+    # docker-py leaves the socket of a refused connection to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+
+@pytest.fixture
+async def proxy(docker_host: str, tmp_path: Path) -> AsyncIterator[EngineProxy]:
+    proxy = EngineProxy(docker_host, tmp_path / "engine.sock")
+    await proxy.start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest.fixture
+async def runtime(
+    settings: RuntimeSettings, engine: docker.APIClient, proxy: EngineProxy
+) -> AsyncIterator[DockerRuntime]:
+    """A prepared runtime that reaches the engine through the proxy, with short deadlines."""
+    runtime = DockerRuntime(
+        replace(
+            settings,
+            base_url=proxy.base_url,
+            create_parallelism=2,
+            ping_secs=0.5,
+            query_secs=1.0,
+            launch_secs=3.0,
+            remove_secs=2.0,
+            queue_secs=5.0,
+            undo_secs=0.5,
+            event_idle_secs=20.0,
+        )
+    )
+    try:
+        await runtime.prepare()
+        yield runtime
+    finally:
+        await runtime.close()
+        for container in engine.containers(all=True, filters={"label": f"sandpool.server={settings.server_id}"}):
+            engine.remove_container(container["Id"], v=True, force=True)
+
+
+def made_and_removed(engine: docker.APIClient, member_id: str, since: int) -> list[str]:
+    """What happened to the member's container from `since` until its removal; waits for that, up to 20 seconds."""
+    label = {"label": f"sandpool.member={member_id}"}
+    seen = []
+    for event in engine.events(since=since, until=int(time.time()) + 20, decode=True, filters=label):
+        seen.append(event["Action"])
+        if event["Action"] == "destroy":
+            break
+    return seen
+
+
+async def test_a_stopped_engine_is_unreachable_at_once(runtime: DockerRuntime, proxy: EngineProxy) -> None:
+    await proxy.set_mode(Mode.REFUSE)
+    began = time.monotonic()
+    for call in (runtime.ping(), runtime.members(), runtime.remove(make_member().id), runtime.prepare()):
+        with pytest.raises(Unavailable) as refused:
+            await call
+        assert refused.value.reason == "ENGINE_UNREACHABLE"
+        assert "cannot be reached" in refused.value.message
+    for launch in (runtime.launch(make_member(), TOKEN), runtime.ensure_image("busybox:latest")):
+        with pytest.raises(LaunchFailed) as failed:
+            await launch
+        assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
+    assert time.monotonic() - began < 3
+    await proxy.set_mode(Mode.PASS)
+    await runtime.ping()
+    await runtime.launch(make_member(), TOKEN)
+
+
+async def test_a_frozen_engine_keeps_the_deadlines_and_works_again_after(
+    runtime: DockerRuntime, proxy: EngineProxy
+) -> None:
+    await proxy.set_mode(Mode.HANG)
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await runtime.ping()
+    assert time.monotonic() - began < 1.5
+    with pytest.raises(Unavailable):
+        await runtime.members()
+    with pytest.raises(Unavailable):
+        await runtime.remove(make_member().id)
+    with pytest.raises(LaunchFailed) as failed:
+        await runtime.launch(make_member(), TOKEN)
+    assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
+    assert time.monotonic() - began < 12
+    await proxy.set_mode(Mode.PASS)
+    async with asyncio.timeout(10):
+        await runtime.ping()
+        await runtime.launch(make_member(), TOKEN)
+
+
+async def test_starts_that_hang_hold_up_no_removal_and_no_ping(
+    runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
+) -> None:
+    there = make_member()
+    await runtime.launch(there, TOKEN)
+    proxy.hang_on = "/start"
+    stuck = [asyncio.create_task(runtime.launch(make_member(), TOKEN)) for _ in range(2)]
+    async with asyncio.timeout(5):
+        while proxy.hung < 2:  # noqa: ASYNC110 (the proxy counts)
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(1.5):
+        await runtime.ping()
+        await runtime.remove(there.id)
+    assert [ref.running for ref in await runtime.members()] == [False, False]
+    for launch in stuck:
+        with pytest.raises(LaunchFailed) as failed:
+            await launch
+        assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
+    assert await runtime.members() == []
+    proxy.let_go()
+    await runtime.launch(make_member(), TOKEN)
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["given up", "timed out"])
+async def test_a_container_that_the_engine_makes_after_all_is_removed(
+    runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient, cancelled: bool
+) -> None:
+    """The create hangs on its way; when the engine wakes up, it makes a container nobody waits for any more."""
+    since = int(time.time())
+    member = make_member()
+    proxy.hang_on = "/containers/create"
+    launch = asyncio.create_task(runtime.launch(member, TOKEN))
+    async with asyncio.timeout(5):
+        while not proxy.hung:  # noqa: ASYNC110 (the proxy counts)
+            await asyncio.sleep(0.01)
+    if cancelled:
+        launch.cancel()
+    await asyncio.wait({launch})
+    assert launch.cancelled() == cancelled
+    assert cancelled or isinstance(launch.exception(), LaunchFailed)
+    proxy.let_go()
+    assert await asyncio.to_thread(made_and_removed, engine, member.id, since) == ["create", "destroy"]
+
+
+async def test_events_resync_when_the_stream_breaks(
+    runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
+) -> None:
+    member = make_member()
+    await runtime.launch(member, TOKEN)
+    events = runtime.events()
+    await next_event(events, RuntimeEventKind.RESYNC)
+    await proxy.break_off()
+    await next_event(events, RuntimeEventKind.RESYNC, secs=2)
+    await asyncio.to_thread(engine.remove_container, f"sandpool-{member.id}", force=True)
+    await next_event(events, RuntimeEventKind.REMOVED, member.id, secs=1)
+
+
+async def test_events_survive_an_engine_that_is_away(
+    runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
+) -> None:
+    member = make_member()
+    await runtime.launch(member, TOKEN)
+    events = runtime.events()
+    await next_event(events, RuntimeEventKind.RESYNC)
+    await proxy.set_mode(Mode.REFUSE)
+    await asyncio.to_thread(engine.remove_container, f"sandpool-{member.id}", force=True)
+    await proxy.set_mode(Mode.PASS)
+    await next_event(events, RuntimeEventKind.RESYNC, secs=10)
+    assert await runtime.members() == []
+
+
+async def test_closing_ends_events_and_calls_that_hang(
+    settings: RuntimeSettings, runtime: DockerRuntime, proxy: EngineProxy
+) -> None:
+    events = runtime.events()
+    await next_event(events, RuntimeEventKind.RESYNC)
+    await proxy.set_mode(Mode.HANG)
+    hanging = asyncio.create_task(runtime.members())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await runtime.close()
+        with pytest.raises(Unavailable):
+            await hanging
+        assert [event async for event in events if event.kind is RuntimeEventKind.RESYNC] == []
+    with pytest.raises(Unavailable, match="stopping"):
+        await runtime.ping()

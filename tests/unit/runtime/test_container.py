@@ -1,0 +1,77 @@
+"""The create request of a member's container."""
+
+from pathlib import Path
+
+import pytest
+
+from sandpool_server.ports import RuntimeEventKind
+from sandpool_server.runtime.container import CAPABILITIES, container_config
+from sandpool_server.runtime.events import runtime_event
+from sandpool_server.runtime.images import image_config
+from sandpool_server.runtime.settings import RuntimeSettings
+from tests.support.members import make_member
+
+SETTINGS = RuntimeSettings(server_id="srv", agent_binary=Path("agent"), oci_runtime="runsc", pids_limit=77)
+MEMBER = make_member("alpine:3", pool_id="pool-1", cpus=0.25, memory_mb=128, ephemeral_disk_mb=300)
+
+
+def test_limits_and_hardening() -> None:
+    config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=False)
+    host = config["HostConfig"]
+    assert host["NanoCpus"] == 250_000_000
+    assert host["Memory"] == host["MemorySwap"] == 128 * 1024 * 1024
+    assert host["PidsLimit"] == 77
+    assert host["CapDrop"] == ["ALL"]
+    assert host["CapAdd"] == list(CAPABILITIES)
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["Runtime"] == "runsc"
+    assert host["NetworkMode"] == "sandpool-srv"
+    assert "Binds" not in host
+    assert [(mount["Type"], mount["Target"], mount["ReadOnly"]) for mount in host["Mounts"]] == [
+        ("volume", "/.sandpool", True)
+    ]
+
+
+def test_the_agent_is_all_that_runs_whatever_the_image_says() -> None:
+    config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=False)
+    assert (config["Entrypoint"], config["Cmd"], config["User"]) == (["/.sandpool/agent"], [], "0:0")
+    assert config["WorkingDir"] == "/"
+    assert config["Env"] == ["SANDPOOL_AGENT_TOKEN_SHA256=digest"]
+    assert config["Healthcheck"] == {"Test": ["NONE"]}
+    assert config["Hostname"] == MEMBER.id
+    assert config["Labels"] == {
+        "sandpool.server": "srv",
+        "sandpool.member": MEMBER.id,
+        "sandpool.pool": "pool-1",
+        "sandpool.agent": "v1",
+    }
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, {"size": "300M"}), (False, None)])
+def test_a_disk_limit_goes_to_an_engine_that_can_hold_it(supported: bool, expected: dict[str, str] | None) -> None:
+    config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=supported)
+    assert config["HostConfig"].get("StorageOpt") == expected
+
+
+def test_an_image_without_configuration_has_defaults() -> None:
+    bare = image_config({"Id": "sha256:1", "Config": None})
+    assert (bare.env, bare.working_dir, bare.user) == ({}, "/", "")
+    full = image_config({"Id": "sha256:2", "Config": {"Env": ["A=1=2", "B"], "WorkingDir": "srv", "User": "app"}})
+    assert (full.env, full.working_dir, full.user) == ({"A": "1=2", "B": ""}, "/srv", "app")
+
+
+@pytest.mark.parametrize(
+    ("action", "attributes", "expected"),
+    [
+        ("die", {"sandpool.member": "sbx-1", "exitCode": "3"}, (RuntimeEventKind.DIED, "sbx-1", 3)),
+        ("die", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.DIED, "sbx-1", None)),
+        ("oom", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.OOM, "sbx-1", None)),
+        ("destroy", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.REMOVED, "sbx-1", None)),
+        ("pause", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.PAUSED, "sbx-1", None)),
+        ("start", {"sandpool.member": "sbx-1"}, None),
+        ("die", {"exitCode": "0"}, None),
+    ],
+)
+def test_events(action: str, attributes: dict[str, str], expected: tuple[object, ...] | None) -> None:
+    event = runtime_event({"Action": action, "Actor": {"Attributes": attributes}})
+    assert (event and (event.kind, event.member_id, event.exit_code)) == expected
