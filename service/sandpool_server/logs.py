@@ -16,10 +16,13 @@ def configure_logs(level: str, fmt: str) -> None:
     ]
     last: structlog.typing.Processor
     if fmt == "json":
-        shared.append(structlog.processors.dict_tracebacks)
+        # Never with local variables: they may hold what callers keep secret.
+        transform = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        shared.append(structlog.processors.ExceptionRenderer(transform))
         last = structlog.processors.JSONRenderer()
     else:
-        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        plain = structlog.dev.plain_traceback
+        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -1,6 +1,6 @@
 """What the calls on pools mean."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from sandpool_server.domain.errors import FieldViolation, InvalidArgument, NotFound
@@ -64,7 +64,7 @@ class Pools:
         key = request_key("DeletePool", request_id, fingerprint)
         await self._store.delete_pool(DEFAULT_NAMESPACE, ref, version_of(etag), self._clock.now(), key)
 
-    async def watch(self, refs: tuple[str, ...]) -> AsyncIterator[tuple[WatchEvent, PoolView]]:
+    async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView], None]:
         """The pools of `refs` (none: all) as they are, then each as it changes.
 
         Changes in quick succession may come as one; the last state always comes. Raises `NotFound` at the start.

@@ -1,7 +1,8 @@
 """What the calls on sandboxes mean."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import replace
 
 from sandpool_server.domain.errors import (
@@ -121,12 +122,13 @@ class Sandboxes:
 
     async def _settled(self, member: Member) -> Member:
         """The sandbox of an earlier request once it has started; the retry waits like the first call did."""
-        async for seen in self.watch(member.id):
-            if seen.state is not MemberState.STARTING:
-                if seen.end is not None and seen.end.reason is EndReason.FAILED:
-                    raise Unavailable("START_ABANDONED", f"{seen.end.message}; try again")
-                return seen
-        return member
+        async with aclosing(self.watch(member.id)) as states:
+            async for seen in states:
+                if seen.state is not MemberState.STARTING:
+                    break
+        if seen.end is not None and seen.end.reason is EndReason.FAILED:
+            raise Unavailable("START_ABANDONED", f"{seen.end.message}; try again")
+        return seen
 
     async def get(self, ref: str) -> Member:
         """Read one sandbox."""
@@ -164,7 +166,7 @@ class Sandboxes:
         key = request_key("DeleteSandbox", request_id, fingerprint)
         return await self._store.delete_sandbox(DEFAULT_NAMESPACE, ref, self._clock.now(), key)
 
-    async def watch(self, ref: str) -> AsyncIterator[Member]:
+    async def watch(self, ref: str) -> AsyncGenerator[Member, None]:
         """The sandbox as it is, then as it changes, until it is gone. Raises `NotFound` at the start."""
         with self._changes.subscribe() as subscription:
             member = await self.get(ref)

@@ -1,0 +1,163 @@
+"""What happens around every call: decoding, deadline, validation, errors, one line in the log.
+
+Methods are wrapped once, when they are registered, and not by interceptors: grpc.aio runs those through several more
+awaits a call, and a request that cannot be decoded never reaches them.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from sandpool_server.domain.errors import LaunchFailed, SandpoolError
+from sandpool_server.rpc.drain import Drain
+from sandpool_server.rpc.statuses import deadline_status, internal_status, malformed_status, status_of
+from sandpool_server.rpc.validation import RequestValidator
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[Any, Context], AsyncIterator[Any]]
+
+_LOGGED_FIELDS = ("pool_id", "template_name", "sandbox_id", "name", "request_id")
+"""The fields of requests that the log repeats. Never metadata, environment or commands: they may hold secrets."""
+
+_log = structlog.stdlib.get_logger("sandpool.rpc")
+
+
+class Calls:
+    """Wraps the methods of servicers and registers them."""
+
+    def __init__(self, validator: RequestValidator, drain: Drain) -> None:
+        self._validator = validator
+        self._drain = drain
+
+    def register(self, server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
+        """Make the server answer all methods of the service by the servicer's methods of the same names."""
+        self._validator.warm(GetMessageClass(method.input_type) for method in service.methods)
+        handlers = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+
+    def _handler(self, method: MethodDescriptor, behaviour: Callable[..., Any]) -> "grpc.RpcMethodHandler[Any, Any]":
+        """The handler of one method; requests are never streamed."""
+        request_type = GetMessageClass(method.input_type)
+        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        wrap = self._stream if method.server_streaming else self._unary
+        serializer = GetMessageClass(method.output_type).SerializeToString
+        return make(wrap(method, behaviour), _decoder(request_type), serializer)
+
+    def _unary(self, method: MethodDescriptor, behaviour: Unary) -> Unary:
+        record = _Record(method)
+
+        async def call(request: Any, context: Context) -> Any:
+            started = time.perf_counter()
+            try:
+                self._admit(request, context)
+                answer = await behaviour(request, context)
+            except asyncio.CancelledError:
+                record.cancelled(started, request, context)
+                raise
+            except Exception as error:
+                await _fail(error, context, record, started, request)
+            record.ended(started, "OK", request)
+            return answer
+
+        return call
+
+    def _stream(self, method: MethodDescriptor, behaviour: Stream) -> Unary:
+        record = _Record(method)
+
+        # It writes to the context, and is no generator: so a cancellation always arrives inside, and ends the source.
+        async def call(request: Any, context: Context) -> None:
+            started = time.perf_counter()
+            try:
+                self._admit(request, context)
+                async with aclosing(self._drain.until(behaviour(request, context))) as answers:
+                    async for answer in answers:
+                        await context.write(answer)
+            except asyncio.CancelledError:
+                record.cancelled(started, request, context)
+                raise
+            except Exception as error:
+                await _fail(error, context, record, started, request)
+            record.ended(started, "OK", request)
+
+        return call
+
+    def _admit(self, request: Any, context: Context) -> None:
+        """Return if the call may begin."""
+        if isinstance(request, _Refused):
+            raise request
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            raise _Refused(deadline_status())
+        self._validator.check(request)
+
+
+class _Refused(Exception):
+    """A call that is not begun, and what its caller is told. Stands for the request where that could not be decoded."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+class _Record:
+    """Writes a method's lines in the log."""
+
+    def __init__(self, method: MethodDescriptor) -> None:
+        self.method = method.full_name
+        self._fields = tuple(name for name in _LOGGED_FIELDS if name in method.input_type.fields_by_name)
+
+    def ended(self, started: float, code: str, request: Any, **more: str) -> None:
+        """One line: method, code, duration, and which resources and request it was about, if the request was valid."""
+        if code != "INVALID_ARGUMENT":
+            more |= {name: value for name in self._fields if (value := getattr(request, name, ""))}
+        _log.info("call", method=self.method, code=code, ms=round((time.perf_counter() - started) * 1000, 3), **more)
+
+    def cancelled(self, started: float, request: Any, context: Context) -> None:
+        """The caller went away, or its deadline passed."""
+        remaining = context.time_remaining()
+        over = remaining is not None and remaining <= 0
+        self.ended(started, "DEADLINE_EXCEEDED" if over else "CANCELLED", request)
+
+
+async def _fail(error: Exception, context: Context, record: _Record, started: float, request: Any) -> NoReturn:
+    """End the call with the error's status. What is not meant for callers is logged and told as an incident number."""
+    more: dict[str, str] = {}
+    if isinstance(error, _Refused):
+        status = error.status
+    elif isinstance(error, SandpoolError | LaunchFailed):
+        status = status_of(error)
+        more["reason"] = error.reason
+    else:
+        incident = secrets.token_hex(4)
+        _log.error("call failed unexpectedly", method=record.method, incident=incident, exc_info=error)
+        status = internal_status(incident)
+        more["incident"] = incident
+    told = rpc_status.to_status(status)
+    record.ended(started, told.code.name, request, **more)
+    await context.abort(told.code, told.details, told.trailing_metadata)
+
+
+def _decoder(request_type: type[Message]) -> Callable[[bytes], Any]:
+    """Decodes requests; what cannot be decoded becomes a refusal: grpc would tell the caller UNKNOWN."""
+    decode = request_type.FromString
+    name = request_type.DESCRIPTOR.name
+
+    def decoder(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _Refused(malformed_status(name))
+
+    return decoder

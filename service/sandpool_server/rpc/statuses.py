@@ -1,0 +1,201 @@
+"""Domain errors as gRPC statuses with `google.rpc` details.
+
+Every status carries an `ErrorInfo` whose reason is stable; docs/errors.md lists them all. A status travels in HTTP/2
+trailers, of which a client takes 8 KiB by default: so messages, and violations in number and length, are cut to fit.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]
+    BadRequest,
+    ErrorInfo,
+    PreconditionFailure,
+    QuotaFailure,
+    ResourceInfo,
+    RetryInfo,
+)
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from sandpool_server.domain.errors import (
+    Aborted,
+    AlreadyExists,
+    Exhausted,
+    FailedPrecondition,
+    FailureReason,
+    FieldViolation,
+    InvalidArgument,
+    LaunchFailed,
+    NotFound,
+    NotReadyInTime,
+    SandpoolError,
+    Unavailable,
+)
+
+DOMAIN = "sandpool"
+"""The `domain` of every `ErrorInfo`."""
+
+_MESSAGE_BYTES = 512
+_PATH_BYTES = 200
+_DESCRIPTION_BYTES = 400
+_DETAILS_BYTES = 3000
+"""What all violations may take, encoded. With the message, which travels twice, and base64 that is less than 8 KiB."""
+
+_LAUNCH_CODES = {
+    FailureReason.IMAGE_NOT_FOUND: grpc.StatusCode.FAILED_PRECONDITION,
+    FailureReason.PULL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    FailureReason.START_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    FailureReason.LIMIT_UNSUPPORTED: grpc.StatusCode.FAILED_PRECONDITION,
+    FailureReason.NOT_READY: grpc.StatusCode.DEADLINE_EXCEEDED,
+    FailureReason.ENGINE_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
+    FailureReason.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+_LAUNCH_RETRY_SECS = 5.0
+"""When to try again after the engine failed us: about what a pool's first back-off takes."""
+
+
+def status_of(error: SandpoolError | LaunchFailed) -> Status:
+    """What a caller is told of an error that is meant for callers."""
+    if isinstance(error, LaunchFailed):
+        return _launch_failed(error)
+    match error:
+        case InvalidArgument():
+            return _invalid_argument(error)
+        case NotFound():
+            return _status(grpc.StatusCode.NOT_FOUND, error, _resource(error, error.message))
+        case AlreadyExists():
+            return _status(grpc.StatusCode.ALREADY_EXISTS, error, _resource(error, error.message))
+        case Aborted():
+            return _status(grpc.StatusCode.ABORTED, error, _resource(error, error.message))
+        case FailedPrecondition():
+            subject = f"{error.resource_type}:{error.resource_name}"
+            failure = _precondition(error.reason, subject, error.message)
+            return _status(grpc.StatusCode.FAILED_PRECONDITION, error, failure, _resource(error, ""))
+        case Exhausted():
+            quota = _quota(error.subject, error.message)
+            return _status(grpc.StatusCode.RESOURCE_EXHAUSTED, error, quota, _retry(error.retry_after))
+        case Unavailable():
+            return _status(grpc.StatusCode.UNAVAILABLE, error, _retry(error.retry_after))
+        case NotReadyInTime():
+            return _status(grpc.StatusCode.DEADLINE_EXCEEDED, error)
+        case _:
+            raise TypeError(f"{type(error).__name__} has no status")
+
+
+def internal_status(incident: str) -> Status:
+    """What a caller is told of a bug: the incident's number in our log and nothing else."""
+    message = f"the server failed; its log tells more under incident {incident}"
+    return _assemble(grpc.StatusCode.INTERNAL, "INTERNAL", message, (), {"incident": incident})
+
+
+def malformed_status(request_name: str) -> Status:
+    """What a caller is told whose request could not be decoded."""
+    message = f"the request is not a valid {request_name} message; strings must be UTF-8"
+    return _assemble(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST", message, ())
+
+
+def deadline_status() -> Status:
+    """What a caller is told whose deadline was over before the call could begin."""
+    message = "the call's deadline was over before it began; nothing was done"
+    return _assemble(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_OVER", message, ())
+
+
+def _invalid_argument(error: InvalidArgument) -> Status:
+    """As many violations as fit; the message says how many there are when some are left out."""
+    bad, size = BadRequest(), 0
+    for violation in error.violations:
+        entry = BadRequest.FieldViolation(
+            field=_cut(violation.field, _PATH_BYTES), description=_cut(violation.description, _DESCRIPTION_BYTES)
+        )
+        size += entry.ByteSize() + 4
+        if size > _DETAILS_BYTES - 300:
+            break
+        bad.field_violations.append(entry)
+    message = _summary(error.violations) or error.message
+    return _assemble(grpc.StatusCode.INVALID_ARGUMENT, error.reason, message, (bad,))
+
+
+def _summary(violations: Sequence[FieldViolation]) -> str:
+    """The first violations in a line, and how many more there are."""
+    shown: list[str] = []
+    room = _MESSAGE_BYTES - 32
+    for violation in violations:
+        text = f"{_cut(violation.field, _PATH_BYTES)}: {_cut(violation.description, _DESCRIPTION_BYTES)}"
+        room -= len(text.encode(errors="replace")) + 2
+        if room < 0 and shown:
+            break
+        shown.append(text)
+    left_out = len(violations) - len(shown)
+    return "; ".join(shown) + (f"; and {left_out} more" if left_out else "")
+
+
+def _launch_failed(error: LaunchFailed) -> Status:
+    """A container that a caller waited for could not be made."""
+    code, reason = _LAUNCH_CODES[error.reason], error.reason.name
+    details: tuple[Message, ...] = ()
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        details = (_precondition(reason, "container", error.message),)
+    elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        details = (_quota("engine:disk", error.message), _retry(_LAUNCH_RETRY_SECS))
+    elif code is grpc.StatusCode.UNAVAILABLE:
+        details = (_retry(_LAUNCH_RETRY_SECS),)
+    return _assemble(code, reason, error.message, details)
+
+
+def _status(code: grpc.StatusCode, error: SandpoolError, *details: Message) -> Status:
+    return _assemble(code, error.reason, error.message, details)
+
+
+def _assemble(
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    details: Sequence[Message],
+    metadata: dict[str, str] | None = None,
+) -> Status:
+    """The status, its `ErrorInfo` first."""
+    number: int = code.value[0]
+    status = Status(code=number, message=_cut(message, _MESSAGE_BYTES))
+    for detail in (ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata or {}), *details):
+        packed = AnyProto()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _resource(error: NotFound | AlreadyExists | Aborted | FailedPrecondition, description: str) -> ResourceInfo:
+    return ResourceInfo(
+        resource_type=error.resource_type,
+        resource_name=_cut(error.resource_name, _PATH_BYTES),
+        description=_cut(description, _DESCRIPTION_BYTES),
+    )
+
+
+def _precondition(kind: str, subject: str, description: str) -> PreconditionFailure:
+    violation = PreconditionFailure.Violation(
+        type=kind, subject=_cut(subject, _PATH_BYTES), description=_cut(description, _MESSAGE_BYTES)
+    )
+    return PreconditionFailure(violations=[violation])
+
+
+def _quota(subject: str, description: str) -> QuotaFailure:
+    violation = QuotaFailure.Violation(
+        subject=_cut(subject, _PATH_BYTES), description=_cut(description, _MESSAGE_BYTES)
+    )
+    return QuotaFailure(violations=[violation])
+
+
+def _retry(seconds: float) -> RetryInfo:
+    return RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1_000_000_000)))
+
+
+def _cut(text: str, limit: int) -> str:
+    """The text in at most `limit` bytes of UTF-8, lone surrogates (from file names and engines) replaced."""
+    data = text.encode(errors="replace")
+    if len(data) <= limit:
+        return data.decode()
+    return data[: limit - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,106 @@
+"""One valid request of each type, and what is known of the rules that descriptors do not explain.
+
+Each table is complete by test: a new request type, whole-message rule, custom rule or field without a rule fails the
+test of bad input until it is entered here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from sandpool.v1 import pool_service_pb2 as p
+from sandpool.v1 import sandbox_service_pb2 as s
+from sandpool.v1 import template_service_pb2 as t
+
+_IMAGE = "python:3.11-slim"
+
+_ALL: tuple[Message, ...] = (
+    p.CreatePoolRequest(image=_IMAGE),
+    p.GetPoolRequest(pool_id="kept"),
+    p.ListPoolsRequest(),
+    p.UpdatePoolRequest(pool_id="kept"),
+    p.DeletePoolRequest(pool_id="kept"),
+    p.WatchPoolsRequest(),
+    t.CreateTemplateRequest(name="new", image=_IMAGE),
+    t.GetTemplateRequest(template_name="kept"),
+    t.ListTemplatesRequest(),
+    t.UpdateTemplateRequest(template_name="kept"),
+    t.DeleteTemplateRequest(template_name="kept"),
+    s.CreateSandboxRequest(image=_IMAGE),
+    s.BatchCreateSandboxesRequest(sandbox=s.CreateSandboxRequest(image=_IMAGE), count=2),
+    s.GetSandboxRequest(sandbox_id="kept"),
+    s.ListSandboxesRequest(),
+    s.UpdateSandboxRequest(sandbox_id="kept"),
+    s.DeleteSandboxRequest(sandbox_id="kept"),
+    s.WatchSandboxRequest(sandbox_id="kept"),
+    s.RunCommandRequest(sandbox_id="kept", command="true"),
+)
+
+BASES: dict[str, Message] = {message.DESCRIPTOR.full_name: message for message in _ALL}
+
+UNCONSTRAINED = {
+    # Both values of a bool are right.
+    "sandpool.v1.CreatePoolRequest.paused",
+    "sandpool.v1.UpdatePoolRequest.paused",
+    # Checked by the server against the fields of the request: see `test_updates.py`.
+    "sandpool.v1.UpdatePoolRequest.update_mask",
+    "sandpool.v1.UpdateTemplateRequest.update_mask",
+    "sandpool.v1.UpdateSandboxRequest.update_mask",
+}
+"""The fields that no rule is about."""
+
+FIELD_RULES: dict[str, tuple[str, ...]] = {
+    "run_command.user": ("a b", ":users", "root:", "a:b:c", "-x", "x" * 66, "a\0", "ü"),
+}
+"""Wrong values for fields with a CEL rule of their own, by the rule's id."""
+
+MESSAGE_RULES: dict[str, tuple[Callable[[Any], None], ...]] = {
+    "create_pool.image": (
+        lambda m: m.ClearField("image"),
+        lambda m: m.MergeFrom(p.CreatePoolRequest(template_name="kept")),
+    ),
+    "create_pool.template_name": tuple(
+        lambda m, extra=extra: (m.ClearField("image"), m.MergeFrom(extra))
+        for extra in (
+            p.CreatePoolRequest(template_name="kept", cpus=2),
+            p.CreatePoolRequest(template_name="kept", memory_mb=512),
+            p.CreatePoolRequest(template_name="kept", ephemeral_disk_mb=512),
+            p.CreatePoolRequest(template_name="kept", secret_names=["A"]),
+            p.CreatePoolRequest(template_name="kept", entrypoint=["a"]),
+        )
+    ),
+    "create_pool.warm_containers": (lambda m: m.MergeFrom(p.CreatePoolRequest(warm_containers=3, max_containers=2)),),
+    "create_sandbox.pool_id": (
+        lambda m: m.ClearField("image"),
+        lambda m: m.MergeFrom(s.CreateSandboxRequest(pool_id="kept")),
+        lambda m: m.MergeFrom(s.CreateSandboxRequest(template_name="kept")),
+    ),
+    "create_sandbox.image": tuple(
+        lambda m, extra=extra: (m.ClearField("image"), m.MergeFrom(extra))
+        for extra in (
+            s.CreateSandboxRequest(pool_id="kept", cpus=2),
+            s.CreateSandboxRequest(pool_id="kept", memory_mb=512),
+            s.CreateSandboxRequest(template_name="kept", ephemeral_disk_mb=512),
+            s.CreateSandboxRequest(template_name="kept", secret_names=["A"]),
+            s.CreateSandboxRequest(pool_id="kept", entrypoint=["a"]),
+        )
+    ),
+    "batch_create_sandboxes.sandbox": (
+        lambda m: m.sandbox.MergeFrom(s.CreateSandboxRequest(name="one")),
+        lambda m: m.sandbox.MergeFrom(s.CreateSandboxRequest(request_id="one")),
+    ),
+    "run_command.command": (
+        lambda m: m.ClearField("command"),
+        lambda m: m.argv.append("true"),
+    ),
+    "run_command.argv": (lambda m: (m.ClearField("command"), m.argv.extend(["", "x"])),),
+}
+"""Ways to break each whole-message rule, by its id, starting from the base request of the message that has the rule."""
+
+MASKED: dict[str, frozenset[str]] = {
+    "UpdatePool": frozenset({"pool_id", "update_mask", "etag", "request_id"}),
+    "UpdateTemplate": frozenset({"template_name", "update_mask", "etag", "request_id"}),
+    "UpdateSandbox": frozenset({"sandbox_id", "update_mask", "etag", "request_id"}),
+}
+"""The updates, and the fields of their requests that no mask may name."""
