@@ -130,6 +130,10 @@ class Store(Protocol):
     `ref` is an id or a name; `version` (None: any) is the version that the caller saw: another one raises `Aborted`.
     After each commit that changed something the store calls, on the event loop, the `notify` it was made with: with the
     ids of the pools and sandboxes touched.
+
+    A retry of an answered `request` changes nothing and returns the resource as it is now, also a deleted one;
+    `NotFound` once it is purged. When a caller is cancelled, its change is made whole or not at all. Every method may
+    raise `Unavailable`: then nothing was changed, except after its deadline, when it may still be.
     """
 
     async def open(self) -> None:
@@ -170,8 +174,8 @@ class Store(Protocol):
     ) -> Template:
         """Apply a pure function to the template in the transaction; the pools that follow it get its spec in the same.
 
-        `change` keeps id and namespace; the store counts the version up. Raises `NotFound`, `Aborted`, `AlreadyExists`
-        (name), and whatever `change` raises, and then nothing is written.
+        `change` keeps id and namespace and sets `update_time`; the store counts the version up, the pools' too. Raises
+        `NotFound`, `Aborted`, `AlreadyExists` (name), and whatever `change` raises, and then nothing is written.
         """
         ...
 
@@ -220,10 +224,11 @@ class Store(Protocol):
         """Claim ready members and, for what is missing, write `STARTING` ones: all or none, in one transaction.
 
         The hot path. A ready member is one in state WARM whose spec is the pool's present one. From a template: any
-        pool that follows it and is not paused, oldest first; what is missing goes to the first of them with room, or to
-        no pool when the template has none. Counts hits and misses. Raises `NotFound`; `AlreadyExists` (sandbox name);
-        `FailedPrecondition` (`POOL_PAUSED`); `Exhausted` (`POOL_AT_MAX`, subject `pool:<id>`); `InvalidArgument`
-        (`request_id`).
+        pool that follows it and is not paused, oldest first; what is missing goes, undivided, to the first of them with
+        room for it, or to no pool when no pool follows the template. Counts hits and misses, one for each sandbox. A
+        retry of which every sandbox ended as FAILED is claimed anew. Raises `NotFound`; `AlreadyExists` (sandbox name);
+        `FailedPrecondition` (`POOL_PAUSED`: the pool, or all of the template's); `Exhausted` (`POOL_AT_MAX`, subject
+        `pool:<id>`, the template's oldest); `InvalidArgument` (`request_id`).
         """
         ...
 
@@ -256,9 +261,9 @@ class Store(Protocol):
         ...
 
     async def snapshot(self, pool_ids: frozenset[str] | None) -> list[PoolSnapshot]:
-        """What the planner needs of these pools (None: of all, deleted ones with members included), in one read.
+        """What the planner needs of these pools (None: of all), in one read; of a deleted one while it has members.
 
-        The id "" stands for the members without a pool.
+        The id "" stands for the members without a pool, and comes whenever it is asked for.
         """
         ...
 
@@ -270,7 +275,8 @@ class Store(Protocol):
         ...
 
     async def member_ready(self, member_id: str, address: str, now: datetime, start_secs: float) -> Member | None:
-        """CREATING → WARM or STARTING → ACTIVE (with its `start_secs`); forgets the pool's failure.
+        """CREATING → WARM or STARTING → ACTIVE (with its `start_secs`); a member of the pool's present spec also
+        forgets the pool's failure.
 
         None when the member is to be removed meanwhile.
         """
@@ -291,7 +297,7 @@ class Store(Protocol):
         ...
 
     async def member_removed(self, member_id: str, now: datetime) -> None:
-        """REMOVING → GONE; the row of a member that was never claimed is deleted."""
+        """REMOVING → GONE; the row of a member that was never claimed is deleted. Idempotent."""
         ...
 
     async def live_members(self) -> list[Member]:

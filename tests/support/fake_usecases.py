@@ -5,7 +5,7 @@ found, a name is taken once, an etag is compared.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -250,7 +250,7 @@ class FakePools:
             raise Aborted("pool", ref)
         del self.kept[self.find(ref).pool.id]
 
-    async def watch(self, refs: tuple[str, ...]) -> AsyncIterator[tuple[WatchEvent, PoolView]]:
+    async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView], None]:
         await self.faults.enter("pools.watch", refs)
         queue: asyncio.Queue[tuple[WatchEvent, PoolView]] = asyncio.Queue()
         self.watchers.append(queue)
@@ -341,7 +341,7 @@ class FakeSandboxes:
         self.kept[old.id] = replace(old, state=MemberState.REMOVING, end=MemberEnd(EndReason.DELETED, NOW))
         return self.kept[old.id]
 
-    async def watch(self, ref: str) -> AsyncIterator[Member]:
+    async def watch(self, ref: str) -> AsyncGenerator[Member, None]:
         await self.faults.enter("sandboxes.watch", ref)
         queue: asyncio.Queue[Member] = asyncio.Queue()
         self.watchers.append(queue)

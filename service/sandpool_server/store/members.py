@@ -1,0 +1,183 @@
+"""Operations of the control loop: what the planner sees, and what the executor writes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, true, update
+
+from sandpool_server.domain.lifecycle import COUNTED, MemberState, check_transition
+from sandpool_server.domain.model import Member, MemberEnd, PoolFailure
+from sandpool_server.domain.plan import MemberSnapshot, PoolSnapshot, wanted_warm
+from sandpool_server.store import rows
+from sandpool_server.store.rows import AnyRow
+from sandpool_server.store.tables import MEMBERS, POOLS
+from sandpool_server.store.writer import Transaction
+
+_LIVING = MEMBERS.c.state.in_(sorted(COUNTED))
+
+
+def snapshot(connection: Connection, pool_ids: frozenset[str] | None) -> list[PoolSnapshot]:
+    """See `Store.snapshot`."""
+    wanted = true() if pool_ids is None else POOLS.c.id.in_(pool_ids)
+    pools = connection.execute(select(POOLS).where(wanted).order_by(POOLS.c.id)).all()
+    query = select(
+        MEMBERS.c.pool_id, MEMBERS.c.id, MEMBERS.c.state, MEMBERS.c.spec_digest, MEMBERS.c.expire_time
+    ).where(_LIVING)
+    if pool_ids is not None:
+        of_pools = MEMBERS.c.pool_id.in_(pool_ids)
+        query = query.where(or_(of_pools, MEMBERS.c.pool_id.is_(None)) if "" in pool_ids else of_pools)
+    members: defaultdict[str, list[MemberSnapshot]] = defaultdict(list)
+    for row in connection.execute(query.order_by(MEMBERS.c.id)):
+        members[row.pool_id or ""].append(
+            MemberSnapshot(row.id, MemberState(row.state), row.spec_digest, row.expire_time)
+        )
+    found = [
+        _snapshot_of(pool, members.get(pool.id, ())) for pool in pools if not pool.delete_time or pool.id in members
+    ]
+    if pool_ids is None or "" in pool_ids:
+        found.append(PoolSnapshot("", members=tuple(members.get("", ()))))
+    return found
+
+
+def _snapshot_of(pool: AnyRow, members: Sequence[MemberSnapshot]) -> PoolSnapshot:
+    return PoolSnapshot(
+        id=pool.id,
+        spec_digest=pool.spec_digest,
+        warm_containers=pool.warm_containers,
+        max_containers=pool.max_containers,
+        paused=pool.paused,
+        deleted=pool.delete_time is not None,
+        failure=rows.failure_of(pool),
+        members=tuple(members),
+    )
+
+
+def add(tx: Transaction, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime) -> list[Member]:
+    """See `Store.add_members`."""
+    pool = tx.connection.execute(select(POOLS).where(POOLS.c.id == pool_id)).first()
+    if pool is None or pool.delete_time is not None or pool.paused or pool.spec_digest != spec_digest:
+        return []
+    seen = next(one for one in snapshot(tx.connection, frozenset({pool_id})))
+    fresh = sum(
+        member.state in (MemberState.WARM, MemberState.CREATING) and member.spec_digest == spec_digest
+        for member in seen.members
+    )
+    number = wanted_warm(seen) - fresh
+    if pool.max_containers is not None:
+        number = min(number, pool.max_containers - len(seen.members))
+    members = [
+        Member(
+            id=member_id,
+            namespace=pool.namespace,
+            pool_id=pool.id,
+            template_id=pool.template_id or "",
+            template_name=pool.template_name,
+            spec=rows.spec_of(pool),
+            state=MemberState.CREATING,
+            version=1,
+            create_time=now,
+        )
+        for member_id in ids[: max(0, number)]
+    ]
+    if members:
+        tx.connection.execute(insert(MEMBERS), [rows.member_values(member) for member in members])
+        tx.touched.update(member.id for member in members)
+        tx.touched.add(pool_id)
+    return members
+
+
+def ready(tx: Transaction, member_id: str, address: str, start_secs: float) -> Member | None:
+    """See `Store.member_ready`."""
+    row = _row(tx.connection, member_id)
+    if row is None or row.state in (MemberState.REMOVING, MemberState.GONE):
+        return None
+    starting = row.state == MemberState.STARTING
+    state = MemberState.ACTIVE if starting else MemberState.WARM
+    check_transition(MemberState(row.state), state)
+    values = {"state": state.value, "address": address, "start_secs": start_secs if starting else None}
+    member = _write(tx, row, values)
+    _set_failure(tx, row, None)
+    return member
+
+
+def launch_failed(tx: Transaction, member_id: str, end: MemberEnd, failure: PoolFailure | None) -> Member | None:
+    """See `Store.launch_failed`."""
+    row = _row(tx.connection, member_id)
+    if row is None or row.state not in (MemberState.CREATING, MemberState.STARTING):
+        return None
+    check_transition(MemberState(row.state), MemberState.REMOVING)
+    values = {"state": MemberState.REMOVING.value}
+    if row.claim_time is not None:
+        values |= rows.end_values(end)
+    if failure is not None:
+        _set_failure(tx, row, failure)
+    return _write(tx, row, values)
+
+
+def _row(connection: Connection, member_id: str) -> AnyRow | None:
+    return connection.execute(select(MEMBERS).where(MEMBERS.c.id == member_id)).first()
+
+
+def _write(tx: Transaction, row: AnyRow, values: rows.Values) -> Member:
+    """Write these columns of the member and return it as it is then."""
+    written = tx.connection.execute(
+        update(MEMBERS).where(MEMBERS.c.id == row.id).values(values).returning(MEMBERS)
+    ).one()
+    tx.touched |= {row.id, row.pool_id or ""} - {""}
+    return rows.member_of(written)
+
+
+def _set_failure(tx: Transaction, member: AnyRow, failure: PoolFailure | None) -> None:
+    """Write or forget the failure of the member's pool, if that lives and still has the member's specification."""
+    if member.pool_id is not None:
+        tx.connection.execute(
+            update(POOLS)
+            .where(
+                POOLS.c.id == member.pool_id,
+                POOLS.c.spec_digest == member.spec_digest,
+                POOLS.c.delete_time.is_(None),
+            )
+            .values(rows.failure_values(failure))
+        )
+
+
+def end(
+    tx: Transaction,
+    ids: Sequence[str],
+    states: frozenset[MemberState],
+    how: MemberEnd,
+    expired_at: datetime | None,
+) -> list[Member]:
+    """See `Store.end_members`."""
+    for state in states:
+        check_transition(state, MemberState.REMOVING)
+    which: list[ColumnElement[bool]] = [MEMBERS.c.id.in_(list(ids)), MEMBERS.c.state.in_(sorted(states))]
+    if expired_at is not None:
+        which.append(MEMBERS.c.expire_time <= expired_at)
+    found: list[AnyRow] = []
+    for claimed, values in ((True, rows.end_values(how)), (False, {})):
+        these = MEMBERS.c.claim_time.is_not(None) if claimed else MEMBERS.c.claim_time.is_(None)
+        ended = update(MEMBERS).where(*which, these).values(state=MemberState.REMOVING.value, **values)
+        found += tx.connection.execute(ended.returning(MEMBERS)).all()
+    for row in found:
+        tx.touched |= {row.id, row.pool_id or ""} - {""}
+    return [rows.member_of(row) for row in sorted(found, key=lambda row: row.id)]
+
+
+def removed(tx: Transaction, member_id: str, now: datetime) -> None:
+    """See `Store.member_removed`."""
+    row = _row(tx.connection, member_id)
+    if row is None or row.state == MemberState.GONE:
+        return
+    check_transition(MemberState(row.state), MemberState.GONE)
+    if row.claim_time is None:
+        tx.connection.execute(delete(MEMBERS).where(MEMBERS.c.id == row.id))
+        tx.touched |= {row.id, row.pool_id or ""} - {""}
+    else:
+        _write(tx, row, {"state": MemberState.GONE.value, "gone_time": now})
+
+
+def living(connection: Connection) -> list[Member]:
+    """See `Store.live_members`."""
+    return [rows.member_of(row) for row in connection.execute(select(MEMBERS).where(_LIVING).order_by(MEMBERS.c.id))]

@@ -1,0 +1,216 @@
+"""`ports.Store` on a database: which operation runs where. What each one does is in the modules named after things.
+
+Changes go through the one writer, reads through the readers; the event loop only waits for them.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Engine, insert, select
+from sqlalchemy.exc import DBAPIError
+
+from sandpool_server.domain.errors import Unavailable
+from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.model import DEFAULT_NAMESPACE, Member, MemberEnd, Pool, PoolFailure, PoolView, Template
+from sandpool_server.domain.plan import PoolSnapshot
+from sandpool_server.ports import ClaimRequest, ClaimResult, Clock, PoolDraft, RequestKey, SandboxFilter, Store
+from sandpool_server.store import claims, dialect, members, migrate, pools, purging, sandboxes, templates
+from sandpool_server.store.errors import unavailable
+from sandpool_server.store.readers import Readers
+from sandpool_server.store.tables import META
+from sandpool_server.store.writer import Transaction, Writer
+
+_SERVER_ID = {"namespace": DEFAULT_NAMESPACE, "key": "server_id"}
+
+
+class SqlStore(Store):
+    """A store in the database at `url`, `sqlite:///` and the file's path. Belongs to the event loop that opens it.
+
+    `notify` is called on the loop after each commit that touched pools or sandboxes, with their ids. At most `limit`
+    changes and as many reads wait at a time; none of them longer than `deadline` seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        notify: Callable[[frozenset[str]], None],
+        clock: Clock,
+        *,
+        reader_threads: int = 2,
+        limit: int = 4096,
+        deadline: float = 30.0,
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._write_engine: Engine = dialect.make_engine(url, writes=True)
+        self._read_engine: Engine = dialect.make_engine(url, writes=False)
+        self._writer = Writer(self._write_engine, pools.write_tally, notify, limit, deadline)
+        self._readers = Readers(self._read_engine, reader_threads, limit, deadline)
+
+    # --- the database itself ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """See `Store.open`. Raises `Unavailable`, and `ValueError` for a URL that cannot be used."""
+        try:
+            await asyncio.to_thread(dialect.prepare, self._url)
+            await asyncio.to_thread(migrate.upgrade, self._write_engine)
+        except OSError as error:
+            raise Unavailable(
+                "DATABASE_UNAVAILABLE", f"the database's file cannot be made: {error.strerror}: {error.filename}"
+            ) from error
+        except DBAPIError as error:
+            raise unavailable(error) from error
+        self._writer.start()
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._writer.close()
+        await self._readers.close()
+        self._write_engine.dispose()
+        self._read_engine.dispose()
+
+    async def ping(self) -> None:
+        """See `Store.ping`. Asks the writer: it answers only if its thread lives and the database can be locked."""
+        await self._writer.run(lambda tx: tx.connection.execute(select(META.c.key).limit(1)).first())
+
+    async def server_id(self, proposal: str) -> str:
+        """See `Store.server_id`."""
+
+        def keep(tx: Transaction) -> str:
+            known = tx.connection.execute(select(META.c.value).filter_by(**_SERVER_ID)).scalar()
+            if known is None:
+                tx.connection.execute(insert(META), {**_SERVER_ID, "value": proposal})
+            return known or proposal
+
+        return await self._writer.run(keep)
+
+    # --- templates ----------------------------------------------------------------------------------------------------
+
+    async def create_template(self, template: Template, request: RequestKey | None) -> Template:
+        """See `Store.create_template`."""
+        return await self._writer.run(lambda tx: templates.create(tx, template, request))
+
+    async def get_template(self, namespace: str, ref: str) -> Template:
+        """See `Store.get_template`."""
+        return await self._readers.run(lambda connection: templates.get(connection, namespace, ref))
+
+    async def list_templates(self, namespace: str, limit: int, after: str) -> list[Template]:
+        """See `Store.list_templates`."""
+        return await self._readers.run(lambda connection: templates.page(connection, namespace, limit, after))
+
+    async def update_template(
+        self,
+        namespace: str,
+        ref: str,
+        version: int | None,
+        change: Callable[[Template], Template],
+        request: RequestKey | None,
+    ) -> Template:
+        """See `Store.update_template`."""
+        now = self._clock.now()
+        return await self._writer.run(lambda tx: templates.change(tx, namespace, ref, version, change, request, now))
+
+    async def delete_template(
+        self, namespace: str, ref: str, version: int | None, now: datetime, request: RequestKey | None
+    ) -> None:
+        """See `Store.delete_template`."""
+        await self._writer.run(lambda tx: templates.delete(tx, namespace, ref, version, now, request))
+
+    # --- pools --------------------------------------------------------------------------------------------------------
+
+    async def create_pool(self, draft: PoolDraft, request: RequestKey | None) -> PoolView:
+        """See `Store.create_pool`."""
+        return await self._writer.run(lambda tx: pools.create(tx, draft, request))
+
+    async def get_pool(self, namespace: str, ref: str) -> PoolView:
+        """See `Store.get_pool`."""
+        return await self._readers.run(lambda connection: pools.get(connection, namespace, ref))
+
+    async def list_pools(self, namespace: str, limit: int, after: str) -> list[PoolView]:
+        """See `Store.list_pools`."""
+        return await self._readers.run(lambda connection: pools.page(connection, namespace, limit, after))
+
+    async def update_pool(
+        self,
+        namespace: str,
+        ref: str,
+        version: int | None,
+        change: Callable[[Pool], Pool],
+        request: RequestKey | None,
+    ) -> PoolView:
+        """See `Store.update_pool`."""
+        now = self._clock.now()
+        return await self._writer.run(lambda tx: pools.change(tx, namespace, ref, version, change, request, now))
+
+    async def delete_pool(
+        self, namespace: str, ref: str, version: int | None, now: datetime, request: RequestKey | None
+    ) -> None:
+        """See `Store.delete_pool`."""
+        await self._writer.run(lambda tx: pools.delete(tx, namespace, ref, version, now, request))
+
+    # --- sandboxes ----------------------------------------------------------------------------------------------------
+
+    async def claim(self, request: ClaimRequest) -> ClaimResult:
+        """See `Store.claim`."""
+        return await self._writer.run(lambda tx: claims.claim(tx, request, self._clock))
+
+    async def get_sandbox(self, namespace: str, ref: str) -> Member:
+        """See `Store.get_sandbox`."""
+        return await self._readers.run(lambda connection: sandboxes.get(connection, namespace, ref))
+
+    async def list_sandboxes(self, namespace: str, which: SandboxFilter, limit: int, after: str) -> list[Member]:
+        """See `Store.list_sandboxes`."""
+        return await self._readers.run(lambda connection: sandboxes.page(connection, namespace, which, limit, after))
+
+    async def update_sandbox(
+        self,
+        namespace: str,
+        ref: str,
+        version: int | None,
+        change: Callable[[Member], Member],
+        request: RequestKey | None,
+    ) -> Member:
+        """See `Store.update_sandbox`."""
+        now = self._clock.now()
+        return await self._writer.run(lambda tx: sandboxes.change(tx, namespace, ref, version, change, request, now))
+
+    async def delete_sandbox(self, namespace: str, ref: str, now: datetime, request: RequestKey | None) -> Member:
+        """See `Store.delete_sandbox`."""
+        return await self._writer.run(lambda tx: sandboxes.delete(tx, namespace, ref, now, request))
+
+    # --- the control loop ---------------------------------------------------------------------------------------------
+
+    async def snapshot(self, pool_ids: frozenset[str] | None) -> list[PoolSnapshot]:
+        """See `Store.snapshot`."""
+        return await self._readers.run(lambda connection: members.snapshot(connection, pool_ids))
+
+    async def add_members(self, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime) -> list[Member]:
+        """See `Store.add_members`."""
+        return await self._writer.run(lambda tx: members.add(tx, pool_id, spec_digest, ids, now))
+
+    async def member_ready(self, member_id: str, address: str, now: datetime, start_secs: float) -> Member | None:
+        """See `Store.member_ready`."""
+        return await self._writer.run(lambda tx: members.ready(tx, member_id, address, start_secs))
+
+    async def launch_failed(self, member_id: str, end: MemberEnd, failure: PoolFailure | None) -> Member | None:
+        """See `Store.launch_failed`."""
+        return await self._writer.run(lambda tx: members.launch_failed(tx, member_id, end, failure))
+
+    async def end_members(
+        self, ids: Sequence[str], states: frozenset[MemberState], end: MemberEnd, expired_at: datetime | None = None
+    ) -> list[Member]:
+        """See `Store.end_members`."""
+        return await self._writer.run(lambda tx: members.end(tx, ids, states, end, expired_at))
+
+    async def member_removed(self, member_id: str, now: datetime) -> None:
+        """See `Store.member_removed`."""
+        await self._writer.run(lambda tx: members.removed(tx, member_id, now))
+
+    async def live_members(self) -> list[Member]:
+        """See `Store.live_members`."""
+        return await self._readers.run(members.living)
+
+    async def purge(self, ended_before: datetime, requests_before: datetime) -> int:
+        """See `Store.purge`."""
+        return await self._writer.run(lambda tx: purging.purge(tx, ended_before, requests_before))

@@ -1,0 +1,125 @@
+"""Operations on templates."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, update
+
+from sandpool_server.domain.errors import FailedPrecondition
+from sandpool_server.domain.model import Template
+from sandpool_server.ports import RequestKey
+from sandpool_server.store import lookups, rows
+from sandpool_server.store.errors import unique_name
+from sandpool_server.store.tables import POOLS, TEMPLATES
+from sandpool_server.store.writer import Transaction
+
+_LIST = (
+    select(TEMPLATES)
+    .where(
+        TEMPLATES.c.namespace == bindparam("namespace"),
+        TEMPLATES.c.id > bindparam("after"),
+        TEMPLATES.c.delete_time.is_(None),
+    )
+    .order_by(TEMPLATES.c.id)
+    .limit(bindparam("limit"))
+)
+
+
+def create(tx: Transaction, template: Template, request: RequestKey | None) -> Template:
+    """See `Store.create_template`."""
+    if (done := lookups.answered(tx, template.namespace, request)) is not None:
+        return rows.template_of(lookups.row_by_id(tx.connection, TEMPLATES, "template", done))
+    with unique_name("template", TEMPLATES, template.name):
+        tx.connection.execute(insert(TEMPLATES), rows.template_values(template))
+    lookups.remember(tx, template.namespace, request, template.id, template.create_time)
+    return template
+
+
+def get(connection: Connection, namespace: str, ref: str) -> Template:
+    """See `Store.get_template`."""
+    return rows.template_of(lookups.find_template(connection, namespace, ref))
+
+
+def page(connection: Connection, namespace: str, limit: int, after: str) -> list[Template]:
+    """See `Store.list_templates`."""
+    found = connection.execute(_LIST, {"namespace": namespace, "after": after, "limit": limit})
+    return [rows.template_of(row) for row in found]
+
+
+def change(
+    tx: Transaction,
+    namespace: str,
+    ref: str,
+    version: int | None,
+    function: Callable[[Template], Template],
+    request: RequestKey | None,
+    now: datetime,
+) -> Template:
+    """See `Store.update_template`."""
+    if (done := lookups.answered(tx, namespace, request)) is not None:
+        return rows.template_of(lookups.row_by_id(tx.connection, TEMPLATES, "template", done))
+    old = get(tx.connection, namespace, ref)
+    lookups.check_version("template", ref, old.version, version)
+    new = replace(
+        function(old), id=old.id, namespace=old.namespace, create_time=old.create_time, version=old.version + 1
+    )
+    with unique_name("template", TEMPLATES, new.name):
+        tx.connection.execute(
+            update(TEMPLATES)
+            .where(TEMPLATES.c.id == old.id)
+            .values(
+                name=new.name,
+                spec=asdict(new.spec),
+                timeout_secs=new.timeout_secs,
+                version=new.version,
+                update_time=new.update_time,
+            )
+        )
+    if (old.name, old.spec, old.timeout_secs) != (new.name, new.spec, new.timeout_secs):
+        _pass_on(tx, old, new)
+    lookups.remember(tx, namespace, request, old.id, now)
+    return new
+
+
+def _pass_on(tx: Transaction, old: Template, new: Template) -> None:
+    """Give the living pools that follow the template what it says now."""
+    values = {
+        "template_name": new.name,
+        **rows.spec_values(new.spec),
+        "timeout_secs": case((POOLS.c.own_timeout_secs.is_(None), new.timeout_secs), else_=POOLS.c.own_timeout_secs),
+        "version": POOLS.c.version + 1,
+        "update_time": new.update_time,
+    }
+    if new.spec != old.spec:
+        values |= rows.NO_FAILURE
+    changed = tx.connection.execute(
+        update(POOLS)
+        .where(POOLS.c.template_id == new.id, POOLS.c.delete_time.is_(None))
+        .values(values)
+        .returning(POOLS.c.id)
+    )
+    tx.touched.update(changed.scalars())
+
+
+def delete(
+    tx: Transaction, namespace: str, ref: str, version: int | None, now: datetime, request: RequestKey | None
+) -> None:
+    """See `Store.delete_template`."""
+    if lookups.answered(tx, namespace, request) is not None:
+        return
+    template = get(tx.connection, namespace, ref)
+    lookups.check_version("template", ref, template.version, version)
+    following = and_(POOLS.c.template_id == template.id, POOLS.c.delete_time.is_(None))
+    number = tx.connection.execute(select(func.count()).select_from(POOLS).where(following)).scalar_one()
+    if number:
+        some = tx.connection.execute(select(POOLS.c.id, POOLS.c.name).where(following).order_by(POOLS.c.id).limit(10))
+        raise FailedPrecondition(
+            "TEMPLATE_IN_USE",
+            f"template {template.name!r} is followed by {number} pool{'s' if number > 1 else ''}: "
+            f"{lookups.named([(row.id, row.name) for row in some], number)}; delete them first",
+            "template",
+            template.id,
+        )
+    tx.connection.execute(update(TEMPLATES).where(TEMPLATES.c.id == template.id).values(delete_time=now))
+    lookups.remember(tx, namespace, request, template.id, now)
