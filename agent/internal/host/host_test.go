@@ -3,6 +3,7 @@ package host_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,7 +50,15 @@ func TestSignalsThatMeanNothingAreSurvived(t *testing.T) {
 		}
 	}
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", os.Getpid()))
-	if err != nil || !strings.Contains(string(data), "SigIgn:\t0000000000000000\n") {
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "SigIgn:\t")
+	mask, _, _ := strings.Cut(rest, "\n")
+	ignored, err := strconv.ParseUint(mask, 16, 64)
+	// 32 and 33 belong to the C library; whoever started the tests (GNU make does) may have left them ignored.
+	const reserved = 1<<31 | 1<<32
+	if err != nil || ignored&^reserved != 0 {
 		t.Errorf("ignored signals would be handed on to processes: %v\n%s", err, data)
 	}
 }

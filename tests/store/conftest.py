@@ -1,0 +1,36 @@
+"""Stores to test, one for each kind of database."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sandpool_server.store import SqlStore
+from tests.support.builders import ManualClock
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty database is, or will be."""
+    assert request.param == "sqlite"
+    return f"sqlite:///{tmp_path}/data/sandpool.db"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def notified() -> list[frozenset[str]]:
+    """What the store has told of its commits."""
+    return []
+
+
+@pytest.fixture
+async def store(url: str, clock: ManualClock, notified: list[frozenset[str]]) -> AsyncIterator[SqlStore]:
+    """An open store on an empty database."""
+    store = SqlStore(url, notified.append, clock)
+    await store.open()
+    yield store
+    await store.close()
