@@ -1,56 +1,88 @@
 """`python -m benchmarks`: measure, print a table, keep the figures as JSON."""
 
 import argparse
+import io
 import json
 import os
 import platform
+import pstats
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.cases import CASES, Figure
-from benchmarks.engine import bare_engine
-from benchmarks.server import serving
+from benchmarks.cases import Setting, all_cases
+from benchmarks.server import Servers
+from benchmarks.stats import Figure
 
 RESULTS = Path(__file__).parent / "results"
 IMAGE = "python:3.11-slim"
+_TOP = 30
 
 
 def main() -> int:
     """Run the chosen cases. Always 0: a goal that is missed is a finding, not a failure."""
+    cases = all_cases()
     parser = argparse.ArgumentParser(description="Measure sandpool on the engine that $DOCKER_HOST names.")
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES], help="which to run; all without any")
+    parser.add_argument("cases", nargs="*", choices=[[], *cases], help="which to run; all without any")
     parser.add_argument("--image", default=IMAGE, help=f"the containers' image, default {IMAGE}")
+    parser.add_argument(
+        "--profile", action="store_true", help="profile the servers' event loops; the figures are slower then"
+    )
     args = parser.parse_args()
+    folder = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     figures: list[Figure] = []
-    for name in args.cases or CASES:
+    for name in args.cases or cases:
+        began = time.perf_counter()
         print(f"measuring {name} …", flush=True)
-        # A server for each case, so that none inherits the load of another.
-        with serving() as bench, bare_engine(args.image) as engine:
-            figures += CASES[name](bench, engine, args.image)
+        profiles = folder / name if args.profile else None
+        if profiles is not None:
+            profiles.mkdir(parents=True)
+        # Servers for each case, so that none inherits the load of another.
+        found = cases[name](Setting(Servers(profiles), args.image))
+        figures += found
+        print(f"  done in {time.perf_counter() - began:.0f} s", flush=True)
+        if profiles is not None:
+            print(f"  profiles in {tell_profiles(profiles)}")
     print_table(figures)
-    print(f"kept in {keep(figures, args.image)}")
+    print(f"kept in {keep(folder.with_suffix('.json'), figures, args.image, args.profile)}")
     return 0
 
 
 def print_table(figures: list[Figure]) -> None:
     """One line a figure."""
-    print(f"\n{'operation':<20} {'p50 ms':>8} {'p99 ms':>8}   {'against':<22} {'p50 ms':>8}   {'ratio':>7}  goal")
+    print(f"\n{'operation':<24} {'':>9} {'':<9} {'against':<24} {'':>9}   {'result':>7}   goal")
     for figure in figures:
         print(
-            f"{figure.name:<20} {figure.operation.p50_ms:>8} {figure.operation.p99_ms:>8}   {figure.floor_name:<22} "
-            f"{figure.floor.p50_ms:>8}   {figure.ratio:>7}  {figure.goal} {'met' if figure.met else 'MISSED'}"
+            f"{figure.name:<24} {figure.measured:>9} {figure.unit:<9} {figure.floor_name:<24} {figure.floor:>9}   "
+            f"{figure.result:>7}   {figure.goal} {'met' if figure.met else 'MISSED'}"
         )
 
 
-def keep(figures: list[Figure], image: str) -> Path:
+def tell_profiles(folder: Path) -> Path:
+    """Write the top of each profile as text beside it; returns the folder."""
+    for profile in sorted(folder.glob("*.prof")):
+        text = io.StringIO()
+        stats = pstats.Stats(str(profile), stream=text).strip_dirs()
+        for order in ("tottime", "cumulative"):
+            stats.sort_stats(order).print_stats(_TOP)
+        profile.with_suffix(".txt").write_text(text.getvalue())
+        profile.unlink()
+    return folder
+
+
+def keep(file: Path, figures: list[Figure], image: str, profiled: bool) -> Path:
     """Write the figures with what they were measured on; returns the file."""
-    RESULTS.mkdir(exist_ok=True)
-    now = datetime.now(UTC)
-    file = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
+    file.parent.mkdir(exist_ok=True)
     machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
-    content = {"time": now.isoformat(), "image": image, "machine": machine, "figures": [asdict(f) for f in figures]}
+    content = {
+        "time": datetime.now(UTC).isoformat(),
+        "image": image,
+        "machine": machine,
+        "profiled": profiled,
+        "figures": [asdict(figure) for figure in figures],
+    }
     file.write_text(json.dumps(content, indent=2) + "\n")
     return file
 

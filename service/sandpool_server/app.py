@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import secrets
 import signal
 from contextlib import AsyncExitStack
+from secrets import token_hex
 from typing import Self
 
 import structlog
@@ -15,6 +15,7 @@ from sandpool_server.control.executor import Executor
 from sandpool_server.control.loop import ControlLoop
 from sandpool_server.control.recovery import Recovery
 from sandpool_server.control.settings import ControlSettings
+from sandpool_server.control.watches import DiskWatch, Probes
 from sandpool_server.datadir import DataDir, DataDirLocked
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.lifecycle import COUNTED, MemberState
@@ -27,10 +28,13 @@ from sandpool_server.runtime.docker_engine import DockerRuntime
 from sandpool_server.runtime.settings import RuntimeSettings
 from sandpool_server.settings import Settings
 from sandpool_server.store.store import SqlStore
-from sandpool_server.usecases.changes import ChangeHub
+from sandpool_server.usecases.changes import ChangeHub, image_change
+from sandpool_server.usecases.line import WaitingLine
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
+from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
+from sandpool_server.vault import Vault, new_key
 
 _log = structlog.get_logger(__name__)
 
@@ -73,11 +77,19 @@ class App:
         await stop.wait()
         _log.info("stopping")
 
+    def _details(self, runtime: DockerRuntime) -> dict[str, str]:
+        """What health tells of the way to the sandboxes."""
+        disk = runtime.disk_enforcement
+        return {"engine": self.engine, "route": runtime.route or "unknown", "disk": disk.value if disk else "unknown"}
+
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, clock, changes = self._settings, SystemClock(), ChangeHub()
         data_dir = _take_data_dir(settings, stack)
         store = await _open_store(data_dir, changes, clock, stack)
-        runtime = DockerRuntime(runtime_settings(settings, await store.server_id(secrets.token_hex(8))))
+        runtime = DockerRuntime(
+            runtime_settings(settings, await store.server_id(token_hex(8))),
+            pull_changed=lambda image: changes.publish(frozenset({image_change(image)})),
+        )
         stack.push_async_callback(runtime.close)
         agents = GrpcAgents(data_dir.token_key())
         stack.push_async_callback(agents.close)
@@ -88,17 +100,22 @@ class App:
             ready_timeout=settings.ready_timeout,
             ended_retention=settings.ended_retention,
         )
+        line = WaitingLine(changes)
         executor = Executor(store, runtime, agents, clock, changes, control)
         events = EventHandler(store, executor, Recovery(store, runtime, executor, clock), clock)
-        loop = ControlLoop(store, runtime, executor, events, clock, changes, control)
+        watches = (Probes(store, agents, clock, control), DiskWatch(store, runtime, clock, control))
+        loop = ControlLoop(store, runtime, executor, events, clock, changes, line, watches, control)
         loop.start()
         stack.push_async_callback(loop.stop)
 
-        sandboxes = Sandboxes(store, agents, executor, clock, changes)
+        secrets = Secrets(store, vault(settings, data_dir), clock)
+        sandboxes = Sandboxes(store, agents, executor, secrets, clock, changes, line)
         stack.push_async_callback(sandboxes.close)
-        usecases = UseCases(Pools(store, clock, changes), Templates(store, clock), sandboxes)
+        pools = Pools(store, runtime, clock, changes, line)
+        usecases = UseCases(pools, Templates(store, clock), sandboxes, secrets)
         drain = Drain()
-        health = HealthReporter({"database": store.ping, "engine": runtime.ping}, drain)
+        probes = {"database": store.ping, "engine": runtime.ping}
+        health = HealthReporter(probes, drain, details=lambda: self._details(runtime))
         server = build_server(usecases, clock, health, drain)
         host = settings.address.rpartition(":")[0]
         try:
@@ -119,6 +136,15 @@ class App:
         _log.info("started", address=self.address, engine=self.engine, data_dir=str(data_dir.path))
 
 
+def vault(settings: Settings, data_dir: DataDir) -> Vault:
+    """The secrets' encryption. Raises `StartError` when its keys are no keys."""
+    given = [key for key in settings.secrets_keys.get_secret_value().split(",") if key]
+    try:
+        return Vault(given or data_dir.secrets_keys())
+    except ValueError as error:
+        raise StartError(f"the keys for secrets are wrong: {error}") from error
+
+
 def engine_url(settings: Settings) -> str:
     """The engine's address: the setting, else $DOCKER_HOST, else the usual socket."""
     return settings.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
@@ -136,6 +162,7 @@ def runtime_settings(settings: Settings, server_id: str) -> RuntimeSettings:
         base_url=settings.docker_host,
         create_parallelism=settings.refill_parallelism + settings.cold_parallelism,
         pids_limit=settings.pids_limit,
+        route=settings.route,
         oci_runtime=settings.oci_runtime,
     )
 
@@ -161,6 +188,27 @@ async def _open_store(data_dir: DataDir, changes: ChangeHub, clock: SystemClock,
     return store
 
 
+async def rotate_secrets_key(settings: Settings) -> int:
+    """Encrypt all secrets with a new key, in the data folder's file, or with the first of the keys in the settings.
+
+    Returns how many secrets there are. Killed half-way, it can be run again: the old key is dropped last. Raises
+    `StartError` while the server runs, and when a secret was encrypted with a key that is not at hand.
+    """
+    async with AsyncExitStack() as stack:
+        data_dir = _take_data_dir(settings, stack)
+        store = await _open_store(data_dir, ChangeHub(), SystemClock(), stack)
+        in_file = not settings.secrets_keys.get_secret_value()
+        if in_file:
+            data_dir.keep_secrets_keys([new_key(), *data_dir.secrets_keys()])
+        try:
+            count = await store.rewrite_secrets(vault(settings, data_dir).rotate)
+        except ValueError as error:
+            raise StartError(f"nothing was changed: {error}") from error
+        if in_file:
+            data_dir.keep_secrets_keys(data_dir.secrets_keys()[:1])
+        return count
+
+
 async def purge(settings: Settings) -> int:
     """Remove every container and network of the server whose data folder this is, and end its sandboxes.
 
@@ -170,7 +218,7 @@ async def purge(settings: Settings) -> int:
         clock = SystemClock()
         data_dir = _take_data_dir(settings, stack)
         store = await _open_store(data_dir, ChangeHub(), clock, stack)
-        runtime = DockerRuntime(runtime_settings(settings, await store.server_id(secrets.token_hex(8))))
+        runtime = DockerRuntime(runtime_settings(settings, await store.server_id(token_hex(8))))
         stack.push_async_callback(runtime.close)
         try:
             removed = await runtime.purge()

@@ -5,6 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
+from sandpool_server.vault import new_key
+
 
 class DataDirLocked(Exception):
     """Another server works in the folder."""
@@ -35,16 +37,31 @@ class DataDir:
         """The 32 bytes that agents' tokens are derived from; made the first time."""
         file = self.path / "agent-token.key"
         if not file.exists():
-            # Complete under its name or not there at all: a kill half-way leaves no short key behind.
-            unfinished = self.path / "agent-token.key.new"
-            unfinished.unlink(missing_ok=True)
-            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(secrets.token_bytes(32))
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.rename(file)
+            _write_private(file, secrets.token_bytes(32))
         return file.read_bytes()
+
+    def secrets_keys(self) -> list[str]:
+        """The keys that secrets are encrypted with, the present one first; one is made the first time."""
+        file = self.path / "secrets.key"
+        if not file.exists():
+            self.keep_secrets_keys([new_key()])
+        return file.read_text().split()
+
+    def keep_secrets_keys(self, keys: list[str]) -> None:
+        """Replace the keys that secrets are encrypted with."""
+        _write_private(self.path / "secrets.key", "".join(f"{key}\n" for key in keys).encode())
 
     def close(self) -> None:
         """Let the folder go."""
         os.close(self._lock)
+
+
+def _write_private(file: Path, content: bytes) -> None:
+    """Write a file for its owner alone, complete or not at all: a kill half-way leaves no short key behind."""
+    unfinished = file.with_suffix(f"{file.suffix}.new")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.rename(file)

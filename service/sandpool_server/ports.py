@@ -19,11 +19,15 @@ from sandpool_server.domain.model import (
     Command,
     CommandResult,
     ContainerSpec,
+    DiskEnforcement,
     Member,
     MemberEnd,
     Pool,
     PoolFailure,
     PoolView,
+    PullPolicy,
+    PullProgress,
+    Secret,
     Template,
 )
 from sandpool_server.domain.plan import PoolSnapshot
@@ -77,6 +81,10 @@ class PoolDraft:
     max_containers: int | None
     paused: bool
     create_time: datetime
+    pull_policy: PullPolicy = PullPolicy.MISSING
+    image_check_secs: int = 0
+    max_age_secs: int = 0
+    drain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,12 @@ class ClaimRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
     fingerprint: str = ""
+    warm: bool = True
+    """Whether ready members may be taken: not while others wait in line for them."""
+    cold: bool = True
+    """Whether what is missing may be started; else, when anything is missing, `Exhausted` (`POOL_EMPTY`)."""
+    reserved: int = 0
+    """How many containers a start has to leave room for under `max_containers`: for those who wait in line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +147,7 @@ class Store(Protocol):
 
     A retry of an answered `request` changes nothing and returns the resource as it is now, also a deleted one;
     `NotFound` once it is purged. When a caller is cancelled, its change is made whole or not at all. Every method may
-    raise `Unavailable`: then nothing was changed, except after its deadline, when it may still be.
+    raise `Unavailable`: then nothing was changed. A change that has begun is waited for beyond the deadline.
     """
 
     async def open(self) -> None:
@@ -205,19 +219,43 @@ class Store(Protocol):
         change: Callable[[Pool], Pool],
         request: RequestKey | None,
     ) -> PoolView:
-        """Apply a pure function to the pool in the transaction; a new spec or the end of a pause forgets the failure.
+        """Apply a pure function to the pool in the transaction.
+
+        A new spec, a new pull policy, or the end of a pause or drain forgets the failure.
 
         `change` sets `own_timeout_secs`, not `timeout_secs`. Raises as `update_template`.
         """
         ...
 
     async def delete_pool(
-        self, namespace: str, ref: str, version: int | None, now: datetime, request: RequestKey | None
+        self,
+        namespace: str,
+        ref: str,
+        version: int | None,
+        now: datetime,
+        request: RequestKey | None,
+        force: bool = False,
     ) -> None:
         """Raises `NotFound`, `Aborted`, and `FailedPrecondition` (`POOL_IN_USE`): how many sandboxes, naming up to ten.
 
-        Unclaimed members become REMOVING in the same transaction.
+        Unclaimed members, those being created included, become REMOVING in the same transaction; with `force` those in
+        use too, with reason DELETED.
         """
+        ...
+
+    async def pool_image(self, pool_id: str, image: str, digest: str | None, now: datetime) -> None:
+        """Write down what the image's tag names (None: it could not be looked up) and when that was looked up.
+
+        Nothing is written when the pool is of another image by now. A new digest changes what members must be made of.
+        """
+        ...
+
+    async def pool_failed(self, pool_id: str, spec_digest: str, failure: PoolFailure) -> None:
+        """Write down a failure of the pool unless it is of another spec by now, or deleted."""
+        ...
+
+    async def template_pool_ids(self, namespace: str, ref: str) -> tuple[str, ...]:
+        """Ids of the living pools that follow the template, oldest first. Raises `NotFound` (the template)."""
         ...
 
     async def claim(self, request: ClaimRequest) -> ClaimResult:
@@ -227,8 +265,9 @@ class Store(Protocol):
         pool that follows it and is not paused, oldest first; what is missing goes, undivided, to the first of them with
         room for it, or to no pool when no pool follows the template. Counts hits and misses, one for each sandbox. A
         retry of which every sandbox ended as FAILED is claimed anew. Raises `NotFound`; `AlreadyExists` (sandbox name);
-        `FailedPrecondition` (`POOL_PAUSED`: the pool, or all of the template's); `Exhausted` (`POOL_AT_MAX`, subject
-        `pool:<id>`, the template's oldest); `InvalidArgument` (`request_id`).
+        `FailedPrecondition` (`POOL_PAUSED`, `POOL_DRAINED`: the pool, or all of the template's, of which the oldest is
+        named); `Exhausted` (`POOL_AT_MAX`, subject `pool:<id>`, the template's oldest; `POOL_EMPTY`, subject
+        `pool:<id>` or `template:<id>`); `InvalidArgument` (`request_id`).
         """
         ...
 
@@ -267,9 +306,12 @@ class Store(Protocol):
         """
         ...
 
-    async def add_members(self, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime) -> list[Member]:
+    async def add_members(
+        self, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime, waiting: int = 0
+    ) -> list[Member]:
         """Write `CREATING` members: as many of `ids` as the pool still wants and `max_containers` allows *now*.
 
+        It wants `waiting` more than it keeps ready, for those who wait in line.
         Empty when the pool is deleted, paused or of another spec by now.
         """
         ...
@@ -296,6 +338,13 @@ class Store(Protocol):
         """
         ...
 
+    async def disown(self, ids: Sequence[str]) -> list[Member]:
+        """ACTIVE → REMOVING without a claim: for members that turned out dead at the moment of their claim.
+
+        They are no sandboxes then, and their names and request ids are free; their hits and misses are taken back.
+        """
+        ...
+
     async def member_removed(self, member_id: str, now: datetime) -> None:
         """REMOVING → GONE; the row of a member that was never claimed is deleted. Idempotent."""
         ...
@@ -309,6 +358,42 @@ class Store(Protocol):
         with a request id, claimed before the second), answered requests, and deleted pools and templates older than the
         second without members.
         """
+        ...
+
+
+class SecretStore(Protocol):
+    """Secrets at rest, encrypted by the caller: the store sees names and ciphertexts. Implemented beside `Store`.
+
+    `Store.create_pool`, `update_pool`, `create_template`, `update_template` and `claim` (of a spec) raise
+    `NotFound` (`secret`) for a name that is not here, in the same transaction.
+    """
+
+    async def create_secret(self, secret: Secret, ciphertext: bytes, request: RequestKey | None) -> Secret:
+        """Raises `AlreadyExists`."""
+        ...
+
+    async def update_secret(
+        self, namespace: str, name: str, ciphertext: bytes, now: datetime, request: RequestKey | None
+    ) -> Secret:
+        """Raises `NotFound`."""
+        ...
+
+    async def list_secrets(self, namespace: str, limit: int, after: str) -> list[Secret]:
+        """Up to `limit` secrets whose name sorts after `after`, by name."""
+        ...
+
+    async def delete_secret(
+        self, namespace: str, name: str, force: bool, now: datetime, request: RequestKey | None
+    ) -> None:
+        """Raises `NotFound`, and without `force` `FailedPrecondition` (`SECRET_IN_USE`) naming pools and templates."""
+        ...
+
+    async def secret_ciphertexts(self, namespace: str, names: Sequence[str]) -> dict[str, bytes]:
+        """The ciphertexts by name; those that do not exist are absent."""
+        ...
+
+    async def rewrite_secrets(self, change: Callable[[bytes], bytes]) -> int:
+        """Replace every ciphertext by what a pure function makes of it, in one transaction; returns how many."""
         ...
 
 
@@ -332,12 +417,16 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class MemberRef:
-    """A container of ours that the engine lists. `address` is the agent's `host:port`, empty when it does not run."""
+    """A container of ours that the engine lists. `address` is the agent's `host:port`, empty when it does not run.
+
+    One that is paused counts as running.
+    """
 
     member_id: str
     running: bool
     address: str
     exit_code: int | None = None
+    paused: bool = False
 
 
 class RuntimeEventKind(StrEnum):
@@ -374,8 +463,21 @@ class Runtime(Protocol):
         """Return if the engine answers within a second or so, else raise `Unavailable`."""
         ...
 
-    async def ensure_image(self, image: str) -> ImageConfig:
-        """Have the image on the engine, pulling it if it is missing; concurrent calls share one pull."""
+    async def ensure_image(self, image: str, policy: PullPolicy = PullPolicy.MISSING) -> ImageConfig:
+        """Have the image on the engine, pulling it as the policy says; concurrent calls share one pull."""
+        ...
+
+    def pulls(self) -> dict[str, PullProgress]:
+        """The pulls under way, by image. Each step calls, on the loop, the `pull_changed` the runtime was made with."""
+        ...
+
+    @property
+    def disk_enforcement(self) -> DiskEnforcement | None:
+        """Who enforces disk limits on this engine; None until `prepare` has found out."""
+        ...
+
+    async def disk_usage(self) -> dict[str, int]:
+        """Bytes that each running member has written to its own file system, by member id. One engine call."""
         ...
 
     async def launch(self, member: Member, token_sha256: str) -> str:
@@ -417,8 +519,26 @@ class Agents(Protocol):
         """Return when the agent answers; raises `LaunchFailed` (`NOT_READY`) after `timeout_secs`."""
         ...
 
-    async def configure(self, member_id: str, address: str, image: ImageConfig, entrypoint: tuple[str, ...]) -> None:
-        """Tell the agent the image's defaults and start the entrypoint. Raises `LaunchFailed` (`START_FAILED`)."""
+    async def configure(self, member_id: str, address: str, image: ImageConfig, spec: ContainerSpec) -> None:
+        """Tell the agent the image's defaults, the spec's `env` and the largest file that may be written.
+
+        Also starts the entrypoint, unless the spec names secrets: then it starts at the claim. Raises `LaunchFailed`
+        (`START_FAILED`).
+        """
+        ...
+
+    async def admit(
+        self, member_id: str, address: str, env: Mapping[str, str], entrypoint: tuple[str, ...] = ()
+    ) -> None:
+        """Hand a member over to its owner: see that it answers, add its own environment, start an entrypoint if given.
+
+        Idempotent. Raises `Unavailable` when it does not answer within a second or two, `LaunchFailed`
+        (`START_FAILED`) when the entrypoint cannot be started.
+        """
+        ...
+
+    async def probe(self, member_id: str, address: str) -> None:
+        """Return if the agent answers within a second or two, else raise `Unavailable`. Counts as no activity."""
         ...
 
     async def run(self, member_id: str, address: str, command: Command) -> CommandResult:
@@ -454,4 +574,12 @@ class Launcher(Protocol):
         """Start the member and return it ACTIVE. Raises `LaunchFailed`, or `FailedPrecondition` (`SANDBOX_ENDED`) when
         it was deleted meanwhile. When it raises, or is cancelled, the member is on its way to removal.
         """
+        ...
+
+
+class Line(Protocol):
+    """Who waits in line for sandboxes of which pool."""
+
+    def waiting(self, pool_id: str) -> int:
+        """For how many sandboxes callers wait that this pool could give."""
         ...

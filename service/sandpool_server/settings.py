@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -64,6 +64,16 @@ class Settings(BaseSettings):
         2, description="How many containers are started at once to fill pools; kept small to leave CPU for claims."
     )
     cold_parallelism: PositiveInt = Field(4, description="How many containers are started at once for waiting callers.")
+    route: Literal["auto", "direct", "published"] = Field(
+        "auto",
+        description="How agents are reached: by containers' addresses, by ports published on the engine's host, or "
+        "whichever of them a probe at the start finds.",
+    )
+    secrets_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys for secrets at rest, 32 bytes each in URL-safe base64, the present one first, separated by "
+        "commas. Default: a file in the data folder, made at the first start.",
+    )
     pids_limit: Annotated[int, Field(ge=16)] = Field(1024, description="The most processes in one sandbox.")
     ready_timeout: PositiveSeconds = Field(30.0, description="How long a started container may take to become ready.")
     drain_timeout: PositiveSeconds = Field(10.0, description="How long running calls may take to end at SIGTERM.")

@@ -1,13 +1,18 @@
 """A real server on a real engine for the tests of this folder."""
 
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sandpool import SandboxClient
+from sandpool import Pool, PoolNotFoundError, SandboxClient
 from tests.support.engine_view import EngineView, engine_view
+from tests.support.own_images import OwnImages
 from tests.support.server_process import ServerProcess
+
+MakePool = Callable[..., Pool]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,41 @@ def client(server: ServerProcess) -> Iterator[SandboxClient]:
 
 
 @pytest.fixture
+def make_pool(client: SandboxClient) -> Iterator[MakePool]:
+    """Creates pools of busybox that a test may leave full: they are deleted after it, with all that is in them."""
+    made: list[Pool] = []
+
+    def make(**fields: object) -> Pool:
+        source = {} if "template_name" in fields else {"image": "busybox:latest"}
+        pool: Pool = client.create_pool(**{**source, **fields})  # type: ignore[call-overload]
+        made.append(pool)
+        return pool
+
+    yield make
+    for pool in made:
+        with contextlib.suppress(PoolNotFoundError):
+            client.delete_pool(pool.pool_id, force=True)
+
+
+@pytest.fixture
 def engine() -> Iterator[EngineView]:
     """The engine, seen by a client of its own."""
     with engine_view() as view:
         yield view
+
+
+@pytest.fixture
+def registry() -> str:
+    """A registry that the engine may ask, as `host:port`."""
+    found = os.environ.get("SANDPOOL_TEST_REGISTRY")
+    if not found:
+        pytest.fail("SANDPOOL_TEST_REGISTRY is not set; `make test` sets it to its own registry", pytrace=False)
+    return found
+
+
+@pytest.fixture
+def images(engine: EngineView, registry: str) -> Iterator[OwnImages]:
+    """Images of the test's own. The pools of its members are to be requested after it, so that they go before it."""
+    made = OwnImages(engine, registry)
+    yield made
+    made.remove()

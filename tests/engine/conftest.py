@@ -14,6 +14,7 @@ from sandpool_server.domain.model import Command, CommandResult, Member
 from sandpool_server.runtime import DockerRuntime, GrpcAgents, RuntimeSettings
 from sandpool_server.runtime.shared import AgentBinary
 from tests.support.members import make_member
+from tests.support.second_engine import SecondEngine, second_engine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN_KEY = b"a key of the tests, 32 bytes long"
@@ -70,7 +71,8 @@ def remove_all(engine: docker.APIClient, server_id: str) -> None:
 
 @pytest.fixture
 def settings(docker_host: str, server_id: str, agent_binary: Path) -> RuntimeSettings:
-    return RuntimeSettings(server_id=server_id, agent_binary=agent_binary, base_url=docker_host)
+    """Settings for this run; the route is given, for finding it out takes a container each time."""
+    return RuntimeSettings(server_id=server_id, agent_binary=agent_binary, base_url=docker_host, route="direct")
 
 
 @pytest.fixture
@@ -84,6 +86,20 @@ async def runtime(settings: RuntimeSettings, engine: docker.APIClient) -> AsyncI
         await runtime.close()
         for container in engine.containers(all=True, filters={"label": f"sandpool.server={settings.server_id}"}):
             engine.remove_container(container["Id"], v=True, force=True)
+
+
+@pytest.fixture(scope="session")
+def remote_engine(engine: docker.APIClient) -> Iterator[SecondEngine]:
+    """An engine in a network of its own, whose containers the server has no route to."""
+    with second_engine("overlay2", engine) as second:
+        yield second
+
+
+@pytest.fixture(scope="session")
+def btrfs_engine(engine: docker.APIClient) -> Iterator[SecondEngine]:
+    """An engine whose storage knows limits."""
+    with second_engine("btrfs", engine) as second:
+        yield second
 
 
 @pytest.fixture
@@ -125,17 +141,21 @@ class Sandbox:
 MakeSandbox = Callable[..., Awaitable[Sandbox]]
 
 
+async def launch_sandbox(runtime: DockerRuntime, agents: GrpcAgents, member: Member) -> Sandbox:
+    """Launch a member and wait until it takes commands."""
+    config = await runtime.ensure_image(member.spec.image, member.pull_policy)
+    address = await runtime.launch(member, agents.token_sha256(member.id))
+    await agents.wait_ready(member.id, address, 20)
+    await agents.configure(member.id, address, config, member.spec)
+    return Sandbox(member, address, agents)
+
+
 @pytest.fixture
 def make_sandbox(runtime: DockerRuntime, agents: GrpcAgents) -> MakeSandbox:
     """Launch a member and wait until it takes commands."""
 
     async def make(image: str = "busybox:latest", entrypoint: tuple[str, ...] = (), **spec: object) -> Sandbox:
-        member = make_member(image, entrypoint=entrypoint, **spec)
-        config = await runtime.ensure_image(image)
-        address = await runtime.launch(member, agents.token_sha256(member.id))
-        await agents.wait_ready(member.id, address, 20)
-        await agents.configure(member.id, address, config, entrypoint)
-        return Sandbox(member, address, agents)
+        return await launch_sandbox(runtime, agents, make_member(image, entrypoint=entrypoint, **spec))
 
     return make
 

@@ -1,10 +1,7 @@
 """The runtime's contract on a real engine, and what is Docker's alone: labels, cancellation, prune, purge."""
 
 import asyncio
-import io
-import secrets
-import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import docker
@@ -12,7 +9,7 @@ import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
 from sandpool_server.ports import Runtime, RuntimeEventKind
-from sandpool_server.runtime import DockerRuntime, GrpcAgents, RuntimeSettings
+from sandpool_server.runtime import DockerRuntime, RuntimeSettings
 from tests.engine.conftest import MakeSandbox
 from tests.support.members import make_member
 from tests.support.runtime_contract import TOKEN, RuntimeContract, next_event
@@ -128,9 +125,33 @@ async def test_a_pause_behind_our_back_is_an_event(runtime: DockerRuntime, engin
     await asyncio.to_thread(engine.pause, f"sandpool-{member.id}")
     await next_event(events, RuntimeEventKind.PAUSED, member.id, secs=1)
     (ref,) = await runtime.members()
-    assert ref.running
+    assert (ref.running, ref.paused) == (True, True)
+    assert ref.address
     await runtime.remove(member.id)
     assert await runtime.members() == []
+
+
+@pytest.mark.parametrize("first_process", [True, False], ids=["first process", "child"])
+async def test_out_of_memory_is_told_before_the_end(
+    runtime: DockerRuntime, engine: docker.APIClient, server_id: str, first_process: bool
+) -> None:
+    """In containers without our agent, which the kernel spares."""
+    member = make_member()
+    events = runtime.events()
+    await anext(events)
+    container = engine.create_container(
+        "busybox:latest",
+        ["sh", "-c", "exec tail /dev/zero" if first_process else "tail /dev/zero; exit 3"],
+        name=f"sandpool-{member.id}",
+        labels={"sandpool.server": server_id, "sandpool.member": member.id},
+        host_config=engine.create_host_config(mem_limit="16m", memswap_limit="16m"),
+    )
+    await asyncio.to_thread(engine.start, container)
+    async with asyncio.timeout(10):
+        seen = [await anext(events), await anext(events)]
+    assert [event.kind for event in seen] == [RuntimeEventKind.OOM, RuntimeEventKind.DIED]
+    assert {event.member_id for event in seen} == {member.id}
+    assert seen[1].exit_code == (137 if first_process else 3)
 
 
 async def test_an_ended_container_is_listed_with_its_exit_code(
@@ -164,80 +185,6 @@ async def test_an_unknown_oci_runtime_is_a_clear_failure(settings: RuntimeSettin
         assert await runtime.members() == []
     finally:
         await runtime.close()
-
-
-async def test_a_registry_out_of_reach_is_a_failed_pull(runtime: DockerRuntime) -> None:
-    with pytest.raises(LaunchFailed) as failed:
-        await runtime.ensure_image("127.0.0.1:9/nothing/there:1")
-    assert failed.value.reason is FailureReason.PULL_FAILED
-
-
-async def test_an_image_name_that_is_none_is_not_found(runtime: DockerRuntime) -> None:
-    with pytest.raises(LaunchFailed) as failed:
-        await runtime.ensure_image("Upper/Case:1")
-    assert failed.value.reason is FailureReason.IMAGE_NOT_FOUND
-
-
-@pytest.fixture
-async def pushed_image(engine: docker.APIClient, server_id: str, test_registry: str) -> AsyncIterator[str]:
-    """An image of our own in the registry and on the engine, with a configuration of its own."""
-    repository = f"{test_registry}/sandpool-test/{secrets.token_hex(4)}"
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w"):
-        pass
-    engine.import_image_from_data(
-        buffer.getvalue(),
-        repository=repository,
-        tag="1",
-        changes=[
-            f"LABEL sandpool.server={server_id}",
-            "ENV GREETING=a=b",
-            "WORKDIR /app",
-            "USER 7:8",
-            "VOLUME /data",
-            'CMD ["never"]',
-        ],
-    )
-    await asyncio.to_thread(engine.push, repository, tag="1")
-    yield f"{repository}:1"
-    for container in engine.containers(all=True, filters={"ancestor": f"{repository}:1"}):
-        engine.remove_container(container["Id"], v=True, force=True)
-    for image in engine.images(name=repository, quiet=True):
-        engine.remove_image(image, force=True)
-
-
-async def test_a_missing_image_is_pulled_once_for_all_who_want_it(
-    runtime: DockerRuntime, engine: docker.APIClient, pushed_image: str
-) -> None:
-    engine.remove_image(pushed_image, force=True)
-    cancelled, *others = (asyncio.create_task(runtime.ensure_image(pushed_image)) for _ in range(4))
-    await asyncio.sleep(0)
-    cancelled.cancel()
-    configs = await asyncio.gather(*others)
-    assert len({config.digest for config in configs}) == 1
-    assert configs[0].env["GREETING"] == "a=b"
-    assert (configs[0].working_dir, configs[0].user) == ("/app", "7:8")
-
-
-async def test_an_image_removed_behind_our_back_is_pulled_at_the_launch(
-    runtime: DockerRuntime, agents: GrpcAgents, engine: docker.APIClient, pushed_image: str
-) -> None:
-    await runtime.ensure_image(pushed_image)
-    engine.remove_image(pushed_image, force=True)
-    member = make_member(pushed_image)
-    address = await runtime.launch(member, agents.token_sha256(member.id))
-    await agents.wait_ready(member.id, address, 20)  # In an image that holds nothing at all.
-
-
-async def test_the_volumes_of_an_image_go_with_the_container(
-    runtime: DockerRuntime, engine: docker.APIClient, pushed_image: str
-) -> None:
-    member = make_member(pushed_image)
-    await runtime.launch(member, TOKEN)
-    mounts = engine.inspect_container(f"sandpool-{member.id}")["Mounts"]
-    (anonymous,) = (mount["Name"] for mount in mounts if mount["Destination"] == "/data")
-    await runtime.remove(member.id)
-    assert anonymous not in {volume["Name"] for volume in engine.volumes()["Volumes"] or []}
 
 
 async def test_a_network_in_the_way_is_reported_and_left_alone(

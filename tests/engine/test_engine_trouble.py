@@ -10,10 +10,12 @@ import docker
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
+from sandpool_server.domain.model import PullPolicy
 from sandpool_server.ports import RuntimeEventKind
 from sandpool_server.runtime import DockerRuntime, RuntimeSettings
 from tests.support.engine_proxy import EngineProxy, Mode
 from tests.support.members import make_member
+from tests.support.proxied_engine import FaultyEngine
 from tests.support.runtime_contract import TOKEN, next_event
 
 pytestmark = [
@@ -24,8 +26,8 @@ pytestmark = [
 
 
 @pytest.fixture
-async def proxy(docker_host: str, tmp_path: Path) -> AsyncIterator[EngineProxy]:
-    proxy = EngineProxy(docker_host, tmp_path / "engine.sock")
+async def proxy(docker_host: str, tmp_path: Path) -> AsyncIterator[FaultyEngine]:
+    proxy = FaultyEngine(docker_host, tmp_path / "engine.sock")
     await proxy.start()
     yield proxy
     await proxy.stop()
@@ -131,6 +133,70 @@ async def test_starts_that_hang_hold_up_no_removal_and_no_ping(
     assert await runtime.members() == []
     proxy.let_go()
     await runtime.launch(make_member(), TOKEN)
+
+
+async def test_a_member_whose_start_hangs_can_be_removed_at_once(
+    runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
+) -> None:
+    member = make_member()
+    proxy.hang_on = "/start"
+    stuck = asyncio.create_task(runtime.launch(member, TOKEN))
+    async with asyncio.timeout(5):
+        while not proxy.hung:  # noqa: ASYNC110 (the proxy counts)
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(1.5):
+        await runtime.remove(member.id)
+    assert await runtime.members() == []
+    proxy.let_go()
+    with pytest.raises(LaunchFailed):
+        await stuck
+    assert await runtime.members() == []
+
+
+@pytest.mark.parametrize(
+    ("request_part", "status", "said", "reason"),
+    [
+        (
+            "/containers/create",
+            500,
+            "mkdir /var/lib/docker/overlay2/x: no space left on device",
+            FailureReason.DISK_FULL,
+        ),
+        ("/start", 500, "failed to create task: write /run/x: no space left on device", FailureReason.DISK_FULL),
+        (
+            "/containers/create",
+            500,
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            FailureReason.LIMIT_UNSUPPORTED,
+        ),
+        (
+            "/start",
+            500,
+            "OCI runtime create failed: process_linux.go: setting cgroup config: failed to write to memory.limit",
+            FailureReason.LIMIT_UNSUPPORTED,
+        ),
+        ("/start", 500, "OCI runtime create failed: something else", FailureReason.START_FAILED),
+        ("/containers/create", 404, "No such image: busybox:latest", FailureReason.IMAGE_NOT_FOUND),
+    ],
+)
+async def test_what_the_engine_refuses_has_a_reason_and_leaves_nothing(
+    runtime: DockerRuntime, proxy: FaultyEngine, request_part: str, status: int, said: str, reason: FailureReason
+) -> None:
+    proxy.faults[request_part] = (status, said)
+    with pytest.raises(LaunchFailed) as failed:
+        await runtime.launch(make_member(), TOKEN)
+    assert failed.value.reason is reason
+    assert await runtime.members() == []
+    proxy.faults.clear()
+    await runtime.launch(make_member(), TOKEN)
+
+
+async def test_a_pull_onto_a_full_disk_has_a_reason(runtime: DockerRuntime, proxy: FaultyEngine) -> None:
+    proxy.faults["/images/create"] = (500, "write /var/lib/docker/tmp/GetImageBlob1: no space left on device")
+    with pytest.raises(LaunchFailed) as failed:
+        await runtime.ensure_image("busybox:latest", PullPolicy.ALWAYS)
+    assert failed.value.reason is FailureReason.DISK_FULL
+    assert runtime.pulls() == {}
 
 
 @pytest.mark.parametrize("cancelled", [True, False], ids=["given up", "timed out"])

@@ -180,6 +180,6 @@ def test_the_version_is_that_of_the_content(fresh_binary: Path, agent_binary: Pa
 
 
 async def test_a_launch_prepares_what_was_not_prepared(server: DockerRuntime) -> None:
-    assert server.disk_limits_enforced is None
+    assert server.disk_enforcement is None
     await server.launch(make_member(), TOKEN)
-    assert server.disk_limits_enforced is not None
+    assert server.disk_enforcement is not None

@@ -36,7 +36,7 @@ PREDEFINED: dict[str, tuple[str, ...]] = {
     "resource_name_or_empty": ("Upper", "-a", "a-", "a b", "ü", "a\n", NUL, "x" * 64, "sbx-" + "a" * 20),
     "resource_ref": ("", "Upper", "-a", "a-", "a/b", "../a", "ü", "a\n", NUL, "x" * 64),
     "image_ref": ("", "two words", "UPPER", "a:", ":tag", "a//b", "a@sha256:12", NUL, "é", "x" * 513),
-    "variable_name": ("", "1A", "A-B", "A=B", "A B", "É", "A\n", NUL, "A" * 129),
+    "variable_name": ("", "1A", "A-B", "A=B", "A B", "É", "A\n", NUL, "A" * 129, "SANDPOOL_A"),
     "no_nul": (NUL, "\0"),
     "request_token": ("a b", "a/b", "é", "a\n", NUL, "x" * 65),
     "absolute_path": ("relative", "./a", "/a\0b", "/" + "x" * 4096),

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
+from sandpool.v1 import secret_service_pb2 as k
 from sandpool.v1 import template_service_pb2 as t
 
 _IMAGE = "python:3.11-slim"
@@ -35,6 +36,10 @@ _ALL: tuple[Message, ...] = (
     s.DeleteSandboxRequest(sandbox_id="kept"),
     s.WatchSandboxRequest(sandbox_id="kept"),
     s.RunCommandRequest(sandbox_id="kept", command="true"),
+    k.CreateSecretRequest(name="NEW", value="hush"),
+    k.UpdateSecretRequest(name="KEPT", value="hush"),
+    k.ListSecretsRequest(),
+    k.DeleteSecretRequest(name="KEPT"),
 )
 
 BASES: dict[str, Message] = {message.DESCRIPTOR.full_name: message for message in _ALL}
@@ -42,7 +47,11 @@ BASES: dict[str, Message] = {message.DESCRIPTOR.full_name: message for message i
 UNCONSTRAINED = {
     # Both values of a bool are right.
     "sandpool.v1.CreatePoolRequest.paused",
+    "sandpool.v1.CreatePoolRequest.drain",
     "sandpool.v1.UpdatePoolRequest.paused",
+    "sandpool.v1.UpdatePoolRequest.drain",
+    "sandpool.v1.DeletePoolRequest.force",
+    "sandpool.v1.DeleteSecretRequest.force",
     # Checked by the server against the fields of the request: see `test_updates.py`.
     "sandpool.v1.UpdatePoolRequest.update_mask",
     "sandpool.v1.UpdateTemplateRequest.update_mask",
@@ -68,6 +77,11 @@ MESSAGE_RULES: dict[str, tuple[Callable[[Any], None], ...]] = {
             p.CreatePoolRequest(template_name="kept", ephemeral_disk_mb=512),
             p.CreatePoolRequest(template_name="kept", secret_names=["A"]),
             p.CreatePoolRequest(template_name="kept", entrypoint=["a"]),
+            p.CreatePoolRequest(template_name="kept", env={"A": "1"}),
+            p.CreatePoolRequest(template_name="kept", readiness_command=["a"]),
+            p.CreatePoolRequest(template_name="kept", readiness_interval_secs=1),
+            p.CreatePoolRequest(template_name="kept", readiness_timeout_secs=1),
+            p.CreatePoolRequest(template_name="kept", readiness_retries=1),
         )
     ),
     "create_pool.warm_containers": (lambda m: m.MergeFrom(p.CreatePoolRequest(warm_containers=3, max_containers=2)),),
@@ -84,7 +98,22 @@ MESSAGE_RULES: dict[str, tuple[Callable[[Any], None], ...]] = {
             s.CreateSandboxRequest(template_name="kept", ephemeral_disk_mb=512),
             s.CreateSandboxRequest(template_name="kept", secret_names=["A"]),
             s.CreateSandboxRequest(pool_id="kept", entrypoint=["a"]),
+            s.CreateSandboxRequest(pool_id="kept", readiness_command=["a"]),
+            s.CreateSandboxRequest(pool_id="kept", readiness_interval_secs=1),
+            s.CreateSandboxRequest(template_name="kept", readiness_timeout_secs=1),
+            s.CreateSandboxRequest(template_name="kept", readiness_retries=1),
         )
+    ),
+    "create_sandbox.when_empty": tuple(
+        lambda m, when=when: m.MergeFrom(s.CreateSandboxRequest(when_empty=when))
+        for when in (s.WHEN_EMPTY_WAIT, s.WHEN_EMPTY_FAIL)
+    ),
+    "create_sandbox.wait_secs": tuple(
+        lambda m, when=when: (
+            m.ClearField("image"),
+            m.MergeFrom(s.CreateSandboxRequest(pool_id="kept", wait_secs=3, when_empty=when)),
+        )
+        for when in (s.WHEN_EMPTY_UNSPECIFIED, s.WHEN_EMPTY_START_COLD, s.WHEN_EMPTY_FAIL)
     ),
     "batch_create_sandboxes.sandbox": (
         lambda m: m.sandbox.MergeFrom(s.CreateSandboxRequest(name="one")),

@@ -14,6 +14,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from sandpool.v1.pool_service_pb2_grpc import PoolServiceStub
 from sandpool.v1.sandbox_service_pb2_grpc import SandboxServiceStub
+from sandpool.v1.secret_service_pb2_grpc import SecretServiceStub
 from sandpool.v1.template_service_pb2_grpc import TemplateServiceStub
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.health import HealthReporter
@@ -61,12 +62,14 @@ class Rig:
     drain: Drain
     health: HealthReporter
     probes: Probes
+    details: dict[str, str]
     port: int
 
     def __post_init__(self) -> None:
         self.pools: Any = PoolServiceStub(self.channel)
         self.templates: Any = TemplateServiceStub(self.channel)
         self.sandboxes: Any = SandboxServiceStub(self.channel)
+        self.secrets: Any = SecretServiceStub(self.channel)
         self.health_stub: Any = HealthStub(self.channel)
 
     async def raw(self, method: str, data: bytes) -> bytes:
@@ -139,11 +142,15 @@ def options() -> RpcOptions:
 @pytest.fixture
 async def rig(options: RpcOptions) -> AsyncIterator[Rig]:
     fakes, drain, probes = FakeUseCases(), Drain(), Probes()
-    health = HealthReporter({"database": probes.database, "engine": probes.engine}, drain, timeout_secs=0.05)
-    server = build_server(UseCases(fakes.pools, fakes.templates, fakes.sandboxes), TestClock(), health, drain, options)
+    details: dict[str, str] = {}
+    health = HealthReporter(
+        {"database": probes.database, "engine": probes.engine}, drain, timeout_secs=0.05, details=lambda: details
+    )
+    usecases = UseCases(fakes.pools, fakes.templates, fakes.sandboxes, fakes.secrets)
+    server = build_server(usecases, TestClock(), health, drain, options)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Rig(fakes, server, channel, drain, health, probes, port)
+        yield Rig(fakes, server, channel, drain, health, probes, details, port)
     drain.begin()
     await server.stop(1)

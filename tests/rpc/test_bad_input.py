@@ -15,12 +15,13 @@ from google.rpc.error_details_pb2 import ResourceInfo
 from buf.validate import validate_pb2
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
+from sandpool.v1 import secret_service_pb2 as k
 from sandpool.v1 import template_service_pb2 as t
 from tests.rpc.bad_values import KNOWN_EXTENSIONS, PREDEFINED, Case, Unknown, cases_of
 from tests.rpc.bases import BASES, MASKED, MESSAGE_RULES, UNCONSTRAINED
 from tests.rpc.conftest import Rig, Told, told
 
-FILES = (p, t, s)
+FILES = (p, t, s, k)
 METHODS = [
     method for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
 ]
@@ -59,12 +60,13 @@ async def fill(rig: Rig) -> None:
     await rig.templates.CreateTemplate(t.CreateTemplateRequest(name="kept", image="i"))
     await rig.pools.CreatePool(p.CreatePoolRequest(name="kept", image="i"))
     await rig.sandboxes.CreateSandbox(s.CreateSandboxRequest(name="kept", image="i"))
+    await rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEPT", value="hush"))
 
 
 def test_every_service_of_the_package_is_walked() -> None:
     names = {service.full_name for file in FILES for service in file.DESCRIPTOR.services_by_name.values()}
-    assert names == {"sandpool.v1.PoolService", "sandpool.v1.TemplateService", "sandpool.v1.SandboxService"}
-    assert len(METHODS) >= 19
+    assert names == {f"sandpool.v1.{kind}Service" for kind in ("Pool", "Template", "Sandbox", "Secret")}
+    assert len(METHODS) >= 23
 
 
 def test_every_shared_rule_has_wrong_values() -> None:
@@ -130,10 +132,14 @@ def judge(case: Case, answer: Told | None) -> str:
 
 
 def not_utf8(method: MethodDescriptor) -> list[bytes]:
-    """A request for each text field, whose text is not UTF-8; all field numbers here fit one byte with their type."""
+    """A request for each text field, whose text is not UTF-8."""
     fields = [field for field in method.input_type.fields if field.type == field.TYPE_STRING]
-    tags = [int(field.number << 3 | 2).to_bytes(1, "big") for field in fields]
-    return [tag + b"\x02\xc3\x28" for tag in tags]
+    return [varint(field.number << 3 | 2) + b"\x02\xc3\x28" for field in fields]
+
+
+def varint(number: int) -> bytes:
+    """The number, of at most 14 bits, as field tags have it."""
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128, number >> 7])
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
 from sandpool_server.domain.errors import Unavailable
+from sandpool_server.rpc import calls
 from sandpool_server.rpc.calls import Calls
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.sandboxes import SandboxServicer
@@ -86,9 +87,9 @@ def create_handler(fakes: FakeUseCases) -> Any:
     registered: list[Any] = []
     server = SimpleNamespace(add_generic_rpc_handlers=registered.extend)
     service = s.DESCRIPTOR.services_by_name["SandboxService"]
-    calls: Any = Calls(RequestValidator(), Drain())
+    wrapper: Any = Calls(RequestValidator(), Drain())
     servicer: Any = SandboxServicer(fakes.sandboxes, TestClock())  # type: ignore[arg-type]
-    calls.register(server, service, servicer)
+    wrapper.register(server, service, servicer)
     details = SimpleNamespace(method="/sandpool.v1.SandboxService/CreateSandbox", invocation_metadata=())
     return registered[0].service(details).unary_unary
 
@@ -99,6 +100,14 @@ async def test_a_call_whose_deadline_is_over_is_not_begun() -> None:
         await create_handler(fakes)(s.CreateSandboxRequest(image="i"), context)
     assert context.aborted is grpc.StatusCode.DEADLINE_EXCEEDED
     assert not fakes.faults.calls
+
+
+async def test_what_was_not_looked_at_is_not_logged() -> None:
+    request = s.CreateSandboxRequest(image="i", name="n" * 1_000_000)
+    with capture_logs() as logs, pytest.raises(Aborted):
+        await create_handler(FakeUseCases())(request, LateContext(remaining=0))
+    assert [line["code"] for line in logs] == ["DEADLINE_EXCEEDED"]
+    assert "name" not in logs[0]
 
 
 async def test_a_call_without_a_deadline_is_begun() -> None:
@@ -130,7 +139,8 @@ async def test_one_line_a_call_names_what_it_was_about_and_no_secrets(rig: Rig) 
         await refused(rig.sandboxes.RunCommand(s.RunCommandRequest(sandbox_id="No", command="x", env={"hush 5": ""})))
         await refused(rig.sandboxes.GetSandbox(s.GetSandboxRequest(sandbox_id="absent")))
     assert "hush" not in str(logs)
-    assert all(line["event"] == "call" and line["log_level"] == "info" and line["ms"] >= 0 for line in logs)
+    assert all(line["event"] == "call" and line["ms"] >= 0 for line in logs)
+    assert [line["log_level"] for line in logs] == ["debug", "debug", "info", "info"], "what goes well is no news"
     assert [{k: v for k, v in line.items() if k not in ("event", "log_level", "ms")} for line in logs] == [
         {"method": "sandpool.v1.SandboxService.CreateSandbox", "code": "OK", "name": "two", "request_id": "r-1"},
         {"method": "sandpool.v1.SandboxService.RunCommand", "code": "OK", "sandbox_id": "one"},
@@ -144,15 +154,22 @@ async def test_one_line_a_call_names_what_it_was_about_and_no_secrets(rig: Rig) 
     ]
 
 
+async def test_a_call_that_took_long_is_news(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_SLOW_SECS", 0.0)
+    with capture_logs() as logs:
+        await rig.pools.ListPools(p.ListPoolsRequest())
+    assert [(line["code"], line["log_level"]) for line in logs] == [("OK", "info")]
+
+
 async def test_calls_past_the_limit_are_refused_and_not_queued(rig: Rig) -> None:
     rig.fakes.faults.gate = asyncio.Event()
-    calls = [rig.pools.GetPool(p.GetPoolRequest(pool_id="x")) for _ in range(3)]
+    taken = [rig.pools.GetPool(p.GetPoolRequest(pool_id="x")) for _ in range(3)]
     await rig.fakes.faults.signal.until(lambda: len(rig.fakes.faults.calls) == 3)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rig.pools.GetPool(p.GetPoolRequest(pool_id="x"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     rig.fakes.faults.gate.set()
-    for call in calls:
+    for call in taken:
         assert (await refused(call)).reason == "POOL_NOT_FOUND"
     assert (await refused(rig.pools.GetPool(p.GetPoolRequest(pool_id="x")))).reason == "POOL_NOT_FOUND"
 

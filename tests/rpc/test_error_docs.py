@@ -7,11 +7,15 @@ from pathlib import Path
 
 import sandpool_server
 from sandpool_server.domain.errors import FailureReason
+from sandpool_server.domain.model import PoolCondition
 from sandpool_server.runtime import agent_messages
 
 SERVICE = Path(sandpool_server.__file__).parent
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
-RESOURCES = ("POOL", "TEMPLATE", "SANDBOX")
+RESOURCES = ("POOL", "TEMPLATE", "SANDBOX", "SECRET")
+
+CLOSED = (PoolCondition.PAUSED, PoolCondition.DRAINED)
+"""The conditions of a pool from which nothing can be taken; the reason says which one."""
 
 
 def literal_reasons() -> Iterator[str]:
@@ -32,8 +36,9 @@ def all_reasons() -> set[str]:
         *literal_reasons(),
         *agent_messages._REASONS,
         *(reason.name for reason in FailureReason),
-        *(f"{resource}_NOT_FOUND" for resource in (*RESOURCES, "SECRET")),
+        *(f"{resource}_NOT_FOUND" for resource in RESOURCES),
         *(f"{resource}_ALREADY_EXISTS" for resource in RESOURCES),
+        *(f"POOL_{condition.name}" for condition in CLOSED),
         "INVALID_FIELD",
     }
 

@@ -49,6 +49,22 @@ CASES = [
     ),
     (NotFound("pool", "web", "make it"), CODE.NOT_FOUND, "POOL_NOT_FOUND", {ResourceInfo}),
     (NotFound("secret", "KEY"), CODE.NOT_FOUND, "SECRET_NOT_FOUND", {ResourceInfo}),
+    (AlreadyExists("secret", "KEY"), CODE.ALREADY_EXISTS, "SECRET_ALREADY_EXISTS", {ResourceInfo}),
+    *(
+        (
+            FailedPrecondition(reason, "why", resource_type, "it"),
+            CODE.FAILED_PRECONDITION,
+            reason,
+            {PreconditionFailure, ResourceInfo},
+        )
+        for reason, resource_type in (
+            ("POOL_DRAINED", "pool"),
+            ("SECRET_IN_USE", "secret"),
+            ("SECRET_MISSING", "secret"),
+            ("SECRET_UNREADABLE", "secret"),
+        )
+    ),
+    (Exhausted("POOL_EMPTY", "none ready", "pool:web", 0.5), CODE.RESOURCE_EXHAUSTED, "POOL_EMPTY", {RetryInfo}),
     (AlreadyExists("template", "py"), CODE.ALREADY_EXISTS, "TEMPLATE_ALREADY_EXISTS", {ResourceInfo}),
     (
         FailedPrecondition("POOL_IN_USE", "2 sandboxes", "pool", "web"),
@@ -217,6 +233,8 @@ def test_every_list_of_a_request_has_a_limit() -> None:
         "sandbox.secret_names",
         "sandbox.entrypoint",
         "sandbox.metadata",
+        "sandbox.env",
+        "sandbox.readiness_command",
     ]
 
 
@@ -236,6 +254,14 @@ async def test_all_violations_come_at_once(rig: Rig) -> None:
         "count",
     }
     assert ('sandbox.metadata[""]', "the key must be at least 1 characters") in answer.violations
+
+
+async def test_what_a_use_case_finds_wrong_in_a_batch_is_blamed_where_it_stands(rig: Rig) -> None:
+    rig.fakes.faults.error = InvalidArgument(FieldViolation("env", "too much"), FieldViolation("request_id", "used"))
+    request = s.CreateSandboxRequest(image="i")
+    batch = s.BatchCreateSandboxesRequest(sandbox=request, count=2, request_id="r")
+    assert (await refused(rig.sandboxes.BatchCreateSandboxes(batch))).fields == ["sandbox.env", "request_id"]
+    assert (await refused(rig.sandboxes.CreateSandbox(request))).fields == ["env", "request_id"]
 
 
 async def test_an_enum_says_what_there_is(rig: Rig) -> None:

@@ -15,12 +15,18 @@ from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.rpc.drain import Drain
-from sandpool_server.rpc.health import HealthReporter
+from sandpool_server.rpc.health import DETAIL_KEY, HealthReporter
 from tests.rpc.conftest import Rig, refused
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
-SERVICES = ("", "sandpool.v1.PoolService", "sandpool.v1.TemplateService", "sandpool.v1.SandboxService")
+SERVICES = (
+    "",
+    "sandpool.v1.PoolService",
+    "sandpool.v1.TemplateService",
+    "sandpool.v1.SandboxService",
+    "sandpool.v1.SecretService",
+)
 
 
 async def statuses(rig: Rig) -> set[int]:
@@ -75,6 +81,34 @@ async def test_it_refreshes_until_the_drain() -> None:
         drain.begin()
         await task
     assert not reporter.serving
+
+
+async def detail_of(rig: Rig) -> str | None:
+    """What a check tells beside the status."""
+    call = rig.health_stub.Check(HealthCheckRequest())
+    await call
+    return dict(await call.trailing_metadata()).get(DETAIL_KEY)
+
+
+async def test_a_check_tells_the_facts_and_what_fails(rig: Rig) -> None:
+    assert await detail_of(rig) == "failing=database,engine"
+    await rig.health.refresh()
+    assert await detail_of(rig) is None
+    rig.details |= {"engine": "tcp://10.0.0.1:2376", "route": "direct"}
+    assert await detail_of(rig) == "engine=tcp://10.0.0.1:2376; route=direct"
+    rig.details["route"] = "published"
+    rig.probes.errors["engine"] = Unavailable("X", "no answer")
+    await rig.health.refresh()
+    assert await detail_of(rig) == "engine=tcp://10.0.0.1:2376; route=published; failing=engine"
+
+
+async def test_facts_are_made_fit_for_a_header(rig: Rig) -> None:
+    await rig.health.refresh()
+    rig.details |= {"a": " x;y=\r\n\0é\udc80~ ", "b": "€" * 5000, **{f"c{i}": "c" * 500 for i in range(100)}}
+    detail = await detail_of(rig)
+    assert detail is not None
+    assert detail.startswith("a=x?y=?????~; b=" + "?" * 200 + "; c0=ccc")
+    assert len(detail) == 2000
 
 
 async def test_an_unknown_service_is_not_found(rig: Rig) -> None:

@@ -71,6 +71,7 @@ def forged(text: str) -> str:
         forged("1:000000000000:"),
         forged("1:000000000000:pool-00000000000000000001"),
         forged("1:000000000000:' OR 1=1"),
+        forged("1:000000000000:" + "A" * 129),
     ],
 )
 async def test_a_token_that_is_none_is_refused(rig: Rig, token: str) -> None:

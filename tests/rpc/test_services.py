@@ -1,7 +1,7 @@
 """Every method: what of a request reaches the use case, and what of its answer reaches the caller."""
 
 import inspect
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import grpc
@@ -9,43 +9,63 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sandpool.v1 import pool_pb2, sandbox_pb2
+from sandpool.v1 import pool_pb2, sandbox_pb2, template_pb2
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
 from sandpool.v1 import template_service_pb2 as t
 from sandpool_server.domain.errors import FailureReason
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import (
-    Claim,
     Command,
-    CommandEndReason,
-    CommandResult,
-    ContainerSpec,
-    EndReason,
-    Member,
-    MemberEnd,
-    PoolCondition,
+    DiskEnforcement,
     PoolCounts,
     PoolFailure,
-    StartKind,
+    PullPolicy,
+    PullProgress,
 )
 from sandpool_server.ports import SandboxFilter
-from sandpool_server.rpc import converters
-from sandpool_server.rpc.converters import run_command_answer, sandbox_message
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
+from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
-from sandpool_server.usecases.values import NewPool, NewSandbox, NewTemplate, SpecFields, WatchEvent
-from tests.rpc.conftest import Rig
-from tests.support.fake_usecases import NOW, FakePools, FakeSandboxes, FakeTemplates
+from sandpool_server.usecases.values import NewPool, NewSandbox, NewTemplate, SpecFields, WatchEvent, WhenEmpty
+from tests.rpc.conftest import Rig, refused
+from tests.support.fake_usecases import NOW, FakePools, FakeSandboxes, FakeSecrets, FakeTemplates
 
-SPEC = SpecFields("python:3.11-slim", 2.5, 256, 2048, (), ("sleep", "inf"))
+SPEC = SpecFields(
+    image="python:3.11-slim",
+    cpus=2.5,
+    memory_mb=256,
+    ephemeral_disk_mb=2048,
+    secret_names=("KEY",),
+    entrypoint=("sleep", "inf"),
+    env=(("A", "1"), ("B", "")),
+    readiness_command=("test", "-e", "/ready"),
+    readiness_interval_secs=0.25,
+    readiness_timeout_secs=1.5,
+    readiness_retries=7,
+)
+GIVEN = {
+    "image": "python:3.11-slim",
+    "cpus": 2.5,
+    "memory_mb": 256,
+    "ephemeral_disk_mb": 2048,
+    "secret_names": ["KEY"],
+    "entrypoint": ["sleep", "inf"],
+    "env": {"B": "", "A": "1"},
+    "readiness_command": ["test", "-e", "/ready"],
+    "readiness_interval_secs": 0.25,
+    "readiness_timeout_secs": 1.5,
+    "readiness_retries": 7,
+}
+"""The same specification in a message of the contract."""
+
 STAMP = Timestamp(seconds=int(NOW.timestamp()), nanos=890_123_000)
 
 
 @pytest.mark.parametrize(
     ("fake", "real"),
-    [(FakePools, Pools), (FakeTemplates, Templates), (FakeSandboxes, Sandboxes)],
+    [(FakePools, Pools), (FakeTemplates, Templates), (FakeSandboxes, Sandboxes), (FakeSecrets, Secrets)],
     ids=lambda c: c.__name__,
 )
 def test_the_fakes_have_the_signatures_of_the_real_use_cases(fake: type, real: type) -> None:
@@ -55,45 +75,45 @@ def test_the_fakes_have_the_signatures_of_the_real_use_cases(fake: type, real: t
 
     called = {name: shape for name, shape in public(fake).items() if name not in ("find", "publish")}
     assert called.items() <= public(real).items()
-    assert set(public(real)) - set(called) <= {"close"}
+    assert set(public(real)) - set(called) <= {"close", "values"}
 
 
 async def test_create_pool(rig: Rig) -> None:
     answer = await rig.pools.CreatePool(
         p.CreatePoolRequest(
             name="web",
-            image="python:3.11-slim",
-            cpus=2.5,
-            memory_mb=256,
-            ephemeral_disk_mb=2048,
             warm_containers=3,
             max_containers=9,
             timeout_secs=60,
-            entrypoint=["sleep", "inf"],
             paused=True,
+            pull_policy=pool_pb2.PULL_POLICY_ALWAYS,
+            image_check_secs=70,
+            max_age_secs=80,
+            drain=True,
             request_id="r-1",
+            **GIVEN,
         )
     )
     new, request_id, fingerprint = rig.fakes.faults.last
-    assert new == NewPool(SPEC, "", "web", 3, 9, 60, True)
+    assert new == NewPool(SPEC, "", "web", 3, 9, 60, True, PullPolicy.ALWAYS, 70, 80, True)
     assert request_id == "r-1"
     assert len(fingerprint) == 32
     assert answer.pool == pool_pb2.Pool(
         pool_id="pool-00000000000000000001",
         name="web",
-        image="python:3.11-slim",
-        cpus=2.5,
-        memory_mb=256,
-        ephemeral_disk_mb=2048,
         warm_containers=3,
         max_containers=9,
         timeout_secs=60,
-        entrypoint=["sleep", "inf"],
         paused=True,
+        pull_policy=pool_pb2.PULL_POLICY_ALWAYS,
+        image_check_secs=70,
+        max_age_secs=80,
+        drain=True,
         etag="v1",
         create_time=STAMP,
         update_time=STAMP,
-        status=pool_pb2.PoolStatus(state=pool_pb2.POOL_STATE_PAUSED),
+        status=pool_pb2.PoolStatus(state=pool_pb2.POOL_STATE_DRAINED),
+        **GIVEN,
     )
 
 
@@ -104,6 +124,13 @@ async def test_create_pool_with_little(rig: Rig) -> None:
     assert (request_id, fingerprint) == ("", "")
     assert not answer.pool.HasField("max_containers")
     assert (answer.pool.cpus, answer.pool.memory_mb, answer.pool.ephemeral_disk_mb) == (1.0, 512, 1024)
+    readiness = (
+        answer.pool.readiness_interval_secs,
+        answer.pool.readiness_timeout_secs,
+        answer.pool.readiness_retries,
+    )
+    assert readiness == (0.5, 5.0, 20)
+    assert answer.pool.pull_policy == pool_pb2.PULL_POLICY_MISSING
 
 
 async def test_create_pool_from_a_template(rig: Rig) -> None:
@@ -119,8 +146,11 @@ async def test_a_pool_in_trouble_shows_its_status(rig: Rig) -> None:
     failure = PoolFailure(FailureReason.PULL_FAILED, "no \udc80 luck", NOW, NOW + timedelta(seconds=5), 3)
     rig.fakes.pools.kept[view.pool.id] = replace(
         view,
-        pool=replace(view.pool, hits=7, misses=8, failure=failure),
+        pool=replace(view.pool, hits=7, misses=8, failure=failure, image_digest="sha256:12"),
         counts=PoolCounts(warm=1, starting=2, active=1, removing=4, stale=5),
+        waiting=6,
+        pull=PullProgress("i", 10, 2**40),
+        disk_enforcement=DiskEnforcement.WATCHED,
     )
     status = (await rig.pools.GetPool(p.GetPoolRequest(pool_id=view.pool.id))).pool.status
     later = Timestamp(seconds=STAMP.seconds + 5, nanos=STAMP.nanos)
@@ -141,6 +171,10 @@ async def test_a_pool_in_trouble_shows_its_status(rig: Rig) -> None:
             next_attempt_time=later,
             consecutive_failures=3,
         ),
+        image_digest="sha256:12",
+        image_pull=pool_pb2.ImagePull(image="i", current_bytes=10, total_bytes=2**40),
+        disk_enforcement=pool_pb2.DISK_ENFORCEMENT_WATCHED,
+        waiting=6,
     )
     rig.fakes.pools.kept[view.pool.id] = replace(rig.fakes.pools.find(view.pool.id), counts=PoolCounts(creating=1))
     status = (await rig.pools.GetPool(p.GetPoolRequest(pool_id=view.pool.id))).pool.status
@@ -151,8 +185,15 @@ async def test_delete_pool(rig: Rig) -> None:
     await rig.pools.CreatePool(p.CreatePoolRequest(name="web", image="i"))
     answer = await rig.pools.DeletePool(p.DeletePoolRequest(pool_id="web", etag="v1", request_id="r"))
     assert answer == p.DeletePoolResponse()
-    assert rig.fakes.faults.last[:3] == ("web", "v1", "r")
+    ref, etag, request_id, fingerprint, force = rig.fakes.faults.last
+    assert (ref, etag, request_id, len(fingerprint), force) == ("web", "v1", "r", 32, False)
     assert not rig.fakes.pools.kept
+
+
+async def test_delete_pool_by_force(rig: Rig) -> None:
+    await rig.pools.CreatePool(p.CreatePoolRequest(name="web", image="i"))
+    await rig.pools.DeletePool(p.DeletePoolRequest(pool_id="web", force=True))
+    assert rig.fakes.faults.last == ("web", "", "", "", True)
 
 
 async def test_watch_pools(rig: Rig) -> None:
@@ -171,24 +212,18 @@ async def test_watch_pools(rig: Rig) -> None:
 
 
 async def test_templates(rig: Rig) -> None:
-    answer = await rig.templates.CreateTemplate(
-        t.CreateTemplateRequest(
-            name="py",
-            image="python:3.11-slim",
-            cpus=2.5,
-            memory_mb=256,
-            ephemeral_disk_mb=2048,
-            timeout_secs=60,
-            entrypoint=["sleep", "inf"],
-        )
-    )
+    answer = await rig.templates.CreateTemplate(t.CreateTemplateRequest(name="py", timeout_secs=60, **GIVEN))
     assert rig.fakes.faults.last == (NewTemplate("py", SPEC, 60), "", "")
     template = answer.template
-    assert template.template_id == "tpl-00000000000000000001"
-    assert (template.name, template.image, template.cpus) == ("py", "python:3.11-slim", 2.5)
-    assert (template.memory_mb, template.ephemeral_disk_mb, template.timeout_secs) == (256, 2048, 60)
-    assert (list(template.entrypoint), list(template.secret_names)) == (["sleep", "inf"], [])
-    assert (template.etag, template.create_time, template.update_time) == ("v1", STAMP, STAMP)
+    assert template == template_pb2.Template(
+        template_id="tpl-00000000000000000001",
+        name="py",
+        timeout_secs=60,
+        etag="v1",
+        create_time=STAMP,
+        update_time=STAMP,
+        **GIVEN,
+    )
     assert (await rig.templates.GetTemplate(t.GetTemplateRequest(template_name="py"))).template == template
     assert list((await rig.templates.ListTemplates(t.ListTemplatesRequest())).templates) == [template]
     await rig.templates.DeleteTemplate(t.DeleteTemplateRequest(template_name="py", etag="v1"))
@@ -197,20 +232,10 @@ async def test_templates(rig: Rig) -> None:
 
 async def test_create_sandbox(rig: Rig) -> None:
     answer = await rig.sandboxes.CreateSandbox(
-        s.CreateSandboxRequest(
-            image="python:3.11-slim",
-            cpus=2.5,
-            memory_mb=256,
-            ephemeral_disk_mb=2048,
-            timeout_secs=60,
-            entrypoint=["sleep", "inf"],
-            name="one",
-            metadata={"a": "b"},
-            request_id="r",
-        )
+        s.CreateSandboxRequest(timeout_secs=60, name="one", metadata={"a": "b"}, request_id="r", **GIVEN)
     )
     new, request_id, fingerprint, received = rig.fakes.faults.last
-    assert new == NewSandbox("", "", SPEC, 60, "one", {"a": "b"})
+    assert new == NewSandbox("", "", SPEC, 60, "one", {"a": "b"}, {})
     assert (request_id, len(fingerprint)) == ("r", 32)
     assert received > 0
     assert answer.sandbox == sandbox_pb2.Sandbox(
@@ -222,7 +247,9 @@ async def test_create_sandbox(rig: Rig) -> None:
         memory_mb=256,
         ephemeral_disk_mb=2048,
         timeout_secs=60,
+        secret_names=["KEY"],
         entrypoint=["sleep", "inf"],
+        env={"A": "1", "B": ""},
         metadata={"a": "b"},
         start=sandbox_pb2.SANDBOX_START_WARM,
         start_duration=Duration(nanos=1_500_000),
@@ -238,6 +265,44 @@ async def test_create_sandbox_from_a_pool_gives_what_is_given_and_no_more(rig: R
     assert rig.fakes.faults.last[0] == NewSandbox(pool_id=pool.pool_id)
     assert answer.sandbox.pool_id == pool.pool_id
     assert not answer.sandbox.HasField("expire_time")
+
+
+async def test_create_sandbox_from_a_pool_with_an_environment_of_its_own(rig: Rig) -> None:
+    await rig.pools.CreatePool(p.CreatePoolRequest(name="web", image="i", env={"A": "pool"}))
+    request = s.CreateSandboxRequest(pool_id="web", env={"A": "mine", "B": ""})
+    answer = await rig.sandboxes.CreateSandbox(request)
+    assert rig.fakes.faults.last[0] == NewSandbox(pool_id="web", env={"A": "mine", "B": ""})
+    assert dict(answer.sandbox.env) == {"A": "pool"}, "what is given for one sandbox alone is not repeated"
+
+
+@pytest.mark.parametrize(
+    ("fields", "when_empty", "wait_secs"),
+    [
+        ({}, WhenEmpty.START_COLD, 30.0),
+        ({"when_empty": s.WHEN_EMPTY_START_COLD}, WhenEmpty.START_COLD, 30.0),
+        ({"when_empty": s.WHEN_EMPTY_WAIT}, WhenEmpty.WAIT, 30.0),
+        ({"when_empty": s.WHEN_EMPTY_WAIT, "wait_secs": 0.5}, WhenEmpty.WAIT, 0.5),
+        ({"when_empty": s.WHEN_EMPTY_FAIL}, WhenEmpty.FAIL, 30.0),
+    ],
+)
+async def test_what_to_do_when_nothing_is_ready(
+    rig: Rig, fields: dict, when_empty: WhenEmpty, wait_secs: float
+) -> None:
+    await rig.pools.CreatePool(p.CreatePoolRequest(name="web", image="i"))
+    expected = NewSandbox(pool_id="web", when_empty=when_empty, wait_secs=wait_secs)
+    request = s.CreateSandboxRequest(pool_id="web", **fields)
+    await rig.sandboxes.CreateSandbox(request)
+    assert rig.fakes.faults.last[0] == expected
+    await rig.sandboxes.BatchCreateSandboxes(s.BatchCreateSandboxesRequest(sandbox=request, count=2))
+    assert rig.fakes.faults.last[:2] == (expected, 2)
+
+
+@pytest.mark.parametrize("wait_secs", [0, 0.0009, 3601, -1, float("nan"), float("inf")])
+async def test_a_wait_has_its_bounds(rig: Rig, wait_secs: float) -> None:
+    request = s.CreateSandboxRequest(pool_id="web", when_empty=s.WHEN_EMPTY_WAIT, wait_secs=wait_secs)
+    assert set((await refused(rig.sandboxes.CreateSandbox(request))).fields) == {"wait_secs"}
+    batch = s.BatchCreateSandboxesRequest(sandbox=request, count=2)
+    assert set((await refused(rig.sandboxes.BatchCreateSandboxes(batch))).fields) == {"sandbox.wait_secs"}
 
 
 async def test_batch_create_sandboxes(rig: Rig) -> None:
@@ -303,75 +368,3 @@ async def test_run_command_has_a_minute_by_default(rig: Rig) -> None:
     await rig.sandboxes.CreateSandbox(s.CreateSandboxRequest(image="i", name="one"))
     await rig.sandboxes.RunCommand(s.RunCommandRequest(sandbox_id="one", command="ls | wc"))
     assert rig.fakes.faults.last == ("one", Command(60.0, "ls | wc"))
-
-
-def test_output_that_is_no_text_comes_as_both() -> None:
-    answer = run_command_answer(
-        CommandResult(b"a\xff\xfeb", "ü€".encode(), None, 9, CommandEndReason.OOM_KILLED, 61.5, 3, 4)
-    )
-    assert (answer.stdout, answer.stdout_bytes) == ("a\ufffd\ufffdb", b"a\xff\xfeb")
-    assert (answer.stderr, answer.stderr_bytes) == ("ü€", b"")
-    assert (answer.WhichOneof("exit"), answer.signal) == ("signal", 9)
-    assert answer.duration == Duration(seconds=61, nanos=500_000_000)
-    assert (answer.stdout_dropped_bytes, answer.stderr_dropped_bytes) == (3, 4)
-
-
-def ended(state: MemberState, **more: object) -> Member:
-    claim = Claim(NOW, 0, StartKind.COLD)
-    return replace(
-        Member("sbx-1", "default", "", "", "", ContainerSpec("i"), state, 1, NOW, claim=claim),
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def test_a_starting_sandbox_does_not_say_how_it_started() -> None:
-    message = sandbox_message(ended(MemberState.STARTING))
-    assert (message.state, message.start) == (sandbox_pb2.SANDBOX_STATE_STARTING, 0)
-    assert not message.HasField("start_duration")
-
-
-def test_an_ended_sandbox_says_why() -> None:
-    end = MemberEnd(EndReason.EXITED, NOW, "bye", 0)
-    message = sandbox_message(ended(MemberState.GONE, end=end))
-    assert message.start == sandbox_pb2.SANDBOX_START_COLD
-    assert (message.end_reason, message.end_message) == (sandbox_pb2.SANDBOX_END_REASON_EXITED, "bye")
-    assert message.HasField("exit_code")
-    assert not sandbox_message(ended(MemberState.GONE, end=replace(end, exit_code=None))).HasField("exit_code")
-
-
-def test_a_member_that_nobody_claimed_is_never_shown_as_a_sandbox() -> None:
-    with pytest.raises(ValueError, match="not a sandbox"):
-        sandbox_message(ended(MemberState.WARM, claim=None))
-
-
-@pytest.mark.parametrize(
-    ("table", "words", "prefix"),
-    [
-        (converters.POOL_STATES, PoolCondition, "POOL_STATE"),
-        (converters.POOL_ERROR_REASONS, FailureReason, "POOL_ERROR_REASON"),
-        (converters.STARTS, StartKind, "SANDBOX_START"),
-        (converters.END_REASONS, EndReason, "SANDBOX_END_REASON"),
-        (converters.COMMAND_END_REASONS, CommandEndReason, "COMMAND_END_REASON"),
-        (converters.WATCH_EVENT_TYPES, WatchEvent, "WATCH_EVENT_TYPE"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_every_word_of_the_domain_is_one_of_the_contract(table: dict, words: type, prefix: str) -> None:
-    file = p.DESCRIPTOR if prefix == "WATCH_EVENT_TYPE" else pool_pb2.DESCRIPTOR
-    values = {**file.enum_types_by_name, **sandbox_pb2.DESCRIPTOR.enum_types_by_name}
-    enum = next(enum for enum in values.values() if enum.values[0].name == f"{prefix}_UNSPECIFIED")
-    assert {f"{prefix}_{word.name}": number for word, number in table.items()} == {
-        value.name: value.number for value in enum.values if value.number
-    }
-    assert set(table) == set(words)
-
-
-def test_every_state_of_a_sandbox_is_one_of_the_contract() -> None:
-    assert set(converters.SANDBOX_STATES) == set(MemberState) - {MemberState.CREATING, MemberState.WARM}
-    assert len(set(converters.SANDBOX_STATES.values())) == len(sandbox_pb2.SandboxState.values()) - 1
-
-
-def test_specifications_have_the_fields_of_the_contract() -> None:
-    names = {field.name for field in fields(SpecFields)}
-    for request in (p.CreatePoolRequest, p.UpdatePoolRequest, t.UpdateTemplateRequest, s.CreateSandboxRequest):
-        assert names <= set(request.DESCRIPTOR.fields_by_name)

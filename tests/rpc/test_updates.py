@@ -5,9 +5,11 @@ from dataclasses import fields
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from sandpool.v1 import pool_pb2
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
 from sandpool.v1 import template_service_pb2 as t
+from sandpool_server.domain.model import PullPolicy
 from sandpool_server.rpc.requests import (
     POOL_FIELDS,
     SANDBOX_FIELDS,
@@ -54,6 +56,46 @@ def test_without_a_mask_what_is_present_changes() -> None:
     )
 
 
+def test_a_specification_changes_as_specifications_are_kept() -> None:
+    request = t.UpdateTemplateRequest(
+        template_name="x",
+        env={"B": "2", "A": "1"},
+        readiness_command=["true"],
+        readiness_interval_secs=1,
+        readiness_timeout_secs=2,
+        readiness_retries=3,
+    )
+    spec = SpecChanges(
+        env=(("A", "1"), ("B", "2")),
+        readiness_command=("true",),
+        readiness_interval_secs=1.0,
+        readiness_timeout_secs=2.0,
+        readiness_retries=3,
+    )
+    assert template_changes(request) == TemplateChanges(spec)
+
+
+def test_how_a_pool_is_kept_changes_without_its_specification() -> None:
+    request = p.UpdatePoolRequest(
+        pool_id="x", pull_policy=pool_pb2.PULL_POLICY_NEVER, image_check_secs=0, max_age_secs=9, drain=True
+    )
+    assert pool_changes(request) == PoolChanges(
+        pull_policy=PullPolicy.NEVER, image_check_secs=0, max_age_secs=9, drain=True
+    )
+    unspecified = p.UpdatePoolRequest(pool_id="x", pull_policy=pool_pb2.PULL_POLICY_UNSPECIFIED)
+    assert pool_changes(unspecified) == PoolChanges(pull_policy=PullPolicy.MISSING)
+
+
+def test_what_the_mask_names_goes_back_to_its_default_in_specifications_too() -> None:
+    paths = ("env", "readiness_command", "readiness_retries", "pull_policy", "drain", "max_age_secs")
+    assert pool_changes(p.UpdatePoolRequest(pool_id="x", update_mask=mask(*paths))) == PoolChanges(
+        SpecChanges(env=None, readiness_command=None, readiness_retries=None),
+        pull_policy=None,
+        drain=None,
+        max_age_secs=None,
+    )
+
+
 def test_an_empty_mask_is_no_mask() -> None:
     assert pool_changes(p.UpdatePoolRequest(pool_id="x", cpus=2, update_mask=mask())) == PoolChanges(
         SpecChanges(cpus=2)
@@ -86,7 +128,7 @@ def test_a_star_means_all() -> None:
     request = s.UpdateSandboxRequest(sandbox_id="x", metadata={"a": "b"}, timeout_secs=3, update_mask=mask("*"))
     assert sandbox_changes(request) == SandboxChanges(name=None, metadata={"a": "b"}, timeout_secs=3)
     request = t.UpdateTemplateRequest(template_name="x", image="i", update_mask=mask("*"))
-    nothing = SpecChanges("i", None, None, None, None, None)
+    nothing = SpecChanges("i", *[None] * (len(fields(SpecChanges)) - 1))
     assert template_changes(request) == TemplateChanges(nothing, None, None)
 
 
@@ -101,6 +143,29 @@ async def test_the_update_arrives_whole(rig: Rig) -> None:
     assert (ref, changes, etag, request_id) == ("web", PoolChanges(warm_containers=2), "v1", "r")
     assert len(fingerprint) == 32
     assert (answer.pool.warm_containers, answer.pool.etag) == (2, "v2")
+
+
+async def test_a_pool_shows_what_was_changed(rig: Rig) -> None:
+    await rig.pools.CreatePool(p.CreatePoolRequest(name="web", image="i", env={"A": "1"}))
+    changes = {
+        "env": {"B": "2"},
+        "readiness_command": ["true"],
+        "readiness_retries": 3,
+        "pull_policy": pool_pb2.PULL_POLICY_ALWAYS,
+        "image_check_secs": 60,
+        "max_age_secs": 70,
+        "drain": True,
+    }
+    pool = (await rig.pools.UpdatePool(p.UpdatePoolRequest(pool_id="web", **changes))).pool
+    assert dict(pool.env) == {"B": "2"}
+    assert (list(pool.readiness_command), pool.readiness_retries) == (["true"], 3)
+    assert (pool.image_check_secs, pool.max_age_secs, pool.drain) == (60, 70, True)
+    assert pool.pull_policy == pool_pb2.PULL_POLICY_ALWAYS
+    request = p.UpdatePoolRequest(pool_id="web", update_mask=mask(*changes))
+    pool = (await rig.pools.UpdatePool(request)).pool
+    assert (dict(pool.env), list(pool.readiness_command), pool.readiness_retries) == ({}, [], 20)
+    assert (pool.image_check_secs, pool.max_age_secs, pool.drain) == (0, 0, False)
+    assert pool.pull_policy == pool_pb2.PULL_POLICY_MISSING
 
 
 async def test_templates_and_sandboxes_update_alike(rig: Rig) -> None:

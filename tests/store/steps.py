@@ -4,7 +4,7 @@ from typing import Any
 
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import DEFAULT_NAMESPACE, Member, Pool, PoolCounts
-from sandpool_server.ports import Store
+from sandpool_server.ports import SecretStore, Store
 from tests.support import builders as b
 
 NS = DEFAULT_NAMESPACE
@@ -21,13 +21,19 @@ async def make_pool(store: Store, warm: int = 0, **fields: Any) -> Pool:
 
 async def add_warm(store: Store, pool: Pool, number: int) -> list[str]:
     """Make so many members of the pool ready; returns their ids."""
-    members = await store.add_members(pool.id, pool.spec.digest(), b.sandbox_ids(number), b.T0)
+    members = await store.add_members(pool.id, pool.member_digest(), b.sandbox_ids(number), b.T0)
     assert len(members) == number
     for member in members:
         ready = await store.member_ready(member.id, ADDRESS, b.T0, 0.5)
         assert ready is not None
         assert ready.state is MemberState.WARM
     return [member.id for member in members]
+
+
+async def make_secrets(store: SecretStore, *names: str) -> None:
+    """Secrets of these names."""
+    for name in names:
+        await store.create_secret(b.secret(name), name.encode(), None)
 
 
 async def claim_one(store: Store, **fields: Any) -> Member:

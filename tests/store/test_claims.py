@@ -243,6 +243,101 @@ async def test_a_name_belongs_to_one_sandbox_in_use(store: SqlStore, warm: int) 
     assert (await claim_one(store, pool_ref=pool.id, name="mine")).id != first.id
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_drained_pool_gives_nothing(store: SqlStore, paused: bool) -> None:
+    pool = await make_pool(store, 1, name="web")
+    await store.update_pool(NS, "web", None, lambda p: replace(p, drain=True, paused=paused), None)
+    with pytest.raises(FailedPrecondition) as caught:
+        await store.claim(b.claim_request(pool_ref="web"))
+    assert (caught.value.reason, caught.value.resource_name) == ("POOL_DRAINED", pool.id)
+    assert "drain" in caught.value.message
+    assert await counts(store, pool.id) == PoolCounts(warm=1)
+
+
+async def test_a_template_draws_past_drained_pools(store: SqlStore) -> None:
+    await store.create_template(b.template("base"), None)
+    drained = await make_pool(store, template_ref="base", drain=True)
+    open_one = await make_pool(store, template_ref="base")
+    assert (await claim_one(store, template_ref="base")).pool_id == open_one.id
+    await store.update_pool(NS, open_one.id, None, lambda p: replace(p, paused=True), None)
+    with pytest.raises(FailedPrecondition) as caught:
+        await store.claim(b.claim_request(template_ref="base"))
+    assert (caught.value.reason, caught.value.resource_name) == ("POOL_DRAINED", drained.id)
+
+
+# --- only warm, only cold ---------------------------------------------------------------------------------------------
+
+
+async def test_without_cold_starts_an_empty_pool_says_so(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool = await make_pool(store, 2, name="web", max_containers=9)
+    notified.clear()
+    with pytest.raises(Exhausted) as caught:
+        await store.claim(b.claim_request(3, pool_ref="web", cold=False, request_id="r"))
+    assert (caught.value.reason, caught.value.subject) == ("POOL_EMPTY", f"pool:{pool.id}")
+    assert 0.5 <= caught.value.retry_after <= 2
+    assert "2 of the 3" in caught.value.message
+    assert "WHEN_EMPTY_WAIT" in caught.value.message
+    assert "start cold" in caught.value.message
+    assert notified == []
+    view = await store.get_pool(NS, "web")
+    assert (view.counts, view.pool.hits, view.pool.misses) == (PoolCounts(warm=2), 0, 0)
+    result = await store.claim(b.claim_request(2, pool_ref="web", cold=False, request_id="r"))
+    assert not result.replayed
+    assert [member.state for member in result.members] == [MemberState.ACTIVE] * 2
+
+
+async def test_at_max_is_empty_too_without_cold_starts(store: SqlStore) -> None:
+    pool = await make_pool(store, 1, max_containers=1)
+    await claim_one(store, pool_ref=pool.id)
+    for cold, reason in ((False, "POOL_EMPTY"), (True, "POOL_AT_MAX")):
+        with pytest.raises(Exhausted) as caught:
+            await store.claim(b.claim_request(pool_ref=pool.id, cold=cold))
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("pools", [0, 2])
+async def test_a_templates_pools_can_be_empty(store: SqlStore, pools: int) -> None:
+    template = await store.create_template(b.template("base"), None)
+    made = [await make_pool(store, 1, template_ref="base") for _ in range(pools)]
+    with pytest.raises(Exhausted) as caught:
+        await store.claim(b.claim_request(3, template_ref="base", cold=False))
+    assert (caught.value.reason, caught.value.subject) == ("POOL_EMPTY", f"template:{template.id}")
+    assert f"{pools} of the 3" in caught.value.message
+    for pool in made:
+        assert await counts(store, pool.id) == PoolCounts(warm=1)
+
+
+@pytest.mark.parametrize("source", ["pool_ref", "template_ref"])
+async def test_ready_members_can_be_left_to_those_who_wait(store: SqlStore, source: str) -> None:
+    await store.create_template(b.template("base"), None)
+    pool = await make_pool(store, 1, name="web", template_ref="base", max_containers=2)
+    ref = {source: "web" if source == "pool_ref" else "base"}
+    with pytest.raises(Exhausted, match="wait in line") as caught:
+        await store.claim(b.claim_request(**ref, warm=False, cold=False))
+    assert caught.value.reason == "POOL_EMPTY"
+    member = await claim_one(store, **ref, warm=False)
+    assert (member.state, member.pool_id) == (MemberState.STARTING, pool.id)
+    with pytest.raises(Exhausted) as caught:
+        await store.claim(b.claim_request(**ref, warm=False))
+    assert caught.value.reason == "POOL_AT_MAX"
+    assert await counts(store, pool.id) == PoolCounts(warm=1, starting=1)
+
+
+async def test_a_specification_alone_that_may_not_start_is_a_bug(store: SqlStore) -> None:
+    with pytest.raises(ValueError, match="cold"):
+        await store.claim(b.claim_request(cold=False))
+
+
+async def test_who_may_only_have_warm_ones_shares_them_exactly(store: SqlStore) -> None:
+    pool = await make_pool(store, 5)
+    results = await asyncio.gather(
+        *(store.claim(b.claim_request(pool_ref=pool.id, cold=False)) for _ in range(12)), return_exceptions=True
+    )
+    ids = {result.members[0].id for result in results if isinstance(result, ClaimResult)}
+    assert len(ids) == 5
+    assert sum(isinstance(result, Exhausted) for result in results) == 7
+
+
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 

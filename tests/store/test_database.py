@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event, make_url
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import IntegrityError
 
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.lifecycle import IN_USE, MemberState
@@ -32,12 +34,19 @@ def path_of(url: str) -> Path:
     return Path(str(make_url(url).database))
 
 
-def schema(path: Path) -> dict[str, str]:
-    """Every table and index with the SQL that made it."""
+def schema(path: Path) -> dict[str, object]:
+    """Every index with the SQL that made it, and every table with its columns and keys, however it came to them."""
     with sqlite3.connect(path) as connection:
-        found = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        found = connection.execute("SELECT name, type, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        tables = {
+            name: [
+                connection.execute(f"PRAGMA {what}({name})").fetchall() for what in ("table_xinfo", "foreign_key_list")
+            ]
+            for name, kind, _ in found
+            if kind == "table" and name != "alembic_version"
+        }
     connection.close()
-    return {name: " ".join(sql.split()) for name, sql in found if name != "alembic_version"}
+    return tables | {name: " ".join(sql.split()) for name, kind, sql in found if kind == "index"}
 
 
 async def test_the_migrated_schema_is_that_of_the_tables(store: SqlStore, url: str, tmp_path: Path) -> None:
@@ -134,6 +143,14 @@ async def test_a_newer_database_is_refused(store: SqlStore, url: str, clock: b.M
     assert caught.value.reason == "DATABASE_NEWER"
 
 
+async def test_errors_show_no_values(store: SqlStore) -> None:
+    member = await claim_one(store, metadata={"password": "hunter2"})
+    again = b.claim_request(metadata={"password": "hunter2"})
+    with pytest.raises(IntegrityError) as caught:
+        await store.claim(replace(again, ids=(member.id,)))
+    assert "hunter2" not in str(caught.value)
+
+
 async def test_the_servers_id_is_kept(store: SqlStore, url: str, clock: b.ManualClock) -> None:
     assert await store.server_id("first") == "first"
     assert await store.server_id("second") == "first"
@@ -222,8 +239,13 @@ async def test_what_was_acknowledged_survives_a_kill(url: str, clock: b.ManualCl
     await store.close()
 
 
-async def test_what_runs_often_searches_indexes(store: SqlStore, url: str) -> None:
+async def test_what_runs_often_searches_indexes(store: SqlStore, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     executed: list[tuple[str, object]] = []
+    run_plain = dialect.run_plain
+
+    def note_plain(connection, statement, parameters):
+        note(connection, None, statement, parameters, None, many=False)
+        return run_plain(connection, statement, parameters)
 
     def note(_connection, _cursor, statement, parameters, _context, many) -> None:
         if statement.startswith(("SELECT", "UPDATE", "DELETE")):
@@ -234,6 +256,7 @@ async def test_what_runs_often_searches_indexes(store: SqlStore, url: str) -> No
     engines = [store._write_engine, store._read_engine]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
+    monkeypatch.setattr(dialect, "run_plain", note_plain)
 
     one = await claim_one(store, pool_ref="web", name="mine", request_id="r", timeout_secs=1)
     await claim_one(store, pool_ref=pool.id, request_id="r")
@@ -250,10 +273,16 @@ async def test_what_runs_often_searches_indexes(store: SqlStore, url: str) -> No
     await store.member_removed(several.members[0].id, b.T0)
     await store.add_members(pool.id, pool.spec.digest(), b.sandbox_ids(1), b.T0)
     await store.snapshot(frozenset({pool.id}))
+    await store.template_pool_ids(NS, "base")
+    await store.disown([several.members[1].id])
+    await store.pool_failed(pool.id, pool.member_digest(), b.failure())
+    await store.pool_image(pool.id, pool.spec.image, "sha256:one", b.T0)
+    await store.secret_ciphertexts(NS, ["A", "B"])
 
     for engine in engines:
         event.remove(engine, "before_cursor_execute", note)
     assert len(executed) > 30
+    assert any(statement.startswith("UPDATE members") and "LIMIT" in statement for statement, _ in executed)
     used = ""
     with sqlite3.connect(path_of(url)) as connection:
         for statement, parameters in executed:

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from sandpool_server.domain.errors import FailureReason
+from sandpool_server.domain.errors import FailureReason, NotFound
 from sandpool_server.domain.lifecycle import IN_USE, IllegalTransition, MemberState
-from sandpool_server.domain.model import EndReason
+from sandpool_server.domain.model import EndReason, PoolCounts, PullPolicy, StartKind
 from sandpool_server.domain.plan import MemberSnapshot, PoolSnapshot
 from sandpool_server.store import SqlStore
-from tests.store.steps import ADDRESS, NS, add_warm, claim_one, make_pool
+from tests.store.steps import ADDRESS, NS, add_warm, claim_one, counts, make_pool
 from tests.support import builders as b
 
 WARM = frozenset({MemberState.WARM})
@@ -67,7 +67,9 @@ async def test_nothing_is_added_to_a_pool_that_changed_its_mind(store: SqlStore)
     assert await added() == 1
     await store.update_pool(NS, pool.id, None, lambda p: replace(p, paused=True), None)
     assert await added() == 0
-    await store.update_pool(NS, pool.id, None, lambda p: replace(p, paused=False, spec=b.spec("new")), None)
+    await store.update_pool(NS, pool.id, None, lambda p: replace(p, paused=False, drain=True), None)
+    assert await added() == 0
+    await store.update_pool(NS, pool.id, None, lambda p: replace(p, drain=False, spec=b.spec("new")), None)
     assert await added() == 0
     await store.update_pool(NS, pool.id, None, lambda p: replace(p, spec=pool.spec), None)
     assert await added() == 1
@@ -109,6 +111,17 @@ async def test_one_that_is_to_be_removed_does_not_become_ready(store: SqlStore) 
     await store.member_removed(starting.id, b.T0)
     assert await store.member_ready(starting.id, ADDRESS, b.T0, 0.1) is None
     assert await store.member_ready(b.sandbox_id(), ADDRESS, b.T0, 0.1) is None
+
+
+async def test_members_keep_the_pull_policy_of_their_pool(store: SqlStore) -> None:
+    pool = await make_pool(store, 1, pull_policy=PullPolicy.NEVER, warm_containers=2)
+    await store.add_members(pool.id, pool.member_digest(), b.sandbox_ids(1), b.T0)
+    await store.update_pool(NS, pool.id, None, lambda p: replace(p, pull_policy=PullPolicy.ALWAYS), None)
+    claimed = (await store.claim(b.claim_request(2, pool_ref=pool.id))).members
+    assert [member.pull_policy for member in claimed] == [PullPolicy.NEVER, PullPolicy.ALWAYS]
+    kept = {member.id: member.pull_policy for member in await store.live_members()}
+    assert [kept[member.id] for member in claimed] == [PullPolicy.NEVER, PullPolicy.ALWAYS]
+    assert sorted(kept.values()) == [PullPolicy.ALWAYS, PullPolicy.NEVER, PullPolicy.NEVER]
 
 
 # --- failing ----------------------------------------------------------------------------------------------------------
@@ -155,6 +168,20 @@ async def test_a_failed_start_is_the_sandboxs_end(store: SqlStore) -> None:
     failed = await store.launch_failed(member.id, end, b.failure())
     assert failed == replace(member, state=MemberState.REMOVING, end=end)
     assert await store.get_sandbox(NS, member.id) == failed
+
+
+async def test_a_failure_without_a_member_is_the_pools_failure(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool, deleted = await make_pool(store), await make_pool(store)
+    await store.delete_pool(NS, deleted.id, None, b.T0, None)
+    notified.clear()
+    await store.pool_failed(pool.id, "another", b.failure())
+    await store.pool_failed(deleted.id, pool.member_digest(), b.failure())
+    await store.pool_failed(b.pool_id(), pool.member_digest(), b.failure())
+    assert (await store.get_pool(NS, pool.id)).pool.failure is None
+    assert notified == []
+    await store.pool_failed(pool.id, pool.member_digest(), b.failure(FailureReason.PULL_FAILED))
+    assert (await store.get_pool(NS, pool.id)).pool.failure == b.failure(FailureReason.PULL_FAILED)
+    assert notified == [{pool.id}]
 
 
 # --- ending -----------------------------------------------------------------------------------------------------------
@@ -236,6 +263,73 @@ async def test_a_removed_sandbox_is_gone_and_a_removed_member_forgotten(
     assert (gone.state, gone.end) == (MemberState.GONE, TIMED_OUT)
 
 
+# --- disowning --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_disowned_member_is_no_sandbox(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool = await make_pool(store, 2, max_containers=2)
+    dead = await claim_one(store, pool_ref=pool.id, name="mine", request_id="r", fingerprint="f", metadata={"a": "b"})
+    notified.clear()
+
+    [disowned] = await store.disown([dead.id])
+
+    assert disowned == replace(dead, state=MemberState.REMOVING, claim=None, start_secs=None, request_fingerprint="")
+    assert notified == [{pool.id, dead.id}]
+    view = await store.get_pool(NS, pool.id)
+    assert (view.counts, view.pool.hits, view.pool.misses) == (PoolCounts(warm=1, removing=1), 0, 0)
+    for ref in (dead.id, "mine"):
+        with pytest.raises(NotFound):
+            await store.get_sandbox(NS, ref)
+    # Its name and its request id are free.
+    again = await store.claim(b.claim_request(pool_ref=pool.id, name="mine", request_id="r", fingerprint="f"))
+    assert not again.replayed
+    assert again.members[0].id != dead.id
+    assert (await store.get_pool(NS, pool.id)).pool.hits == 1
+    await store.member_removed(dead.id, b.T0)
+    assert dead.id not in {member.id for member in await store.live_members()}
+    assert await store.purge(b.T0 + timedelta(1), b.T0 + timedelta(1)) == 0
+
+
+async def test_what_started_cold_takes_its_miss_back(store: SqlStore) -> None:
+    pool = await make_pool(store)
+    dead = await claim_one(store, pool_ref=pool.id)
+    assert dead.claim is not None
+    assert dead.claim.start is StartKind.COLD
+    await store.member_ready(dead.id, ADDRESS, b.T0, 1.0)
+    await store.disown([dead.id])
+    view = await store.get_pool(NS, pool.id)
+    assert (view.pool.hits, view.pool.misses) == (0, 0)
+
+
+async def test_only_active_ones_are_disowned(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool = await make_pool(store, 3)
+    ended, active = [await claim_one(store, pool_ref=pool.id) for _ in range(2)]
+    await store.delete_sandbox(NS, ended.id, b.T0, None)
+    [warm] = [member.id for member in await store.live_members() if member.state is MemberState.WARM]
+    starting = await claim_one(store)
+    notified.clear()
+    ids = [ended.id, warm, starting.id, b.sandbox_id()]
+    assert await store.disown(ids) == []
+    assert await store.disown([]) == []
+    assert notified == []
+    assert [member.id for member in await store.disown([*ids, active.id])] == [active.id]
+    assert await store.disown([active.id]) == []
+    assert (await store.get_sandbox(NS, ended.id)).end == b.end()
+    view = await store.get_pool(NS, pool.id)
+    assert (view.pool.hits, view.counts) == (1, PoolCounts(warm=1, removing=2))
+
+
+async def test_disowning_and_claiming_at_once_counts_right(store: SqlStore) -> None:
+    pool = await make_pool(store, 10, max_containers=10)
+    dead = (await store.claim(b.claim_request(5, pool_ref=pool.id))).members
+    await asyncio.gather(
+        *(store.disown([member.id]) for member in dead),
+        *(store.claim(b.claim_request(pool_ref=pool.id)) for _ in range(3)),
+    )
+    assert (await store.get_pool(NS, pool.id)).pool.hits == 3
+    assert await counts(store, pool.id) == PoolCounts(warm=2, active=3, removing=5)
+
+
 # --- the snapshot -----------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +340,7 @@ async def test_a_snapshot_shows_what_the_planner_needs(store: SqlStore) -> None:
     gone = await claim_one(store, pool_ref=pool.id, namespace="one")
     await store.delete_sandbox("one", gone.id, b.T0, None)
     await store.member_removed(gone.id, b.T0)
-    empty = await make_pool(store, paused=True, warm_containers=1)
+    empty = await make_pool(store, paused=True, drain=True, max_age_secs=60, image_check_secs=30, warm_containers=1)
     deleted = await make_pool(store, 1)
     [removing] = await add_warm(store, await make_pool(store, warm_containers=1), 1)
     vanished = await make_pool(store)
@@ -262,20 +356,30 @@ async def test_a_snapshot_shows_what_the_planner_needs(store: SqlStore) -> None:
         spec_digest=digest,
         warm_containers=2,
         max_containers=7,
+        image=pool.spec.image,
         members=(
-            MemberSnapshot(active.id, MemberState.ACTIVE, digest, expires),
+            MemberSnapshot(active.id, MemberState.ACTIVE, digest, expires, b.T0),
             # The second ready one went to the sandbox that is gone by now.
         ),
     )
     assert snapshots[pool.id] == expected
     assert gone.id == warm
-    assert snapshots[empty.id] == PoolSnapshot(empty.id, digest, warm_containers=1, paused=True)
+    assert snapshots[empty.id] == PoolSnapshot(
+        empty.id,
+        digest,
+        warm_containers=1,
+        paused=True,
+        drain=True,
+        max_age_secs=60,
+        image=empty.spec.image,
+        image_check_secs=30,
+    )
     assert snapshots[deleted.id].deleted
     assert [member.state for member in snapshots[deleted.id].members] == [MemberState.REMOVING]
     assert vanished.id not in snapshots
     assert removing in {member.id for one in snapshots.values() for member in one.members}
     outside = PoolSnapshot(
-        "", members=(MemberSnapshot(alone.id, MemberState.STARTING, digest, b.T0 + timedelta(seconds=9)),)
+        "", members=(MemberSnapshot(alone.id, MemberState.STARTING, digest, b.T0 + timedelta(seconds=9), b.T0),)
     )
     assert snapshots[""] == outside
 

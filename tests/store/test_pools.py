@@ -7,14 +7,24 @@ import pytest
 
 from sandpool_server.domain.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from sandpool_server.domain.lifecycle import MemberState
-from sandpool_server.domain.model import Pool, PoolCondition, PoolCounts
+from sandpool_server.domain.model import EndReason, Pool, PoolCondition, PoolCounts, PullPolicy
 from sandpool_server.store import SqlStore
 from tests.store.steps import NS, add_warm, claim_one, counts, make_pool
 from tests.support import builders as b
 
 
 async def test_what_is_written_is_read_by_id_and_by_name(store: SqlStore, notified: list[frozenset[str]]) -> None:
-    draft = b.pool_draft("web", timeout_secs=7, warm_containers=3, max_containers=5, paused=True)
+    draft = b.pool_draft(
+        "web",
+        timeout_secs=7,
+        warm_containers=3,
+        max_containers=5,
+        paused=True,
+        pull_policy=PullPolicy.ALWAYS,
+        image_check_secs=30,
+        max_age_secs=60,
+        drain=True,
+    )
     view = await store.create_pool(draft, None)
     assert view.pool == b.pool(
         "web",
@@ -24,9 +34,13 @@ async def test_what_is_written_is_read_by_id_and_by_name(store: SqlStore, notifi
         warm_containers=3,
         max_containers=5,
         paused=True,
+        pull_policy=PullPolicy.ALWAYS,
+        image_check_secs=30,
+        max_age_secs=60,
+        drain=True,
     )
     assert view.counts == PoolCounts()
-    assert view.condition is PoolCondition.PAUSED
+    assert view.condition is PoolCondition.DRAINED
     assert await store.get_pool(NS, draft.id) == view
     assert await store.get_pool(NS, "web") == view
     assert notified == [{draft.id}]
@@ -116,6 +130,10 @@ async def test_an_update_counts_the_version_up(store: SqlStore, notified: list[f
             warm_containers=4,
             max_containers=8,
             paused=True,
+            pull_policy=PullPolicy.NEVER,
+            image_check_secs=5,
+            max_age_secs=6,
+            drain=True,
             update_time=b.T0 + timedelta(hours=1),
         )
 
@@ -148,9 +166,11 @@ async def test_an_update_keeps_what_is_not_the_owners(store: SqlStore) -> None:
     [
         (lambda pool: replace(pool, spec=b.spec("other")), True),
         (lambda pool: replace(pool, paused=False), True),
+        (lambda pool: replace(pool, pull_policy=PullPolicy.ALWAYS), True),
+        (lambda pool: replace(pool, paused=False, drain=True), False),
         (lambda pool: replace(pool, warm_containers=7), False),
     ],
-    ids=["spec", "unpaused", "size"],
+    ids=["spec", "unpaused", "pull policy", "drained instead", "size"],
 )
 async def test_which_changes_forget_the_failure(store: SqlStore, change: object, forgotten: bool) -> None:
     pool = await make_pool(store, warm_containers=1)
@@ -184,6 +204,135 @@ async def test_one_in_use_is_not_deleted(store: SqlStore) -> None:
     assert f"{named.id} (mine)" in caught.value.message
     assert sum(member.id in caught.value.message for member in (named, *others)) == 10
     assert (await store.get_pool(NS, "web")).pool.id == pool.id
+
+
+async def test_force_ends_what_is_in_use(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool = await make_pool(store, 2, name="web", warm_containers=3)
+    await store.add_members(pool.id, pool.member_digest(), b.sandbox_ids(1), b.T0)
+    active = await claim_one(store, pool_ref="web", name="mine")
+    lasting = await make_pool(store, 1)
+    starting = (await store.claim(b.claim_request(2, pool_ref="web"))).members[1]
+    failed = await claim_one(store, pool_ref="web")
+    await store.launch_failed(failed.id, b.end(EndReason.FAILED), None)
+    notified.clear()
+    now = b.T0 + timedelta(hours=1)
+
+    await store.delete_pool(NS, "web", None, now, None, force=True)
+
+    members = {member.id: member for member in await store.live_members()}
+    of_pool = {one: member for one, member in members.items() if member.pool_id == pool.id}
+    assert len(of_pool) == 5
+    assert {member.state for member in of_pool.values()} == {MemberState.REMOVING}
+    assert notified == [{pool.id, *of_pool} - {failed.id}]
+    for sandbox in (active, starting):
+        assert of_pool[sandbox.id].end == b.end(EndReason.DELETED, time=now)
+    assert of_pool[failed.id].end == b.end(EndReason.FAILED)
+    assert sum(member.end is None for member in of_pool.values()) == 1
+    assert await counts(store, lasting.id) == PoolCounts(warm=1)
+    with pytest.raises(NotFound):
+        await store.get_pool(NS, "web")
+
+
+async def test_force_still_wants_the_present_version(store: SqlStore) -> None:
+    pool = await make_pool(store)
+    with pytest.raises(Aborted):
+        await store.delete_pool(NS, pool.id, 7, b.T0, None, force=True)
+    await store.delete_pool(NS, pool.id, 1, b.T0, None, force=True)
+
+
+# --- what the image's tag names ---------------------------------------------------------------------------------------
+
+
+async def test_an_image_that_moved_makes_members_stale(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool = await make_pool(store, 2, image_check_secs=30, warm_containers=2)
+    now = b.T0 + timedelta(seconds=30)
+    await store.pool_failed(pool.id, pool.member_digest(), b.failure())
+    notified.clear()
+
+    await store.pool_image(pool.id, pool.spec.image, "sha256:one", now)
+
+    view = await store.get_pool(NS, pool.id)
+    expected = replace(pool, image_digest="sha256:one", image_check_time=now)
+    assert view.pool == expected
+    assert view.counts == PoolCounts(stale=2)
+    assert notified == [{pool.id}]
+    [snapshot] = await store.snapshot(frozenset({pool.id}))
+    assert snapshot.spec_digest == expected.member_digest() != pool.member_digest()
+    assert (snapshot.image_digest, snapshot.image_check_time) == ("sha256:one", now)
+    # None of the old ones is handed out, and new ones are made of the new image.
+    cold = await claim_one(store, pool_ref=pool.id)
+    assert cold.state is MemberState.STARTING
+    assert await store.add_members(pool.id, pool.member_digest(), b.sandbox_ids(1), b.T0) == []
+    await add_warm(store, view.pool, 1)
+    assert (await claim_one(store, pool_ref=pool.id)).state is MemberState.ACTIVE
+    # The cold one's success is of the present image.
+    await store.pool_failed(pool.id, expected.member_digest(), b.failure())
+    await store.member_ready(cold.id, "a:1", b.T0, 1.0)
+    assert (await store.get_pool(NS, pool.id)).pool.failure is None
+
+
+@pytest.mark.parametrize("digest", [None, "sha256:one"], ids=["not found", "the same"])
+async def test_a_look_without_news_changes_the_time_alone(store: SqlStore, digest: str | None) -> None:
+    pool = await make_pool(store, image_check_secs=30)
+    await store.pool_image(pool.id, pool.spec.image, "sha256:one", b.T0)
+    pool = (await store.get_pool(NS, pool.id)).pool
+    await store.pool_failed(pool.id, pool.member_digest(), b.failure())
+    now = b.T0 + timedelta(seconds=30)
+    await store.pool_image(pool.id, pool.spec.image, digest, now)
+    view = await store.get_pool(NS, pool.id)
+    assert view.pool == replace(pool, image_check_time=now, failure=b.failure())
+
+
+async def test_a_look_at_another_image_is_not_written(store: SqlStore, notified: list[frozenset[str]]) -> None:
+    pool, deleted = await make_pool(store, image_check_secs=30), await make_pool(store, image_check_secs=30)
+    await store.delete_pool(NS, deleted.id, None, b.T0, None)
+    notified.clear()
+    await store.pool_image(pool.id, "another", "sha256:one", b.T0)
+    await store.pool_image(deleted.id, deleted.spec.image, "sha256:one", b.T0)
+    await store.pool_image(b.pool_id(), pool.spec.image, "sha256:one", b.T0)
+    assert (await store.get_pool(NS, pool.id)).pool == pool
+    assert notified == []
+
+
+async def test_another_image_forgets_what_the_tag_named(store: SqlStore) -> None:
+    pool = await make_pool(store, image_check_secs=30)
+    await store.pool_image(pool.id, pool.spec.image, "sha256:one", b.T0)
+    larger = replace(pool.spec, memory_mb=1024)
+    view = await store.update_pool(NS, pool.id, None, lambda p: replace(p, spec=larger), None)
+    assert (view.pool.image_digest, view.pool.image_check_time) == ("sha256:one", b.T0)
+    await add_warm(store, (await resized(store, pool, 1)), 1)
+    view = await store.update_pool(NS, pool.id, None, lambda p: replace(p, spec=b.spec("new")), None)
+    assert (view.pool.image_digest, view.pool.image_check_time) == ("", None)
+    assert view.counts == PoolCounts(stale=1)
+    await add_warm(store, view.pool, 1)
+
+
+async def test_no_looking_any_more_is_a_change_of_what_members_are_made_of(store: SqlStore) -> None:
+    pool = await make_pool(store, image_check_secs=30)
+    await store.pool_image(pool.id, pool.spec.image, "sha256:one", b.T0)
+    await add_warm(store, await resized(store, pool, 1), 1)
+    view = await store.update_pool(NS, pool.id, None, lambda p: replace(p, image_check_secs=0), None)
+    assert view.counts == PoolCounts(stale=1)
+    view = await store.update_pool(NS, pool.id, None, lambda p: replace(p, image_check_secs=60), None)
+    assert view.counts == PoolCounts(warm=1)
+
+
+async def test_pools_of_a_template_keep_what_they_know_of_its_image(store: SqlStore) -> None:
+    await store.create_template(b.template("base"), None)
+    looking, other = [await make_pool(store, template_ref="base", image_check_secs=secs) for secs in (30, 0)]
+    await store.pool_image(looking.id, looking.spec.image, "sha256:one", b.T0)
+    for change, digest in ((b.spec(memory_mb=1024), "sha256:one"), (b.spec("new"), "")):
+        await store.update_template(NS, "base", None, lambda t, change=change: replace(t, spec=change), None)
+        for pool in (looking, other):
+            present = (await store.get_pool(NS, pool.id)).pool
+            assert (present.spec, present.image_digest) == (change, digest if pool is looking else "")
+            [snapshot] = await store.snapshot(frozenset({pool.id}))
+            assert snapshot.spec_digest == present.member_digest()
+
+
+async def resized(store: SqlStore, pool: Pool, number: int) -> Pool:
+    """The pool as it is now, with another `warm_containers`."""
+    return (await store.update_pool(NS, pool.id, None, lambda p: replace(p, warm_containers=number), None)).pool
 
 
 async def test_a_deleted_pools_unclaimed_members_go(store: SqlStore, notified: list[frozenset[str]]) -> None:

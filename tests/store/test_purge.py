@@ -38,6 +38,9 @@ async def test_those_that_a_retry_may_ask_for_stay(store: SqlStore) -> None:
     await end_at(store, member.id, 1)
     assert await store.purge(b.T0 + 2 * HOUR, b.T0) == 0
     assert (await store.claim(b.claim_request(request_id="r"))).members[0].id == member.id
+    assert await store.list_sandboxes(NS, GONE, 10, "") == []  # but nobody is shown them
+    with pytest.raises(NotFound):
+        await store.get_sandbox(NS, member.id)
     assert await store.purge(b.T0 + 2 * HOUR, b.T0 + HOUR) == 1
     assert not (await store.claim(b.claim_request(request_id="r"))).replayed
 

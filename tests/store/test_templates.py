@@ -15,7 +15,7 @@ from sandpool_server.domain.errors import (
 )
 from sandpool_server.domain.model import Template
 from sandpool_server.store import SqlStore
-from tests.store.steps import NS, make_pool
+from tests.store.steps import NS, make_pool, make_secrets
 from tests.support import builders as b
 
 
@@ -26,7 +26,18 @@ def bigger(template: Template) -> Template:
 
 
 async def test_what_is_written_is_read_by_id_and_by_name(store: SqlStore) -> None:
-    spec = b.spec("a/b:c", cpus=0.25, secret_names=("A", "B"), entrypoint=("sh", "-c", "ü \"'"))
+    spec = b.spec(
+        "a/b:c",
+        cpus=0.25,
+        secret_names=("A", "B"),
+        entrypoint=("sh", "-c", "ü \"'"),
+        env=(("A", ""), ("B", "ü=1")),
+        readiness_command=("true", ""),
+        readiness_interval_secs=0.1,
+        readiness_timeout_secs=1.5,
+        readiness_retries=3,
+    )
+    await make_secrets(store, "A", "B")
     template = b.template("web", spec=spec, timeout_secs=60)
     assert await store.create_template(template, None) == template
     assert await store.get_template(NS, template.id) == template
@@ -123,6 +134,18 @@ async def test_what_the_change_raises_comes_back_and_nothing_is_written(store: S
     with pytest.raises(InvalidArgument, match="too many"):
         await store.update_template(NS, template.id, None, refuse, b.request_key())
     assert await store.get_template(NS, template.id) == template
+
+
+async def test_the_pools_that_follow_a_template_are_found(store: SqlStore) -> None:
+    template = await store.create_template(b.template("web"), None)
+    assert await store.template_pool_ids(NS, "web") == ()
+    pools = [await make_pool(store, template_ref="web") for _ in range(3)]
+    await make_pool(store)
+    await store.delete_pool(NS, pools[1].id, None, b.T0, None)
+    for ref in ("web", template.id):
+        assert await store.template_pool_ids(NS, ref) == (pools[0].id, pools[2].id)
+    with pytest.raises(NotFound, match="template 'none'"):
+        await store.template_pool_ids(NS, "none")
 
 
 async def test_one_that_pools_follow_is_not_deleted(store: SqlStore) -> None:

@@ -227,9 +227,61 @@ async def test_nobody_waits_longer_than_the_deadline(make) -> None:
         with pytest.raises(Unavailable) as caught:
             await made.writer.run(add("a"))
         assert caught.value.reason == "DATABASE_BUSY"
-        with pytest.raises(Unavailable):
-            await first
         gate.opened.set()
+        await first
+        # It was given up: so it is not written later either.
+        assert await made.writer.run(all_things) == {"gate"}
+
+
+async def test_what_has_begun_is_waited_for_beyond_the_deadline(make) -> None:
+    async with make(deadline=0.05) as made:
+        gate, first = await made.held()
+        with pytest.raises(Unavailable):
+            await made.writer.run(add("a"))  # queued later, so the deadline of the first has passed as well
+        assert not first.done()
+        gate.opened.set()
+        assert await first == "gate"
+        assert made.notified == [{"gate"}]
+
+
+async def test_what_has_begun_and_fails_after_the_deadline_says_why(make) -> None:
+    async with make(deadline=0.05) as made:
+        gate = Gate(asyncio.Event())
+
+        def refuse(tx: Transaction) -> None:
+            gate(tx)
+            raise AlreadyExists("pool", "a")
+
+        first = asyncio.create_task(made.writer.run(refuse))
+        await gate.begun.wait()
+        with pytest.raises(Unavailable):
+            await made.writer.run(add("a"))
+        gate.opened.set()
+        with pytest.raises(AlreadyExists):
+            await first
+        assert await made.writer.run(all_things) == set()
+
+
+async def test_late_callers_make_room_for_others(make) -> None:
+    async with make(limit=2, deadline=0.05) as made:
+        gate, first = await made.held()
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="in time"):
+                await made.writer.run(add("a"))
+        gate.opened.set()
+        assert await first == "gate"
+
+
+async def test_what_is_taken_back_in_a_batch_is_taken_back(make) -> None:
+    def count(hits: int) -> Callable[[Transaction], None]:
+        return lambda tx: tx.hits.update({"pool": hits})
+
+    async with make() as made:
+        gate, first = await made.held()
+        tasks = await made.queue(count(-2), count(1), count(-1))
+        gate.opened.set()
+        await asyncio.gather(first, *tasks)
+        assert made.finished[1] == {"pool": -2}
 
 
 async def test_a_full_disk_fails_the_batch_and_the_writer_goes_on(make) -> None:

@@ -20,6 +20,7 @@ from sandpool_server.domain.model import (
     MemberEnd,
     Pool,
     PoolFailure,
+    Secret,
     StartKind,
     Template,
 )
@@ -143,6 +144,7 @@ def claim(**fields: Any) -> Claim:
 def member(state: MemberState = MemberState.WARM, **fields: Any) -> Member:
     """A member; one that is in use has a claim unless it is given another."""
     used = state in (MemberState.STARTING, MemberState.ACTIVE)
+    fields.setdefault("spec_digest", fields.get("spec", spec()).digest())
     return replace(
         Member(
             id=sandbox_id(),
@@ -168,6 +170,10 @@ def claim_request(count: int = 1, **fields: Any) -> ClaimRequest:
         ClaimRequest(namespace=DEFAULT_NAMESPACE, count=count, ids=tuple(sandbox_ids(count)), now=T0, received=1000.0),
         **fields,
     )
+
+
+def secret(name: str = "TOKEN", **fields: Any) -> Secret:
+    return replace(Secret(namespace=DEFAULT_NAMESPACE, name=name, create_time=T0, update_time=T0), **fields)
 
 
 def request_key(request_id: str = "request-1", method: str = "Method", fingerprint: str = "f") -> RequestKey:

@@ -9,11 +9,11 @@ DyingRuntime           every container dies right after its start
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import Member
+from sandpool_server.domain.model import DiskEnforcement, Member, PullPolicy, PullProgress
 from sandpool_server.ports import ImageConfig, MemberRef, RuntimeEvent, RuntimeEventKind
 
 IMAGE = "busybox:latest"
@@ -29,6 +29,9 @@ class FakeContainer:
     address: str
     running: bool = True
     exit_code: int | None = None
+    paused: bool = False
+    written: int = 0
+    """Bytes in its file system, for a test to set."""
 
 
 class FakeRuntime:
@@ -36,12 +39,23 @@ class FakeRuntime:
 
     `containers` are those that exist, by member id; `peak` is the most there ever were; `launched` and `removed` list
     the member ids in order. `available` False makes the engine refuse every call; when it is True again RESYNC comes.
+    `images` are on the engine; `registry` holds what can be pulled, at first the same, and `pulled` lists the pulls. A
+    test moves a tag, or takes an image away, by changing either. `pulling` holds pulls up while it is clear.
     """
 
-    def __init__(self, images: tuple[str, ...] = (IMAGE, PYTHON_IMAGE)) -> None:
+    def __init__(
+        self,
+        images: tuple[str, ...] = (IMAGE, PYTHON_IMAGE),
+        pull_changed: Callable[[str], None] = lambda _image: None,
+    ) -> None:
         self.images = {
             image: ImageConfig(f"sha256:{index:064x}", {"PATH": "/bin"}, "/", "") for index, image in enumerate(images)
         }
+        self.registry = dict(self.images)
+        self.pulled: list[str] = []
+        self.pulling = asyncio.Event()
+        self.pulling.set()
+        self.enforcement = DiskEnforcement.WATCHED
         self.containers: dict[str, FakeContainer] = {}
         self.launched: list[str] = []
         self.removed: list[str] = []
@@ -50,6 +64,8 @@ class FakeRuntime:
         self.pings = 0
         self.closed = False
         self._available = True
+        self._pull_changed = pull_changed
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self._hosts = itertools.count(2)
         self._readers: set[asyncio.Queue[RuntimeEvent | None]] = set()
 
@@ -63,15 +79,34 @@ class FakeRuntime:
         self._check()
         self.pings += 1
 
-    async def ensure_image(self, image: str) -> ImageConfig:
+    async def ensure_image(self, image: str, policy: PullPolicy = PullPolicy.MISSING) -> ImageConfig:
         self._check_launch()
-        try:
-            return self.images[image]
-        except KeyError:
-            raise LaunchFailed(FailureReason.IMAGE_NOT_FOUND, f"the image {image!r} was not found") from None
+        if policy is PullPolicy.ALWAYS or (policy is PullPolicy.MISSING and image not in self.images):
+            if image not in self._under_way:
+                self._under_way[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
+                self._pull_changed(image)
+            await asyncio.shield(self._under_way[image])
+        if image not in self.images:
+            raise LaunchFailed(
+                FailureReason.IMAGE_NOT_FOUND,
+                f"the engine lacks the image {image!r}, and the policy forbids pulling it",
+            )
+        return self.images[image]
+
+    def pulls(self) -> dict[str, PullProgress]:
+        return {image: PullProgress(image, 1, 2) for image in self._under_way}
+
+    @property
+    def disk_enforcement(self) -> DiskEnforcement | None:
+        return self.enforcement if self.prepared else None
+
+    async def disk_usage(self) -> dict[str, int]:
+        self._check()
+        return {member_id: one.written for member_id, one in self.containers.items() if one.running}
 
     async def launch(self, member: Member, token_sha256: str) -> str:
-        await self.ensure_image(member.spec.image)
+        never = member.pull_policy is PullPolicy.NEVER
+        await self.ensure_image(member.spec.image, PullPolicy.NEVER if never else PullPolicy.MISSING)
         if member.id in self.containers:
             raise LaunchFailed(FailureReason.START_FAILED, "the container could not be started: its name is taken")
         host = next(self._hosts)
@@ -98,11 +133,11 @@ class FakeRuntime:
     async def members(self) -> list[MemberRef]:
         self._check()
         return [
-            MemberRef(member_id, one.running, one.address if one.running else "", one.exit_code)
+            MemberRef(member_id, one.running, one.address if one.running else "", one.exit_code, one.paused)
             for member_id, one in self.containers.items()
         ]
 
-    async def events(self) -> AsyncIterator[RuntimeEvent]:
+    async def events(self) -> AsyncGenerator[RuntimeEvent, None]:
         queue: asyncio.Queue[RuntimeEvent | None] = asyncio.Queue()
         self._readers.add(queue)
         try:
@@ -124,6 +159,10 @@ class FakeRuntime:
 
     async def close(self) -> None:
         self.closed = True
+        pulls = list(self._under_way.values())
+        for pull in pulls:
+            pull.cancel()
+        await asyncio.gather(*pulls, return_exceptions=True)
         for queue in self._readers:
             queue.put_nowait(None)
 
@@ -154,6 +193,7 @@ class FakeRuntime:
 
     def pause(self, member_id: str) -> None:
         """Pause a container."""
+        self.containers[member_id].paused = True
         self.emit(RuntimeEvent(RuntimeEventKind.PAUSED, member_id))
 
     @property
@@ -166,6 +206,18 @@ class FakeRuntime:
         if value and not self._available:
             self.emit(RuntimeEvent(RuntimeEventKind.RESYNC))
         self._available = value
+
+    async def _pull(self, image: str) -> None:
+        try:
+            await self.pulling.wait()
+            self._check_launch()
+            if image not in self.registry:
+                raise LaunchFailed(FailureReason.IMAGE_NOT_FOUND, f"the image {image!r} was not found")
+            self.pulled.append(image)
+            self.images[image] = self.registry[image]
+        finally:
+            del self._under_way[image]
+            self._pull_changed(image)
 
     def _check(self) -> None:
         if not self._available:
@@ -218,7 +270,11 @@ class NeverAnsweringRuntime(FakeRuntime):
         await self._hang()
         return []
 
-    async def ensure_image(self, image: str) -> ImageConfig:
+    async def disk_usage(self) -> dict[str, int]:
+        await self._hang()
+        return {}
+
+    async def ensure_image(self, image: str, policy: PullPolicy = PullPolicy.MISSING) -> ImageConfig:
         try:
             await self._hang()
         except Unavailable as error:

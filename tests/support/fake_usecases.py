@@ -7,7 +7,7 @@ found, a name is taken once, an etag is compared.
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sandpool_server.domain.errors import Aborted, AlreadyExists, NotFound
@@ -25,6 +25,8 @@ from sandpool_server.domain.model import (
     Pool,
     PoolCounts,
     PoolView,
+    PullPolicy,
+    Secret,
     StartKind,
     Template,
 )
@@ -211,6 +213,10 @@ class FakePools:
             max_containers=new.max_containers,
             paused=new.paused,
             version=1,
+            pull_policy=new.pull_policy,
+            image_check_secs=new.image_check_secs,
+            max_age_secs=new.max_age_secs,
+            drain=new.drain,
             create_time=NOW,
             update_time=NOW,
         )
@@ -236,6 +242,10 @@ class FakePools:
             warm_containers=changes.warm_containers,
             timeout_secs=changes.timeout_secs,
             paused=changes.paused,
+            image_check_secs=changes.image_check_secs,
+            max_age_secs=changes.max_age_secs,
+            drain=changes.drain,
+            pull_policy=PullPolicy.MISSING if changes.pull_policy is None else changes.pull_policy,
         )
         most = old.max_containers if changes.max_containers is UNSET else changes.max_containers
         spec = _changed_spec(old.spec, changes.spec)
@@ -244,8 +254,8 @@ class FakePools:
         )
         return self.kept[old.id]
 
-    async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str) -> None:
-        await self.faults.enter("pools.delete", ref, etag, request_id, fingerprint)
+    async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str, force: bool) -> None:
+        await self.faults.enter("pools.delete", ref, etag, request_id, fingerprint, force)
         if version_of(etag) not in (None, self.find(ref).pool.version):
             raise Aborted("pool", ref)
         del self.kept[self.find(ref).pool.id]
@@ -362,6 +372,40 @@ class FakeSandboxes:
         return self.result
 
 
+class FakeSecrets:
+    """Secrets in a dictionary, and their values in another."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.kept: dict[str, Secret] = {}
+        self.given: dict[str, str] = {}
+
+    async def create(self, name: str, value: str, request_id: str, fingerprint: str) -> Secret:
+        await self.faults.enter("secrets.create", name, value, request_id, fingerprint)
+        if name in self.kept:
+            raise AlreadyExists("secret", name)
+        self.kept[name] = Secret(DEFAULT_NAMESPACE, name, NOW, NOW)
+        self.given[name] = value
+        return self.kept[name]
+
+    async def update(self, name: str, value: str, request_id: str, fingerprint: str) -> Secret:
+        await self.faults.enter("secrets.update", name, value, request_id, fingerprint)
+        self.kept[name] = replace(self.find(name), update_time=NOW + timedelta(seconds=1))
+        self.given[name] = value
+        return self.kept[name]
+
+    async def list(self, limit: int, after: str) -> list[Secret]:
+        await self.faults.enter("secrets.list", limit, after)
+        return [secret for name, secret in sorted(self.kept.items()) if name > after][:limit]
+
+    async def delete(self, name: str, force: bool, request_id: str, fingerprint: str) -> None:
+        await self.faults.enter("secrets.delete", name, force, request_id, fingerprint)
+        del self.kept[self.find(name).name]
+
+    def find(self, name: str) -> Secret:
+        return _find("secret", name, self.kept, lambda secret: secret.name)
+
+
 def _changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
     defaults = {f.name: f.default for f in fields(ContainerSpec)}
     return replace(
@@ -370,10 +414,11 @@ def _changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
 
 
 class FakeUseCases:
-    """All three on one set of faults."""
+    """All of them on one set of faults."""
 
     def __init__(self) -> None:
         self.faults = Faults()
         self.templates = FakeTemplates(self.faults)
         self.pools = FakePools(self.faults, self.templates)
         self.sandboxes = FakeSandboxes(self.faults, self.pools, self.templates)
+        self.secrets = FakeSecrets(self.faults)

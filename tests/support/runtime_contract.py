@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed
+from sandpool_server.domain.model import PullPolicy
 from sandpool_server.ports import Runtime, RuntimeEvent, RuntimeEventKind
 from tests.support.fake_runtime import IMAGE
 from tests.support.members import make_member
@@ -46,7 +47,7 @@ class RuntimeContract:
         assert host
         assert port.isdecimal()
         (found,) = await runtime.members()
-        assert (found.member_id, found.running, found.address) == (member.id, True, address)
+        assert (found.member_id, found.running, found.address, found.paused) == (member.id, True, address, False)
 
     async def test_members_have_addresses_of_their_own(self, runtime: Runtime) -> None:
         members = [make_member() for _ in range(3)]
@@ -88,6 +89,30 @@ class RuntimeContract:
             await runtime.ensure_image(self.unknown_image)
         assert failed.value.reason is FailureReason.IMAGE_NOT_FOUND
         assert self.unknown_image in failed.value.message
+
+    async def test_no_pull_is_made_where_the_policy_forbids_it(self, runtime: Runtime) -> None:
+        assert await runtime.ensure_image(IMAGE, PullPolicy.NEVER) == await runtime.ensure_image(IMAGE)
+        with pytest.raises(LaunchFailed, match="forbids") as failed:
+            await runtime.ensure_image(self.unknown_image, PullPolicy.NEVER)
+        assert failed.value.reason is FailureReason.IMAGE_NOT_FOUND
+
+    async def test_a_pull_that_failed_is_over(self, runtime: Runtime) -> None:
+        calls = [runtime.ensure_image(self.unknown_image, PullPolicy.ALWAYS) for _ in range(2)]
+        for failed in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(failed, LaunchFailed)
+        assert runtime.pulls() == {}
+
+    async def test_who_holds_disks_to_their_limit_is_known_when_prepared(self, runtime: Runtime) -> None:
+        assert runtime.disk_enforcement is not None
+
+    async def test_the_disks_of_running_members_are_measured(self, runtime: Runtime) -> None:
+        assert await runtime.disk_usage() == {}
+        members = [make_member() for _ in range(2)]
+        for member in members:
+            await runtime.launch(member, TOKEN)
+        found = await runtime.disk_usage()
+        assert set(found) == {member.id for member in members}
+        assert all(0 <= size < 1 << 20 for size in found.values())
 
     async def test_a_launch_of_an_unknown_image_leaves_nothing(self, runtime: Runtime) -> None:
         with pytest.raises(LaunchFailed) as failed:

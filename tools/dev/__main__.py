@@ -71,7 +71,7 @@ class Commands:
             suite = Suite(self._paths, self._console, self._setup.environment(engine))
             return suite.run(suite.whole())
 
-        return self._with_engine(all_checks)
+        return self._with_engine(all_checks, tests=True)
 
     def check(self) -> int:
         """The quick checks."""
@@ -110,9 +110,11 @@ class Commands:
         self._console.say(f"the cache stays: {self._paths.cache}")
         return 0
 
-    def _with_engine(self, what: Callable[[Engine], int]) -> int:
-        self._setup.announce(engine=True)
+    def _with_engine(self, what: Callable[[Engine], int], *, tests: bool = False) -> int:
+        self._setup.announce(engine=True, tests=tests)
         self._setup.tools()
+        if tests:
+            self._setup.test_packages()
         with self._setup.engine() as engine:
             return what(engine)
 

@@ -14,13 +14,29 @@ from tools.dev.paths import Paths
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 MARK = "# made by the set-up of sandpool while it installs packages; safe to remove"
-UNITS = ("docker.service", "docker.socket", "containerd.service", "docker-registry.service")
+UNITS = (
+    "docker.service",
+    "docker.socket",
+    "containerd.service",
+    "docker-registry.service",
+    "ssh.service",
+    "ssh.socket",
+)
+TEST_PROGRAMS = {"mkfs.btrfs": "btrfs-progs", "sshd": "openssh-server", "ip": "iproute2", "iptables": "iptables"}
+"""What the tests on engines of their own need besides the engine: programs, and the packages that have them."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def find_program(name: str) -> str | None:
     """The full path of a program, also in the folders that only root's PATH has."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
+
+
+def missing_test_packages() -> list[str]:
+    """Packages that only tests need and that can be installed here; those tests leave themselves out without root."""
+    if os.geteuid() != 0 or find_program("apt-get") is None:
+        return []
+    return [package for program, package in TEST_PROGRAMS.items() if find_program(program) is None]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tools.dev.builds import Agent, NodeClient, NodePackages
 from tools.dev.console import Console
-from tools.dev.debian import Packages
+from tools.dev.debian import Packages, missing_test_packages
 from tools.dev.engine import Engine, Engines
 from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
@@ -32,12 +32,14 @@ class Setup:
         self._node = NodePackages(paths, console)
         self._node_client = NodeClient(paths, console)
 
-    def announce(self, *, engine: bool) -> None:
+    def announce(self, *, engine: bool, tests: bool = False) -> None:
         """Say what will be installed, built or started; only what is missing."""
         lines = self.python.plan() + self._toolchains.plan() + self._node.plan()
         lines += self._node_client.plan() + self.agent.plan()
         if engine:
             lines += self._engines.plan()
+        if tests and (missing := missing_test_packages()):
+            lines.append(f"Debian packages for tests, their services not started: {' '.join(missing)}")
         if not lines:
             self._console.say("Everything is in place; nothing to install.")
             return
@@ -55,6 +57,11 @@ class Setup:
             self._node.ensure(env)
             self._node_client.ensure(env)
             self.agent.ensure(env)
+
+    def test_packages(self) -> None:
+        """Have the programs that only tests need."""
+        if missing := missing_test_packages():
+            self._packages.install(missing, "testing with engines of their own")
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:

@@ -62,6 +62,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	listen := flags.String("listen", valueOr(os.Getenv(listenVariable), defaultListen),
 		"address to listen on; the default can be set by "+listenVariable)
 	grace := flags.Duration("grace", defaultGrace, "time that processes have between SIGTERM and SIGKILL when the agent is stopped")
+	together := flags.Bool("end-with-entrypoint", true,
+		"when the entrypoint has ended, stop everything else and exit as it did")
 	if err := flags.Parse(args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -79,15 +81,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	environment := takeEnvironment()
-	if err := serve(*listen, *grace, guard, environment); err != nil {
+	code, err := serve(*listen, *grace, *together, guard, environment)
+	if err != nil {
 		slog.Error("cannot serve", "error", err)
 		return exitCannotServe
 	}
-	return 0
+	return code
 }
 
-// serve runs until the agent is told to stop.
-func serve(listen string, grace time.Duration, guard *auth.Guard, environment []string) error {
+// serve runs until the agent is told to stop or, if the two belong together, the entrypoint has ended. It returns the
+// exit code.
+func serve(listen string, grace time.Duration, together bool, guard *auth.Guard, environment []string) (int, error) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	host.Prepare()
@@ -98,7 +102,7 @@ func serve(listen string, grace time.Duration, guard *auth.Guard, environment []
 	host.Hide()
 	listener, err := net.Listen("tcp", listen)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	rpc := newRPCServer(guard)
 	agentv1.RegisterAgentServiceServer(rpc, server)
@@ -107,15 +111,23 @@ func serve(listen string, grace time.Duration, guard *auth.Guard, environment []
 	go func() { failed <- rpc.Serve(netutil.LimitListener(listener, maxConnections)) }()
 	slog.Info("listening", "address", listener.Addr().String(), "version", version, "pid", os.Getpid())
 
+	var ended <-chan struct{}
+	if together {
+		ended = server.EntrypointEnded()
+	}
+	code := 0
 	select {
 	case err := <-failed:
-		return err
+		return 0, err
 	case cause := <-stop:
 		slog.Info("stopping", "signal", cause.String())
+	case <-ended:
+		code = server.EntrypointExitCode()
+		slog.Info("stopping with the entrypoint", "exit_code", code)
 	}
 	server.Stop(grace)
 	farewell(rpc)
-	return nil
+	return code, nil
 }
 
 func newRPCServer(guard *auth.Guard) *grpc.Server {

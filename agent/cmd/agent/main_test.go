@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,11 +48,11 @@ type agent struct {
 }
 
 // startAgent starts the agent as the first process of a pid namespace, with a /proc of its own.
-func startAgent(t *testing.T) *agent {
+func startAgent(t *testing.T, flags ...string) *agent {
 	t.Helper()
 	digest := sha256.Sum256([]byte(token))
-	script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" -listen 127.0.0.1:0 -grace 5s`
-	command := exec.Command("/bin/sh", "-c", script, os.Args[0])
+	script := `mount --make-rprivate / && mount -t proc proc /proc && exec "$0" -listen 127.0.0.1:0 -grace 5s "$@"`
+	command := exec.Command("/bin/sh", append([]string{"-c", script, os.Args[0]}, flags...)...)
 	command.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "IMAGE=yes", beAgentVariable + "=1",
 		tokenVariable + "=" + hex.EncodeToString(digest[:]),
@@ -169,6 +170,153 @@ func TestSIGTERMEndsTheAgentAndItsProcesses(t *testing.T) {
 	}
 	if err := a.process.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, rest)
+	}
+}
+
+func configure(t *testing.T, a *agent, shell string) *agentv1.EntrypointStatus {
+	t.Helper()
+	response, err := a.client.Configure(allowed(t), &agentv1.ConfigureRequest{
+		Entrypoint: &agentv1.Entrypoint{Argv: []string{"sh", "-c", shell}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.GetEntrypoint()
+}
+
+func TestTheAgentEndsAsItsEntrypoint(t *testing.T) {
+	for script, code := range map[string]int{
+		"exit 0": 0, "exit 7": 7, "kill -TERM $$": 128 + 15, "kill -KILL $$": 137,
+		// Descendants of the entrypoint go with it, those too that left its session.
+		"setsid --fork sleep 1000; sleep 1000 & exit 8": 8,
+	} {
+		a := startAgent(t)
+		if state := configure(t, a, script).GetState(); state == agentv1.EntrypointState_ENTRYPOINT_STATE_FAILED {
+			t.Error(state)
+		}
+		rest, err := io.ReadAll(a.log)
+		if err != nil {
+			t.Error(err)
+		}
+		_ = a.process.Wait() // Its error says no more than the exit code.
+		if got := a.process.ProcessState.ExitCode(); got != code {
+			t.Errorf("%s: the agent exited with %d, want %d\n%s", script, got, code, rest)
+		}
+	}
+}
+
+func TestWhatRunsEndsWithTheEntrypoint(t *testing.T) {
+	a := startAgent(t)
+	fifo, stubborn := t.TempDir()+"/pipe", t.TempDir()+"/stubborn"
+	for _, path := range []string{fifo, stubborn} {
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure(t, a, "read go <"+fifo+"; exit 9")
+	ctx := allowed(t)
+	ends := make(chan *agentv1.ProcessEnd, 1)
+	go func() {
+		// It tells of its SIGTERM and takes its time.
+		response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{
+			Shell: "trap 'echo term >" + stubborn + "; read go <" + stubborn + "; exit 5' TERM; echo go >" + fifo + "; while :; do sleep 0.01; done",
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		ends <- response.GetEnd()
+	}()
+	if data, err := os.ReadFile(stubborn); err != nil || string(data) != "term\n" {
+		t.Fatalf("%q, %v", data, err)
+	}
+	info, err := a.client.GetInfo(ctx, &agentv1.GetInfoRequest{})
+	if err != nil || info.GetEntrypoint().GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_ENDED ||
+		info.GetEntrypoint().GetEnd().GetExitCode() != 9 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: ":"}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a new command: %v, want UNAVAILABLE", err)
+	}
+	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a new configuration: %v, want UNAVAILABLE", err)
+	}
+	if err := os.WriteFile(stubborn, []byte("go\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if end := <-ends; end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetExitCode() != 5 {
+		t.Error(end)
+	}
+	if _, err := io.ReadAll(a.log); err != nil {
+		t.Error(err)
+	}
+	_ = a.process.Wait() // Its error says no more than the exit code.
+	if code := a.process.ProcessState.ExitCode(); code != 9 {
+		t.Errorf("the agent exited with %d", code)
+	}
+}
+
+func TestFilesAreLimited(t *testing.T) {
+	a := startAgent(t, "-end-with-entrypoint=false")
+	ctx := allowed(t)
+	file := t.TempDir() + "/file"
+	for _, dir := range []string{filepath.Dir(file), filepath.Dir(filepath.Dir(file))} {
+		if err := os.Chmod(dir, 0o777); err != nil { // Made for their owner alone.
+			t.Fatal(err)
+		}
+	}
+	write := func(size int, user string) (signal int32, written int64) {
+		t.Helper()
+		response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{
+			Shell: fmt.Sprintf("rm -f %s && exec head -c %d /dev/zero >%s", file, size, file), User: user,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.GetEnd().GetSignal(), info.Size()
+	}
+	if signal, written := write(20000, "0"); signal != 0 || written != 20000 {
+		t.Errorf("unlimited at first: signal %d, %d bytes", signal, written)
+	}
+	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{MaxFileBytes: 8192}); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{"0", "65534:65534"} {
+		if signal, written := write(20000, user); signal != int32(syscall.SIGXFSZ) || written != 8192 {
+			t.Errorf("user %s: signal %d, %d bytes", user, signal, written)
+		}
+		if signal, written := write(8192, user); signal != 0 || written != 8192 {
+			t.Errorf("user %s, to the limit: signal %d, %d bytes", user, signal, written)
+		}
+	}
+	// A request without a limit leaves it in force; ulimit counts in blocks of 512 bytes. Pipes are not limited.
+	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{Environment: map[string]string{"A": "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{
+		Argv: []string{"/bin/sh", "-c", "ulimit -S -f; ulimit -H -f; head -c 20000 /dev/zero | wc -c"},
+	})
+	if err != nil || string(response.GetStdout()) != "16\n16\n20000\n" {
+		t.Errorf("%v, %v", response, err)
+	}
+	entrypoint := configure(t, a, "rm -f "+file+"; exec head -c 20000 /dev/zero >"+file)
+	wait := fmt.Sprintf("tail --pid=%d -s 0.01 -f /dev/null; stat -c %%s %s", entrypoint.GetPid(), file)
+	response, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: wait, Timeout: durationpb.New(20 * time.Second)})
+	if err != nil || string(response.GetStdout()) != "8192\n" {
+		t.Errorf("of the entrypoint: %v, %v", response, err)
+	}
+}
+
+func TestTheAgentMayOutliveItsEntrypoint(t *testing.T) {
+	a := startAgent(t, "-end-with-entrypoint=false")
+	pid := configure(t, a, "exit 3").GetPid()
+	wait := fmt.Sprintf("tail --pid=%d -s 0.01 -f /dev/null; echo alive", pid)
+	response, err := a.client.RunCommand(allowed(t), &agentv1.RunCommandRequest{Shell: wait, Timeout: durationpb.New(20 * time.Second)})
+	if err != nil || string(response.GetStdout()) != "alive\n" {
+		t.Errorf("%v, %v", response, err)
 	}
 }
 

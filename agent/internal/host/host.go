@@ -61,7 +61,7 @@ func Hide() {
 // those that the agent itself was started with as ignored; and none of them can end the agent by mistake.
 func takeSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGALRM, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+		unix.SIGALRM, unix.SIGXFSZ, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 }
 
 // reserveThreads makes the runtime create threads while the container can still have some. It keeps and reuses them;

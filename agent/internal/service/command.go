@@ -21,8 +21,9 @@ const (
 	// How long a call waits for its output's end after the command's: as good as nothing unless background children
 	// hold the pipes open, and then this much.
 	outputGrace = 100 * time.Millisecond
-	// How a shell reports a child that died of SIGKILL.
-	exitCodeKilled = 128 + int(unix.SIGKILL)
+	// What a shell adds to a signal's number to report a child that died of it.
+	exitCodeSignal = 128
+	exitCodeKilled = exitCodeSignal + int(unix.SIGKILL)
 )
 
 // RunCommand implements AgentService.

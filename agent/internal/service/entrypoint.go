@@ -26,9 +26,8 @@ type entrypoint struct {
 	process *process.Process
 	// failure is why the last try to start it failed.
 	failure string
-	// end is set once it has ended; ended is closed then.
-	end   *agentv1.ProcessEnd
-	ended chan struct{}
+	// end is set once it has ended.
+	end *agentv1.ProcessEnd
 }
 
 func (e *entrypoint) status() *agentv1.EntrypointStatus {
@@ -82,19 +81,26 @@ func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
 			return err
 		}
 	}
+	if err := checkFileLimit("max_file_bytes", request.GetMaxFileBytes()); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A new map each time, for plans read the old one without the lock.
-	merged := maps.Clone(s.environment)
-	if merged == nil {
-		merged = make(map[string]string, len(request.GetEnvironment()))
-	}
-	maps.Copy(merged, request.GetEnvironment())
-	if err := checkEnvironment("environment", merged); err != nil {
-		return err
+	merged := s.environment
+	if len(request.GetEnvironment()) > 0 {
+		// A new map each time, for plans read the old one without the lock.
+		merged = make(map[string]string, len(s.environment)+len(request.GetEnvironment()))
+		maps.Copy(merged, s.environment)
+		maps.Copy(merged, request.GetEnvironment())
+		if err := checkEnvironment("environment", merged); err != nil {
+			return err
+		}
 	}
 	if wanted := request.GetEntrypoint(); wanted != nil && s.entrypoint.conflicts(wanted.GetArgv()) {
 		return rpcerror.New(codes.FailedPrecondition, reasonEntrypointConflict, "another entrypoint has been started in this sandbox")
+	}
+	if err := s.limitFiles(request.GetMaxFileBytes()); err != nil {
+		return err
 	}
 	s.environment = merged
 	if request.GetDefaults() != nil {
@@ -103,6 +109,19 @@ func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
 		s.defaults = defaults
 		s.configured = true
 	}
+	return nil
+}
+
+// limitFiles bounds the files of processes started from now on; 0 leaves it as it is. Called with mu held.
+func (s *Server) limitFiles(bytes int64) error {
+	if bytes == 0 || bytes == s.fileLimit {
+		return nil
+	}
+	if err := s.launcher.LimitFileSize(uint64(bytes)); err != nil {
+		return rpcerror.New(codes.FailedPrecondition, reasonFileSizeFixed,
+			"files cannot be limited to %d bytes, the limit is %d: %v", bytes, s.fileLimit, err)
+	}
+	s.fileLimit = bytes
 	return nil
 }
 
@@ -128,7 +147,7 @@ func (s *Server) startEntrypoint(argv []string) error {
 		s.entrypoint = entrypoint{failure: status.Convert(err).Message()}
 		return err
 	}
-	s.entrypoint = entrypoint{argv: slices.Clone(argv), process: started, ended: make(chan struct{})}
+	s.entrypoint = entrypoint{argv: slices.Clone(argv), process: started}
 	go s.followEntrypoint(started, kills)
 	return nil
 }
@@ -155,8 +174,22 @@ func (s *Server) followEntrypoint(started *process.Process, killsBefore int64) {
 	end := s.endOf(started, killsBefore, s.reasonWhenStopping())
 	s.mu.Lock()
 	s.entrypoint.end = end
-	close(s.entrypoint.ended)
 	s.mu.Unlock()
 	slog.Info("entrypoint ended", "reason", end.GetReason().String(), "exit_code", end.GetExitCode(),
 		"signal", end.GetSignal(), "ran", started.EndTime().Sub(started.StartTime).Round(time.Millisecond).String())
+	close(s.entrypointEnded)
+}
+
+// EntrypointEnded is closed when the entrypoint has ended.
+func (s *Server) EntrypointEnded() <-chan struct{} { return s.entrypointEnded }
+
+// EntrypointExitCode is how the entrypoint ended, as a shell would say it: its exit code, or 128 plus the number of the
+// signal that ended it. To be called after EntrypointEnded is closed.
+func (s *Server) EntrypointExitCode() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if status, signaled := s.entrypoint.end.GetStatus().(*agentv1.ProcessEnd_Signal); signaled {
+		return exitCodeSignal + int(status.Signal)
+	}
+	return int(s.entrypoint.end.GetExitCode())
 }

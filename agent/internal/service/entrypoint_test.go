@@ -32,11 +32,8 @@ func entrypointOf(t *testing.T, s *Server) *agentv1.EntrypointStatus {
 // follow waits until the server has seen the end of its entrypoint.
 func follow(t *testing.T, s *Server) {
 	t.Helper()
-	s.mu.Lock()
-	ended := s.entrypoint.ended
-	s.mu.Unlock()
 	select {
-	case <-ended:
+	case <-s.EntrypointEnded():
 	case <-time.After(20 * time.Second):
 		t.Fatal("the entrypoint's end was not seen")
 	}
@@ -78,6 +75,9 @@ func TestEntrypointRunsOnce(t *testing.T) {
 		end.GetEnd().GetReason() != agentv1.EndReason_END_REASON_SIGNALED || end.GetEndTime() == nil || end.GetPid() != first.GetPid() {
 		t.Error(end)
 	}
+	if code := s.EntrypointExitCode(); code != 128+15 {
+		t.Errorf("exit code %d", code)
+	}
 }
 
 func TestEntrypointThatCannotStartMayBeTriedAgain(t *testing.T) {
@@ -99,6 +99,38 @@ func TestEntrypointThatCannotStartMayBeTriedAgain(t *testing.T) {
 	if end := entrypointOf(t, s).GetEnd(); end.GetExitCode() != 3 || end.GetReason() != agentv1.EndReason_END_REASON_EXITED {
 		t.Error(end)
 	}
+	if code := s.EntrypointExitCode(); code != 3 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestEntrypointMayComeLaterWithMoreEnvironment(t *testing.T) {
+	s := newServer(t)
+	reports := newPipe(t)
+	configure(t, s, &agentv1.ConfigureRequest{
+		Defaults:    &agentv1.Defaults{Environment: map[string]string{"PATH": "/usr/bin:/bin", "A": "image"}},
+		Environment: map[string]string{"A": "pool", "B": "1"},
+	})
+	status := configure(t, s, &agentv1.ConfigureRequest{
+		Environment: map[string]string{"B": "2", "REPORT": reports.path},
+		Entrypoint:  &agentv1.Entrypoint{Argv: []string{"sh", "-c", `[ "$A$B" = pool2 ] && echo $$ >"$REPORT"; exec sleep 1000`}},
+	})
+	if pid := reports.next(t); pid != int(status.GetPid()) {
+		t.Errorf("process %d reported, the status says %d", pid, status.GetPid())
+	}
+	if err := unix.Kill(int(status.GetPid()), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, s)
+	if code := s.EntrypointExitCode(); code != 137 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// That the limit holds is tested with the whole program: it could not be taken back from this process.
+func TestNegativeFileLimitIsRefused(t *testing.T) {
+	_, err := newServer(t).Configure(t.Context(), &agentv1.ConfigureRequest{MaxFileBytes: -1})
+	wantError(t, err, codes.InvalidArgument, reasonInvalidField, "max_file_bytes")
 }
 
 func TestStopEndsEverything(t *testing.T) {

@@ -26,6 +26,7 @@ const (
 	reasonFileLimit           = "FILE_LIMIT"
 	reasonCommandLimit        = "COMMAND_LIMIT"
 	reasonEntrypointConflict  = "ENTRYPOINT_CONFLICT"
+	reasonFileSizeFixed       = "FILE_SIZE_FIXED"
 	reasonShuttingDown        = "SHUTTING_DOWN"
 	reasonStartFailed         = "START_FAILED"
 )

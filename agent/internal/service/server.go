@@ -25,7 +25,7 @@ import (
 )
 
 // ProtocolVersion is the version of the contract's behaviour that this agent keeps.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
 
 const (
 	maxCommands = 256
@@ -66,6 +66,8 @@ type Server struct {
 	running atomic.Int32
 	// stopping is closed when Stop begins.
 	stopping chan struct{}
+	// entrypointEnded is closed once entrypoint.end is set.
+	entrypointEnded chan struct{}
 
 	// startMu is held for reading over each start of a process and for writing when stopping begins, so that Stop sees
 	// each process or has it refused.
@@ -78,8 +80,10 @@ type Server struct {
 	configured  bool
 	defaults    *agentv1.Defaults
 	environment map[string]string
-	entrypoint  entrypoint
-	trees       map[*process.Process]struct{}
+	// fileLimit is the largest file that processes can write, in bytes; 0 if unlimited.
+	fileLimit  int64
+	entrypoint entrypoint
+	trees      map[*process.Process]struct{}
 }
 
 // New makes a server.
@@ -88,20 +92,21 @@ func New(options Options) *Server {
 	// Never fails: crypto/rand ends the program where there is no randomness.
 	_, _ = rand.Read(id)
 	s := &Server{
-		version:      options.Version,
-		bootID:       hex.EncodeToString(id),
-		startTime:    time.Now(),
-		pidNamespace: procfs.PIDNamespace(),
-		reaper:       options.Reaper,
-		launcher:     process.NewLauncher(options.Reaper),
-		users:        options.Users,
-		countKills:   oom.Open().Kills,
-		nullFile:     openNull(),
-		shells:       []string{"/bin/bash", "/bin/sh"},
-		after:        realAfter,
-		stopping:     make(chan struct{}),
-		defaults:     containerEnvironment(options.Environment),
-		trees:        make(map[*process.Process]struct{}),
+		version:         options.Version,
+		bootID:          hex.EncodeToString(id),
+		startTime:       time.Now(),
+		pidNamespace:    procfs.PIDNamespace(),
+		reaper:          options.Reaper,
+		launcher:        process.NewLauncher(options.Reaper),
+		users:           options.Users,
+		countKills:      oom.Open().Kills,
+		nullFile:        openNull(),
+		shells:          []string{"/bin/bash", "/bin/sh"},
+		after:           realAfter,
+		stopping:        make(chan struct{}),
+		entrypointEnded: make(chan struct{}),
+		defaults:        containerEnvironment(options.Environment),
+		trees:           make(map[*process.Process]struct{}),
 	}
 	return s
 }

@@ -132,7 +132,7 @@ func TestGetInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.GetVersion() != "1.2.3" || info.GetProtocolVersion() != 1 || len(info.GetBootId()) != 32 || info.GetPid() != 1 ||
+	if info.GetVersion() != "1.2.3" || info.GetProtocolVersion() != ProtocolVersion || len(info.GetBootId()) != 32 || info.GetPid() != 1 ||
 		!strings.HasPrefix(info.GetPidNamespace(), "pid:[") || info.GetConfigured() || info.GetStartTime() == nil ||
 		info.GetEntrypoint().GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_NONE {
 		t.Error(info)

@@ -136,6 +136,13 @@ func checkOutputLimit(field string, limit int64) error {
 	return nil
 }
 
+func checkFileLimit(field string, limit int64) error {
+	if limit < 0 {
+		return rpcerror.BadField(reasonInvalidField, field, "must be 0 bytes or more")
+	}
+	return nil
+}
+
 func checkTimeout(field string, timeout *durationpb.Duration) error {
 	if timeout == nil {
 		return nil

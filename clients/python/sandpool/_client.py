@@ -9,11 +9,12 @@ from sandpool._core import address as addresses
 from sandpool._core.retry import RetryPolicy
 from sandpool._pools import PoolMethods
 from sandpool._sandboxes import SandboxMethods
+from sandpool._secrets import SecretMethods
 from sandpool._templates import TemplateMethods
 from sandpool._transport import Transport
 
 
-class SandboxClient(PoolMethods, TemplateMethods, SandboxMethods):
+class SandboxClient(PoolMethods, TemplateMethods, SandboxMethods, SecretMethods):
     """A client of one sandpool server, for any number of threads.
 
     It connects with the first call and keeps the connection; `close()`, or the end of a `with` block, lets go of it.
@@ -35,7 +36,7 @@ class SandboxClient(PoolMethods, TemplateMethods, SandboxMethods):
                 environment variable SANDPOOL_ADDRESS, else 127.0.0.1:50051.
             api_key: The key to authenticate with. By default the environment variable SANDPOOL_API_KEY, else none.
             timeout: Seconds for a call that is given no timeout of its own, repetitions included. Calls that create
-                sandboxes get at least 120.
+                sandboxes get at least 120, and the time that they may wait in line on top.
             retry: How calls are repeated while the server does not answer. Only reads are, and changes that the server
                 recognises by their request id; never commands.
 

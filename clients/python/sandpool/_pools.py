@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 from sandpool._core import pools
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import Pool, PoolEvent
-from sandpool._core.specs import Spec
+from sandpool._core.specs import PullPolicyLike, Spec
 from sandpool._transport import Transport
 
 
@@ -32,7 +32,16 @@ class PoolMethods:
         timeout_secs: int | None = None,
         secret_names: Sequence[str] | None = None,
         entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        readiness_command: Sequence[str] | None = None,
+        readiness_interval_secs: float | None = None,
+        readiness_timeout_secs: float | None = None,
+        readiness_retries: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
         paused: bool | None = None,
+        drain: bool | None = None,
         timeout: float | None = None,
     ) -> Pool: ...
 
@@ -47,7 +56,11 @@ class PoolMethods:
         warm_containers: int | None = None,
         max_containers: int | None = None,
         timeout_secs: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
         paused: bool | None = None,
+        drain: bool | None = None,
         timeout: float | None = None,
     ) -> Pool: ...
 
@@ -61,7 +74,11 @@ class PoolMethods:
         warm_containers: int | None = None,
         max_containers: int | None = None,
         timeout_secs: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
         paused: bool | None = None,
+        drain: bool | None = None,
         timeout: float | None = None,
     ) -> Pool: ...
 
@@ -82,7 +99,16 @@ class PoolMethods:
         timeout_secs: int | None = None,
         secret_names: Sequence[str] | None = None,
         entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        readiness_command: Sequence[str] | None = None,
+        readiness_interval_secs: float | None = None,
+        readiness_timeout_secs: float | None = None,
+        readiness_retries: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
         paused: bool | None = None,
+        drain: bool | None = None,
         timeout: float | None = None,
     ) -> Pool:
         """Create a pool. The server begins to fill it; this does not wait until it is full.
@@ -103,8 +129,21 @@ class PoolMethods:
             max_containers: The most containers at once, in whatever state; no limit by default.
             timeout_secs: The lifetime of a sandbox from its claim, in seconds; 0, none, by default.
             secret_names: With an image: names of secrets for each sandbox.
-            entrypoint: With an image: a command that runs in each container beside the sandbox's commands.
+            entrypoint: With an image: a command that runs in each container beside the sandbox's commands; with
+                secrets it starts when a sandbox is claimed, else when its container does. When it ends, so does the
+                sandbox.
+            env: With an image: environment of the sandbox's processes and of the entrypoint, over the image's.
+            readiness_command: With an image: a program and its arguments that must succeed in a container before it
+                counts as ready; none by default: a container is ready when it runs commands.
+            readiness_interval_secs: With an image: seconds between two tries of it; 0.5 by default.
+            readiness_timeout_secs: With an image: seconds that one try may take; 5 by default.
+            readiness_retries: With an image: how often it may fail before the container is given up; 20 by default.
+            pull_policy: When the image is pulled: "missing" (the default), "always" or "never".
+            image_check_secs: Seconds between two looks at whether the image's tag names another image by now, whereupon
+                the ready containers are replaced; 0, never, by default.
+            max_age_secs: Seconds after which a ready container is replaced; 0, never, by default.
             paused: Create it paused, without containers.
+            drain: Create it drained, which is paused too.
             timeout: Seconds for this call; the client's by default.
 
         Raises:
@@ -117,11 +156,32 @@ class PoolMethods:
             pools.create_pool(
                 name=name,
                 template_name=template_name,
-                spec=Spec(image, cpus, memory_mb, ephemeral_disk_mb, disk_mb, secret_names, entrypoint),
+                spec=Spec(
+                    image,
+                    cpus,
+                    memory_mb,
+                    ephemeral_disk_mb,
+                    disk_mb,
+                    secret_names,
+                    entrypoint,
+                    env=env,
+                    readiness_command=readiness_command,
+                    readiness_interval_secs=readiness_interval_secs,
+                    readiness_timeout_secs=readiness_timeout_secs,
+                    readiness_retries=readiness_retries,
+                ),
                 warm_containers=warm_containers,
                 size=size,
                 replicas=replicas,
-                options={"max_containers": max_containers, "timeout_secs": timeout_secs, "paused": paused},
+                options={
+                    "max_containers": max_containers,
+                    "timeout_secs": timeout_secs,
+                    "pull_policy": pull_policy,
+                    "image_check_secs": image_check_secs,
+                    "max_age_secs": max_age_secs,
+                    "paused": paused,
+                    "drain": drain,
+                },
                 timeout=timeout,
             )
         )
@@ -152,7 +212,16 @@ class PoolMethods:
         timeout_secs: Maybe[int | None] = UNSET,
         secret_names: Maybe[Sequence[str] | None] = UNSET,
         entrypoint: Maybe[Sequence[str] | None] = UNSET,
+        env: Maybe[Mapping[str, str] | None] = UNSET,
+        readiness_command: Maybe[Sequence[str] | None] = UNSET,
+        readiness_interval_secs: Maybe[float | None] = UNSET,
+        readiness_timeout_secs: Maybe[float | None] = UNSET,
+        readiness_retries: Maybe[int | None] = UNSET,
+        pull_policy: Maybe[PullPolicyLike | None] = UNSET,
+        image_check_secs: Maybe[int | None] = UNSET,
+        max_age_secs: Maybe[int | None] = UNSET,
         paused: Maybe[bool | None] = UNSET,
+        drain: Maybe[bool | None] = UNSET,
         etag: str = "",
         timeout: float | None = None,
     ) -> Pool:
@@ -177,18 +246,39 @@ class PoolMethods:
             "timeout_secs": timeout_secs,
             "secret_names": secret_names,
             "entrypoint": entrypoint,
+            "env": env,
+            "readiness_command": readiness_command,
+            "readiness_interval_secs": readiness_interval_secs,
+            "readiness_timeout_secs": readiness_timeout_secs,
+            "readiness_retries": readiness_retries,
+            "pull_policy": pull_policy,
+            "image_check_secs": image_check_secs,
+            "max_age_secs": max_age_secs,
             "paused": paused,
+            "drain": drain,
         }
         return self._transport.call(pools.update_pool(pool_id, fields, etag, timeout))
 
-    def delete_pool(self, pool_id: str, *, etag: str = "", timeout: float | None = None) -> None:
-        """Delete a pool and its unclaimed containers.
+    def pause_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Let nothing be created for a pool and nothing be taken from it; what it has stays."""
+        return self.update_pool(pool_id, paused=True, timeout=timeout)
+
+    def drain_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Pause a pool and remove its ready containers; sandboxes in use stay."""
+        return self.update_pool(pool_id, drain=True, timeout=timeout)
+
+    def resume_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Let a pool that was paused or drained work again."""
+        return self.update_pool(pool_id, paused=False, drain=False, timeout=timeout)
+
+    def delete_pool(self, pool_id: str, *, force: bool = False, etag: str = "", timeout: float | None = None) -> None:
+        """Delete a pool and its unclaimed containers, with `force` also the sandboxes of it that are in use.
 
         Raises:
-            PoolInUseError: Sandboxes of it are active; delete them first. The message names them.
+            PoolInUseError: Sandboxes of it are active. The message names them.
             ResourceChangedError: `etag` is given and is not the pool's present one.
         """
-        self._transport.call(pools.delete_pool(pool_id, etag, timeout))
+        self._transport.call(pools.delete_pool(pool_id, force, etag, timeout))
 
     def watch_pools(self, pool_ids: Iterable[str] = (), *, timeout: float | None = None) -> Iterator[PoolEvent]:
         """Each pool as it is, and then each change of one, until the iterator is closed.

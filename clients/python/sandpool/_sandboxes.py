@@ -3,209 +3,21 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import overload
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 
 from sandpool._core import sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.enums import SandboxState
 from sandpool._core.model import SandboxInfo
-from sandpool._core.sandboxes import Filter, Wanted
-from sandpool._core.specs import Spec
+from sandpool._core.sandboxes import Filter
+from sandpool._creation import CreationMethods
 from sandpool._handle import Sandbox
-from sandpool._transport import Transport
+from sandpool.errors import SandboxNotReadyError
 
 
-class SandboxMethods:
+class SandboxMethods(CreationMethods):
     """Sandboxes. `sandbox_id`, `pool_id` and `template_name` take the identifier or the name everywhere."""
-
-    _transport: Transport
-
-    @overload
-    def create(
-        self,
-        *,
-        pool_id: str,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox: ...
-
-    @overload
-    def create(
-        self,
-        *,
-        template_name: str,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox: ...
-
-    @overload
-    def create(
-        self,
-        image: str,
-        *,
-        cpus: float | None = None,
-        memory_mb: int | None = None,
-        ephemeral_disk_mb: int | None = None,
-        disk_mb: int | None = None,
-        secret_names: Sequence[str] | None = None,
-        entrypoint: Sequence[str] | None = None,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox: ...
-
-    def create(
-        self,
-        image: str | None = None,
-        *,
-        pool_id: str | None = None,
-        template_name: str | None = None,
-        cpus: float | None = None,
-        memory_mb: int | None = None,
-        ephemeral_disk_mb: int | None = None,
-        disk_mb: int | None = None,
-        secret_names: Sequence[str] | None = None,
-        entrypoint: Sequence[str] | None = None,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox:
-        """Create a sandbox, from exactly one of a pool, a template and an image; answers when it runs commands.
-
-        From a pool or a template a ready container is taken where there is one; otherwise one is started. The result is
-        a context manager that deletes the sandbox at the end of the block.
-
-        Args:
-            image: The image of a sandbox that belongs to no pool.
-            pool_id: The pool to draw from.
-            template_name: The template: drawn from any pool that follows it.
-            cpus: With an image: CPUs; 1.0 by default.
-            memory_mb: With an image: memory in MiB; 512 by default.
-            ephemeral_disk_mb: With an image: disk in MiB; 1024 by default.
-            disk_mb: Another name of `ephemeral_disk_mb`.
-            secret_names: With an image: names of secrets to give to it.
-            entrypoint: With an image: a command that runs beside the sandbox's commands.
-            name: A name, unique among the living sandboxes; none by default.
-            metadata: Labels of the caller's choice.
-            timeout_secs: Its lifetime in seconds; the pool's or the template's by default, else none.
-            timeout: Seconds for this call; at least 120 by default, because an image may have to be pulled.
-
-        Raises:
-            TypeError: Not exactly one of pool_id, template_name and image, or what goes with an image without one.
-            ResourceNotFoundError: There is no such pool, template or secret.
-            QuotaExceededError: The pool is at `max_containers`.
-            ResourceCreationError: The container could not be started.
-        """
-        spec = Spec(image, cpus, memory_mb, ephemeral_disk_mb, disk_mb, secret_names, entrypoint)
-        return self._create(Wanted(pool_id, template_name, spec, name, metadata, timeout_secs), timeout)
-
-    def claim(
-        self,
-        pool_id: str,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox:
-        """Create a sandbox from a pool: the same as `create(pool_id=…)`."""
-        return self._create(Wanted(pool_id, name=name, metadata=metadata, timeout_secs=timeout_secs), timeout)
-
-    def create_sandbox(
-        self,
-        template_name: str,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox:
-        """Create a sandbox from a template: the same as `create(template_name=…)`."""
-        wanted = Wanted(template_name=template_name, name=name, metadata=metadata, timeout_secs=timeout_secs)
-        return self._create(wanted, timeout)
-
-    def sandbox(
-        self,
-        template_name: str,
-        *,
-        name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> Sandbox:
-        """Create a sandbox from a template for one block: `with client.sandbox("python-sandbox") as sandbox: …`."""
-        return self.create_sandbox(
-            template_name, name=name, metadata=metadata, timeout_secs=timeout_secs, timeout=timeout
-        )
-
-    @overload
-    def create_batch(
-        self,
-        count: int,
-        *,
-        pool_id: str,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> builtins.list[Sandbox]: ...
-
-    @overload
-    def create_batch(
-        self,
-        count: int,
-        *,
-        template_name: str,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> builtins.list[Sandbox]: ...
-
-    @overload
-    def create_batch(
-        self,
-        count: int,
-        *,
-        image: str,
-        cpus: float | None = None,
-        memory_mb: int | None = None,
-        ephemeral_disk_mb: int | None = None,
-        disk_mb: int | None = None,
-        secret_names: Sequence[str] | None = None,
-        entrypoint: Sequence[str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> builtins.list[Sandbox]: ...
-
-    def create_batch(
-        self,
-        count: int,
-        *,
-        image: str | None = None,
-        pool_id: str | None = None,
-        template_name: str | None = None,
-        cpus: float | None = None,
-        memory_mb: int | None = None,
-        ephemeral_disk_mb: int | None = None,
-        disk_mb: int | None = None,
-        secret_names: Sequence[str] | None = None,
-        entrypoint: Sequence[str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        timeout_secs: int | None = None,
-        timeout: float | None = None,
-    ) -> builtins.list[Sandbox]:
-        """Create `count` sandboxes alike, 1 to 1,000, all or none. Arguments and errors as `create`."""
-        spec = Spec(image, cpus, memory_mb, ephemeral_disk_mb, disk_mb, secret_names, entrypoint)
-        wanted = Wanted(pool_id, template_name, spec, None, metadata, timeout_secs)
-        made = self._transport.call(sandboxes.create_batch(count, wanted, timeout))
-        return [Sandbox(info, self._transport, created=True) for info in made]
 
     def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
         """A handle of a sandbox, also of one that ended a while ago. Raises SandboxNotFoundError."""
@@ -215,6 +27,33 @@ class SandboxMethods:
     def get(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
         """The same as `get_sandbox`."""
         return self.get_sandbox(sandbox_id, timeout=timeout)
+
+    def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
+        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
+        return self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout)).state
+
+    def wait_for_sandbox(self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0) -> Sandbox:
+        """A handle of a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.
+
+        `timeout` is in seconds. `poll_interval` is taken and not needed: the server tells of the change at once.
+
+        Raises:
+            SandboxNotFoundError: There is none.
+            SandboxNotReadyError: It has ended.
+            ResourceTimeoutError: It still starts after `timeout`.
+        """
+        with closing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+            for info in changes:
+                if info.state is SandboxState.RUNNING:
+                    return Sandbox(info, self._transport, created=False)
+                if info.state is not SandboxState.STARTING:
+                    break
+        raise SandboxNotReadyError(
+            f"sandbox {sandbox_id!r} has ended; create another one",
+            reason="SANDBOX_ENDED",
+            resource_type="sandbox",
+            resource_name=sandbox_id,
+        )
 
     def list_sandboxes(
         self,
@@ -297,13 +136,9 @@ class SandboxMethods:
         """The same as `delete_sandbox`."""
         self.delete_sandbox(sandbox_id, timeout=timeout)
 
-    def watch_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Iterator[SandboxInfo]:
+    def watch_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Generator[SandboxInfo, None, None]:
         """The sandbox as it is and then after each change; ends after the state TERMINATED.
 
         With a `timeout` in seconds it ends with ResourceTimeoutError.
         """
         return self._transport.stream(sandboxes.watch_sandbox(sandbox_id, timeout))
-
-    def _create(self, wanted: Wanted, timeout: float | None) -> Sandbox:
-        info = self._transport.call(sandboxes.create_sandbox(wanted, timeout))
-        return Sandbox(info, self._transport, created=True)

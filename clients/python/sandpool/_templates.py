@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sandpool._core import templates
 from sandpool._core.arguments import UNSET, Maybe, one_of
@@ -28,6 +28,11 @@ class TemplateMethods:
         timeout_secs: int | None = None,
         secret_names: Sequence[str] | None = None,
         entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        readiness_command: Sequence[str] | None = None,
+        readiness_interval_secs: float | None = None,
+        readiness_timeout_secs: float | None = None,
+        readiness_retries: int | None = None,
         timeout: float | None = None,
     ) -> Template:
         """Create a template.
@@ -41,7 +46,14 @@ class TemplateMethods:
             disk_mb: Another name of `ephemeral_disk_mb`.
             timeout_secs: The lifetime of a sandbox from its claim, in seconds; 0, none, by default.
             secret_names: Names of secrets for each sandbox.
-            entrypoint: A command that runs in each container beside the sandbox's commands.
+            entrypoint: A command that runs in each container beside the sandbox's commands; with secrets it starts when
+                a sandbox is claimed, else when its container does. When it ends, so does the sandbox.
+            env: Environment of the sandbox's processes and of the entrypoint, over the image's.
+            readiness_command: A program and its arguments that must succeed in a container before it counts as ready;
+                none by default: a container is ready when it runs commands.
+            readiness_interval_secs: Seconds between two tries of it; 0.5 by default.
+            readiness_timeout_secs: Seconds that one try may take; 5 by default.
+            readiness_retries: How often it may fail before the container is given up; 20 by default.
             timeout: Seconds for this call; the client's by default.
 
         Raises:
@@ -49,7 +61,20 @@ class TemplateMethods:
             SecretNotFoundError: A secret does not exist.
             ValidationError: A value is out of its bounds.
         """
-        spec = Spec(image, cpus, memory_mb, ephemeral_disk_mb, disk_mb, secret_names, entrypoint)
+        spec = Spec(
+            image,
+            cpus,
+            memory_mb,
+            ephemeral_disk_mb,
+            disk_mb,
+            secret_names,
+            entrypoint,
+            env=env,
+            readiness_command=readiness_command,
+            readiness_interval_secs=readiness_interval_secs,
+            readiness_timeout_secs=readiness_timeout_secs,
+            readiness_retries=readiness_retries,
+        )
         return self._transport.call(templates.create_template(name, spec, timeout_secs, timeout))
 
     def get_template(self, name: str, *, timeout: float | None = None) -> Template:
@@ -74,6 +99,11 @@ class TemplateMethods:
         timeout_secs: Maybe[int | None] = UNSET,
         secret_names: Maybe[Sequence[str] | None] = UNSET,
         entrypoint: Maybe[Sequence[str] | None] = UNSET,
+        env: Maybe[Mapping[str, str] | None] = UNSET,
+        readiness_command: Maybe[Sequence[str] | None] = UNSET,
+        readiness_interval_secs: Maybe[float | None] = UNSET,
+        readiness_timeout_secs: Maybe[float | None] = UNSET,
+        readiness_retries: Maybe[int | None] = UNSET,
         etag: str = "",
         timeout: float | None = None,
     ) -> Template:
@@ -94,6 +124,11 @@ class TemplateMethods:
             "timeout_secs": timeout_secs,
             "secret_names": secret_names,
             "entrypoint": entrypoint,
+            "env": env,
+            "readiness_command": readiness_command,
+            "readiness_interval_secs": readiness_interval_secs,
+            "readiness_timeout_secs": readiness_timeout_secs,
+            "readiness_retries": readiness_retries,
         }
         return self._transport.call(templates.update_template(template_name, fields, etag, timeout))
 

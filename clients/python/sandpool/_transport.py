@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import grpc
@@ -85,7 +85,7 @@ class Transport:
             if not token:
                 return items
 
-    def stream(self, call: Call[ResponseT, ResultT]) -> Iterator[ResultT]:
+    def stream(self, call: Call[ResponseT, ResultT]) -> Generator[ResultT, None, None]:
         """Make a call of many answers; it ends when the iterator is closed. Without a timeout it lasts."""
         answers = self._callable(call, stream=True)(call.request, timeout=call.timeout, metadata=self._metadata)
         try:

@@ -15,11 +15,15 @@
     ├── ResourceStateError             the resource's state forbids it                   FAILED_PRECONDITION
     │   ├── ResourceInUseError
     │   │   ├── PoolInUseError         the pool has active sandboxes
-    │   │   └── TemplateInUseError     pools follow the template
+    │   │   ├── TemplateInUseError     pools follow the template
+    │   │   └── SecretInUseError       pools or templates name the secret
+    │   ├── PoolPausedError            the pool is paused or drained
+    │   ├── SecretUnavailableError     a secret that is named was deleted, or cannot be read
     │   ├── SandboxNotReadyError       the sandbox is not running
     │   └── ResourceCreationError      the container could not be started
     ├── ResourceChangedError           somebody else changed it since its etag was read  ABORTED
     ├── QuotaExceededError             a limit is reached                                RESOURCE_EXHAUSTED
+    ├── PoolEmptyError                 no container is ready, and the call was to fail   RESOURCE_EXHAUSTED
     ├── ResourceTimeoutError           not done in time (a TimeoutError)                 DEADLINE_EXCEEDED
     │   └── CommandTimeoutError        the answer about a command did not come in time
     ├── RequestCancelledError          the call was cancelled                            CANCELLED
@@ -141,7 +145,7 @@ class ResourceInUseError(ResourceStateError):
 
 
 class PoolInUseError(ResourceInUseError):
-    """The pool has active sandboxes; delete them first. The message names them."""
+    """The pool has active sandboxes; delete them first, or the pool with `force`. The message names them."""
 
     @property
     def pool_id(self) -> str:
@@ -151,6 +155,18 @@ class PoolInUseError(ResourceInUseError):
 
 class TemplateInUseError(ResourceInUseError):
     """Pools follow the template; delete them first. The message names them."""
+
+
+class SecretInUseError(ResourceInUseError):
+    """Pools or templates name the secret; change them first, or delete it with `force`. The message names them."""
+
+
+class PoolPausedError(ResourceStateError):
+    """The pool is paused or drained, so that nothing is taken from it; `reason` says which. `resume_pool` ends it."""
+
+
+class SecretUnavailableError(ResourceStateError):
+    """A secret that the pool or the template names was deleted, or was encrypted with a key that the server lacks."""
 
 
 class SandboxNotReadyError(ResourceStateError):
@@ -188,8 +204,15 @@ class QuotaExceededError(SandpoolError):
         return self.reason
 
 
+class PoolEmptyError(SandpoolError):
+    """No container of the pool is ready, and the call said `when_empty="fail"`. `retry_after` says when to try again.
+
+    It is no quota that is reached: the pool may have room, and the same call may start one or wait for one.
+    """
+
+
 class ResourceTimeoutError(SandpoolError, TimeoutError):
-    """It was not done in time: within the call's timeout, or within the server's own limit."""
+    """It was not done in time: within the call's timeout, `wait_secs` or the server's own limit."""
 
 
 class CommandTimeoutError(ResourceTimeoutError):

@@ -1,26 +1,27 @@
 import { type CallOptions as ConnectOptions, type Client, createClient } from "@connectrpc/connect";
-import { type CallBounds, Caller } from "./core/caller.js";
-import { toCommandResult, toPool, toPoolEvent, toSandboxInfo, toTemplate } from "./core/convert.js";
+import { Caller } from "./core/caller.js";
+import { toCommandResult, toPool, toPoolEvent, toSandboxInfo, toSecret, toTemplate } from "./core/convert.js";
+import { commandMs, creationMs } from "./core/deadlines.js";
+import { invalid, ResourceTimeoutError, SandboxNotReadyError } from "./core/errors.js";
+import { allPages, PAGE_SIZE } from "./core/pages.js";
 import * as requests from "./core/requests.js";
 import { DEFAULT_RETRY } from "./core/retry.js";
 import { PoolService } from "./gen/sandpool/v1/pool_service_pb.js";
 import { SandboxService } from "./gen/sandpool/v1/sandbox_service_pb.js";
+import { SecretService } from "./gen/sandpool/v1/secret_service_pb.js";
 import { TemplateService } from "./gen/sandpool/v1/template_service_pb.js";
 import type * as options from "./options.js";
 import { connect, DEFAULT_ADDRESS, environment } from "./platform/node.js";
 import { Sandbox } from "./sandbox.js";
-import type { CommandResult, Pool, PoolEvent, SandboxInfo, Template } from "./types.js";
+import type { CommandResult, Pool, PoolEvent, SandboxInfo, SandboxState, Secret, Template } from "./types.js";
 import { VERSION } from "./version.js";
 
 /** The limit of calls in milliseconds where neither the client nor the call has one. */
 const DEFAULT_TIMEOUT_MS = 60_000;
-/** The least that the creation of a sandbox gets where the call has no limit of its own: it may start a container. */
-const CREATE_TIMEOUT_MS = 120_000;
-/** A command's own limit in seconds where none is given; the server's default. */
-const DEFAULT_COMMAND_TIMEOUT_SECS = 60;
-/** What a call may take over its command's limit: the way, and the killing of what runs, in milliseconds. */
-const COMMAND_GRACE_MS = 30_000;
-const PAGE_SIZE = 1000;
+/** How long a wait for a sandbox lasts where nothing else is said, in seconds. */
+const DEFAULT_WAIT_SECS = 120;
+/** The longest time of a timer of Node's. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * The client of one sandpool server.
@@ -41,6 +42,7 @@ export class SandboxClient {
   readonly #pools: Client<typeof PoolService>;
   readonly #templates: Client<typeof TemplateService>;
   readonly #sandboxes: Client<typeof SandboxService>;
+  readonly #secrets: Client<typeof SecretService>;
   readonly #timeoutMs: number;
 
   /** Makes a client; the connection is made with the first call. */
@@ -61,6 +63,7 @@ export class SandboxClient {
     this.#pools = createClient(PoolService, connection.transport);
     this.#templates = createClient(TemplateService, connection.transport);
     this.#sandboxes = createClient(SandboxService, connection.transport);
+    this.#secrets = createClient(SecretService, connection.transport);
     this.#timeoutMs = settings.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   }
 
@@ -109,7 +112,7 @@ export class SandboxClient {
 
   /** All pools, oldest first. */
   async listPools(call?: options.CallOptions): Promise<Pool[]> {
-    const pages = this.#pages(async (pageToken) => {
+    const pages = allPages(async (pageToken) => {
       const answer = await this.#safe((to) => this.#pools.listPools({ pageSize: PAGE_SIZE, pageToken }, to), call);
       return { items: answer.pools, next: answer.nextPageToken };
     });
@@ -126,13 +129,29 @@ export class SandboxClient {
     return toPool(answer.pool);
   }
 
+  /** Lets nothing be created for a pool and nothing be taken from it; what it has stays. */
+  pausePool(pool: string, call?: options.MutationOptions): Promise<Pool> {
+    return this.updatePool(pool, { paused: true }, call);
+  }
+
+  /** Pauses a pool and removes its ready containers; sandboxes in use stay. */
+  drainPool(pool: string, call?: options.MutationOptions): Promise<Pool> {
+    return this.updatePool(pool, { drain: true }, call);
+  }
+
+  /** Lets a pool that was paused or drained work again. */
+  resumePool(pool: string, call?: options.MutationOptions): Promise<Pool> {
+    return this.updatePool(pool, { paused: false, drain: false }, call);
+  }
+
   /**
-   * Deletes a pool and its unclaimed containers.
+   * Deletes a pool and its unclaimed containers, with `force` also the sandboxes of it that are in use.
    *
    * @throws {@link ResourceInUseError} while sandboxes of it are in use.
    */
-  async deletePool(pool: string, call?: options.DeleteOptions): Promise<void> {
-    const request = { poolId: pool, etag: call?.etag ?? "", requestId: requestId(call) };
+  async deletePool(pool: string, call?: options.DeletePoolOptions): Promise<void> {
+    const { etag = "", force = false } = call ?? {};
+    const request = { poolId: pool, etag, force, requestId: requestId(call) };
     await this.#safe((to) => this.#pools.deletePool(request, to), call);
   }
 
@@ -167,7 +186,7 @@ export class SandboxClient {
 
   /** All templates, oldest first. */
   async listTemplates(call?: options.CallOptions): Promise<Template[]> {
-    const pages = this.#pages(async (pageToken) => {
+    const pages = allPages(async (pageToken) => {
       const request = { pageSize: PAGE_SIZE, pageToken };
       const answer = await this.#safe((to) => this.#templates.listTemplates(request, to), call);
       return { items: answer.templates, next: answer.nextPageToken };
@@ -196,16 +215,58 @@ export class SandboxClient {
     await this.#safe((to) => this.#templates.deleteTemplate(request, to), call);
   }
 
+  /** Keeps a new secret, encrypted: `name` is that of the environment variable in the sandboxes that are given it. */
+  async createSecret(name: string, value: string, call?: options.MutationOptions): Promise<Secret> {
+    const request = requests.secretRequest(name, value, requestId(call));
+    const answer = await this.#safe((to) => this.#secrets.createSecret(request, to), call);
+    return toSecret(answer.secret);
+  }
+
+  /** Changes a secret's value: sandboxes claimed from now on get the new one. */
+  async updateSecret(name: string, value: string, call?: options.MutationOptions): Promise<Secret> {
+    const request = requests.secretRequest(name, value, requestId(call));
+    const answer = await this.#safe((to) => this.#secrets.updateSecret(request, to), call);
+    return toSecret(answer.secret);
+  }
+
+  /** All secrets by name, without values. */
+  async listSecrets(call?: options.CallOptions): Promise<Secret[]> {
+    const pages = allPages(async (pageToken) => {
+      const answer = await this.#safe((to) => this.#secrets.listSecrets({ pageSize: PAGE_SIZE, pageToken }, to), call);
+      return { items: answer.secrets, next: answer.nextPageToken };
+    });
+    return (await pages).map(toSecret);
+  }
+
+  /**
+   * Deletes a secret, with `force` also one that pools or templates name.
+   *
+   * @throws {@link ResourceInUseError} while pools or templates name it.
+   */
+  async deleteSecret(name: string, call?: options.DeleteSecretOptions): Promise<void> {
+    const request = { name, force: call?.force ?? false, requestId: requestId(call) };
+    await this.#safe((to) => this.#secrets.deleteSecret(request, to), call);
+  }
+
   /**
    * Creates a sandbox from a pool, from a template or from an image, and resolves when it runs commands.
    *
-   * @throws {@link QuotaExceededError} when the pool is at its `maxContainers`.
+   * @throws {@link QuotaExceededError} when the pool is at its `maxContainers`, {@link PoolEmptyError} when none is ready
+   * and `whenEmpty` is `fail`, {@link ResourceTimeoutError} after `waitSecs`, {@link PoolPausedError}.
    */
   async create(sandbox: options.CreateOptions, call?: options.MutationOptions): Promise<Sandbox> {
     const request = requests.createSandboxRequest(sandbox, requestId(call));
-    const bounds = this.#bounds(call, CREATE_TIMEOUT_MS);
-    const answer = await this.#caller.unary((to) => this.#sandboxes.createSandbox(request, to), "safe", bounds);
+    const invoke = (to: ConnectOptions) => this.#sandboxes.createSandbox(request, to);
+    const answer = await this.#safe(invoke, call, creationMs(sandbox));
     return this.#sandbox(toSandboxInfo(answer.sandbox));
+  }
+
+  /** Creates `count` sandboxes alike, 1 to 1,000, all or none; errors as {@link SandboxClient.create}. */
+  async createBatch(count: number, sandbox: options.BatchOptions, call?: options.MutationOptions): Promise<Sandbox[]> {
+    const request = requests.batchCreateSandboxesRequest(count, sandbox, requestId(call));
+    const invoke = (to: ConnectOptions) => this.#sandboxes.batchCreateSandboxes(request, to);
+    const answer = await this.#safe(invoke, call, creationMs(sandbox));
+    return answer.sandboxes.map((message) => this.#sandbox(toSandboxInfo(message)));
   }
 
   /** Draws a sandbox from a pool: `create({ poolId })`. */
@@ -230,9 +291,40 @@ export class SandboxClient {
     return this.#sandbox(toSandboxInfo(answer.sandbox));
   }
 
+  /** Where a sandbox is in its life. */
+  async getSandboxStatus(sandbox: string, call?: options.CallOptions): Promise<SandboxState> {
+    return (await this.getSandbox(sandbox, call)).state;
+  }
+
+  /**
+   * Resolves to a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.
+   *
+   * @throws {@link SandboxNotReadyError} when it has ended, {@link ResourceTimeoutError} when it still starts after
+   * `timeout`.
+   */
+  async waitForSandbox(sandbox: string, wait: options.WaitOptions = {}): Promise<Sandbox> {
+    const { timeout = DEFAULT_WAIT_SECS, signal } = wait;
+    if (!(timeout > 0)) throw invalid("timeout", `must be more than 0, not ${timeout}`);
+    const limit = AbortSignal.timeout(Math.min(Math.ceil(timeout * 1000), LONGEST_TIMER_MS));
+    const either = signal === undefined ? limit : AbortSignal.any([signal, limit]);
+    const about = { resourceType: "sandbox", resourceName: sandbox };
+    try {
+      for await (const found of this.watchSandbox(sandbox, { signal: either })) {
+        if (found.state === "running") return found;
+        if (found.state !== "starting") break;
+      }
+    } catch (error) {
+      if (error !== limit.reason) throw error;
+      const message = `sandbox ${sandbox} still starts after ${timeout} s; wait longer`;
+      throw new ResourceTimeoutError(message, { ...about, code: "deadline_exceeded", reason: "NOT_READY_IN_TIME" });
+    }
+    const ended = `sandbox ${sandbox} has ended; create another one`;
+    throw new SandboxNotReadyError(ended, { ...about, code: "failed_precondition", reason: "SANDBOX_ENDED" });
+  }
+
   /** The sandboxes that meet the conditions, oldest first; without conditions all that have not ended. */
   async listSandboxes(filter: options.ListSandboxesOptions = {}, call?: options.CallOptions): Promise<Sandbox[]> {
-    const pages = this.#pages(async (pageToken) => {
+    const pages = allPages(async (pageToken) => {
       const request = { ...requests.listSandboxesRequest(filter, pageToken), pageSize: PAGE_SIZE };
       const answer = await this.#safe((to) => this.#sandboxes.listSandboxes(request, to), call);
       return { items: answer.sandboxes, next: answer.nextPageToken };
@@ -278,32 +370,23 @@ export class SandboxClient {
     run: options.RunOptions = {},
   ): Promise<CommandResult> {
     const request = requests.runCommandRequest(sandbox, command, run);
-    const timeoutMs = (run.timeout ?? DEFAULT_COMMAND_TIMEOUT_SECS) * 1000 + COMMAND_GRACE_MS;
-    const bounds = { timeoutMs, signal: run.signal };
+    const bounds = { timeoutMs: commandMs(run), signal: run.signal };
     const answer = await this.#caller.unary((to) => this.#sandboxes.runCommand(request, to), "unsent", bounds);
     return toCommandResult(answer);
   }
 
-  #safe<T>(invoke: (to: ConnectOptions) => Promise<T>, call: options.CallOptions | undefined): Promise<T> {
-    return this.#caller.unary(invoke, "safe", this.#bounds(call));
-  }
-
-  #bounds(call: options.CallOptions | undefined, leastMs = 0): CallBounds {
-    return { timeoutMs: call?.timeoutMs ?? Math.max(this.#timeoutMs, leastMs), signal: call?.signal };
+  /** Makes a call that may be repeated; `leastMs` is its least limit where it is given none of its own. */
+  #safe<T>(
+    invoke: (to: ConnectOptions) => Promise<T>,
+    call: options.CallOptions | undefined,
+    leastMs = 0,
+  ): Promise<T> {
+    const timeoutMs = call?.timeoutMs ?? Math.max(this.#timeoutMs, leastMs);
+    return this.#caller.unary(invoke, "safe", { timeoutMs, signal: call?.signal });
   }
 
   #sandbox(info: SandboxInfo): Sandbox {
     return new Sandbox(info, this);
-  }
-
-  async #pages<T>(read: (pageToken: string) => Promise<{ items: T[]; next: string }>): Promise<T[]> {
-    const all: T[] = [];
-    for (let token = ""; ; ) {
-      const page = await read(token);
-      all.push(...page.items);
-      if (page.next === "") return all;
-      token = page.next;
-    }
   }
 }
 

@@ -10,6 +10,8 @@ export {
   type ErrorDetails,
   type FieldViolation,
   PermissionDeniedError,
+  PoolEmptyError,
+  PoolPausedError,
   QuotaExceededError,
   RemoteAPIError,
   ResourceAlreadyExistsError,
@@ -23,6 +25,7 @@ export {
   SandboxConnectionError,
   SandboxNotReadyError,
   SandpoolError,
+  SecretUnavailableError,
   ValidationError,
 } from "./core/errors.js";
 export type * from "./options.js";

@@ -1,6 +1,6 @@
 /** What calls take. */
 import type { Transport } from "@connectrpc/connect";
-import type { SandboxState } from "./types.js";
+import type { PullPolicy, SandboxState } from "./types.js";
 
 /** How to reach the server. */
 export interface SandboxClientOptions {
@@ -13,7 +13,8 @@ export interface SandboxClientOptions {
   readonly apiKey?: string | undefined;
   /**
    * How long a call may take in milliseconds, repetitions included. Default 60,000. The creation of a sandbox, which
-   * may have to start a container, gets at least 120,000; commands go by their own `timeout`; watches have no limit.
+   * may have to start a container, gets at least 120,000, and the time that it may wait in line on top; commands go by
+   * their own `timeout`; watches have no limit.
    */
   readonly timeoutMs?: number | undefined;
   /**
@@ -52,8 +53,24 @@ export interface ContainerSpec {
   readonly ephemeralDiskMb?: number | undefined;
   /** Names of secrets to give to each sandbox. Each must exist. Default none. */
   readonly secretNames?: readonly string[] | undefined;
-  /** A command that runs in each container beside the sandbox's commands. Default none. */
+  /**
+   * A command that runs in each container beside the sandbox's commands. Default none. With secrets it starts when a
+   * sandbox is claimed, else when its container does. When it ends, so does the sandbox.
+   */
   readonly entrypoint?: readonly string[] | undefined;
+  /** Environment of the sandbox's processes and of the entrypoint, over the image's. Default none. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  /**
+   * A program and its arguments that must succeed in a container before it counts as ready. Default none: a container
+   * is ready when it runs commands.
+   */
+  readonly readinessCommand?: readonly string[] | undefined;
+  /** Seconds between two tries of `readinessCommand`, 0.01 to 300. Default 0.5. */
+  readonly readinessIntervalSecs?: number | undefined;
+  /** Seconds that one try of `readinessCommand` may take, 0.01 to 300. Default 5. */
+  readonly readinessTimeoutSecs?: number | undefined;
+  /** How often `readinessCommand` may fail before the container is given up, 1 to 1,000. Default 20. */
+  readonly readinessRetries?: number | undefined;
 }
 
 /** Says in types that the specification comes from elsewhere. */
@@ -70,8 +87,19 @@ interface PoolLimits {
   readonly maxContainers?: number | undefined;
   /** The lifetime of a sandbox in seconds from its claim, 0 for none. Default 0, or the template's. */
   readonly timeoutSecs?: number | undefined;
+  /** When the image is pulled: when the engine lacks it (the default), before each container, or never. */
+  readonly pullPolicy?: Exclude<PullPolicy, "unknown"> | undefined;
+  /**
+   * Seconds between two looks at whether the image's tag names another image by now, whereupon the ready containers are
+   * replaced, 0 (never) to 31,536,000. Default 0.
+   */
+  readonly imageCheckSecs?: number | undefined;
+  /** Seconds after which a ready container is replaced, 0 (never) to 31,536,000. Default 0. */
+  readonly maxAgeSecs?: number | undefined;
   /** Create the pool paused. Default false. */
   readonly paused?: boolean | undefined;
+  /** Create the pool drained, which is paused too. Default false. */
+  readonly drain?: boolean | undefined;
 }
 
 /** A pool with a specification of its own. */
@@ -101,23 +129,30 @@ export interface Named {
   readonly name?: string | undefined;
 }
 
+/** What an update changes of the containers; what is left out stays, and `null` goes back to the default. */
+export type ContainerChanges = { readonly [K in keyof ContainerSpec]?: ContainerSpec[K] | null };
+
 /** What an update changes; what is left out stays, and `null` goes back to the default. */
-export type UpdatePoolOptions = PoolSize & {
+export type UpdatePoolOptions = PoolSize &
+  ContainerChanges & {
   /** The new name; null takes the name away. */
   readonly newName?: string | null | undefined;
   /** The new image. Refused on a pool that follows a template, like the rest of the specification. */
   readonly image?: string | undefined;
-  readonly cpus?: number | null | undefined;
-  readonly memoryMb?: number | null | undefined;
-  readonly ephemeralDiskMb?: number | null | undefined;
-  readonly secretNames?: readonly string[] | null | undefined;
-  readonly entrypoint?: readonly string[] | null | undefined;
   /** The new limit on containers; null lifts it. */
   readonly maxContainers?: number | null | undefined;
   /** The new lifetime of sandboxes claimed from now on, in seconds; null follows the template again. */
   readonly timeoutSecs?: number | null | undefined;
+  /** When the image is pulled from now on. */
+  readonly pullPolicy?: Exclude<PullPolicy, "unknown"> | null | undefined;
+  /** Seconds between two looks at whether the image's tag names another image by now; 0 or null for never. */
+  readonly imageCheckSecs?: number | null | undefined;
+  /** Seconds after which a ready container is replaced; 0 or null for never. */
+  readonly maxAgeSecs?: number | null | undefined;
   /** Whether the pool is paused. */
   readonly paused?: boolean | undefined;
+  /** Whether the pool is drained: paused, and its ready containers removed. */
+  readonly drain?: boolean | undefined;
   /** Refuse the change with `ResourceChangedError` unless this is the present etag. */
   readonly etag?: string | undefined;
 };
@@ -131,16 +166,11 @@ export interface CreateTemplateOptions extends ContainerSpec {
 }
 
 /** What an update changes; what is left out stays, and `null` goes back to the default. */
-export interface UpdateTemplateOptions {
+export interface UpdateTemplateOptions extends ContainerChanges {
   /** The new name; pools follow it. */
   readonly newName?: string | undefined;
   readonly image?: string | undefined;
-  readonly cpus?: number | null | undefined;
-  readonly memoryMb?: number | null | undefined;
-  readonly ephemeralDiskMb?: number | null | undefined;
   readonly timeoutSecs?: number | null | undefined;
-  readonly secretNames?: readonly string[] | null | undefined;
-  readonly entrypoint?: readonly string[] | null | undefined;
   /** Refuse the change with `ResourceChangedError` unless this is the present etag. */
   readonly etag?: string | undefined;
 }
@@ -151,6 +181,21 @@ export interface DeleteOptions extends MutationOptions {
   readonly etag?: string | undefined;
 }
 
+/** How to delete a pool. */
+export interface DeletePoolOptions extends DeleteOptions {
+  /** Delete the pool even while sandboxes of it are in use, and end those. Default false. */
+  readonly force?: boolean | undefined;
+}
+
+/** How to delete a secret. */
+export interface DeleteSecretOptions extends MutationOptions {
+  /**
+   * Delete the secret even while pools or templates name it: they cannot be filled until there is one of that name
+   * again, or they name it no more. Default false.
+   */
+  readonly force?: boolean | undefined;
+}
+
 /** What any new sandbox may be given. */
 export interface SandboxOptions {
   /** Unique among sandboxes that have not ended: lower-case letters, digits and hyphens, at most 63. Default none. */
@@ -159,27 +204,73 @@ export interface SandboxOptions {
   readonly metadata?: Readonly<Record<string, string>> | undefined;
   /** Lifetime in seconds from the claim, 0 for none. Default the pool's or the template's, else 0. */
   readonly timeoutSecs?: number | undefined;
+  /**
+   * Environment of this sandbox's processes, over the pool's, the template's or the image's; a ready container is taken
+   * all the same. Default none.
+   */
+  readonly env?: Readonly<Record<string, string>> | undefined;
 }
+
+/**
+ * What a creation does when no container is ready: start one, wait in line, first come, first served, or fail at once
+ * with `PoolEmptyError`.
+ */
+export type WhenEmpty = "start_cold" | "wait" | "fail";
+
+/** What to do when no container is ready, and for how long to wait. */
+export type DrawOptions =
+  | { readonly whenEmpty?: Exclude<WhenEmpty, "wait"> | undefined; readonly waitSecs?: undefined }
+  | {
+      readonly whenEmpty: "wait";
+      /** How long to wait in line in seconds, 0.001 to 3,600; then it is a `ResourceTimeoutError`. Default 30. */
+      readonly waitSecs?: number | undefined;
+    };
+
+/** Says in types that there is nothing to draw from. */
+interface NoDrawOptions {
+  readonly whenEmpty?: undefined;
+  readonly waitSecs?: undefined;
+}
+
+/** Says in types that the specification, apart from the environment, comes from elsewhere. */
+type NoOwnContainer = Omit<NoContainerSpec, "env">;
 
 /** A sandbox from a pool, by the pool's identifier or name. */
 export type PoolSandboxOptions = SandboxOptions &
-  NoContainerSpec & { readonly poolId: string; readonly templateName?: undefined; readonly image?: undefined };
+  DrawOptions &
+  NoOwnContainer & { readonly poolId: string; readonly templateName?: undefined; readonly image?: undefined };
 
 /** A sandbox of a template: from any pool that follows it, cold where none has a ready one. */
 export type TemplateSandboxOptions = SandboxOptions &
-  NoContainerSpec & { readonly templateName: string; readonly poolId?: undefined; readonly image?: undefined };
+  DrawOptions &
+  NoOwnContainer & { readonly templateName: string; readonly poolId?: undefined; readonly image?: undefined };
 
 /** A sandbox that belongs to no pool. */
 export type ImageSandboxOptions = SandboxOptions &
+  NoDrawOptions &
   ContainerSpec & { readonly image: string; readonly poolId?: undefined; readonly templateName?: undefined };
 
 /** A sandbox to create: exactly one of `poolId`, `templateName` and `image` says where it comes from. */
 export type CreateOptions = PoolSandboxOptions | TemplateSandboxOptions | ImageSandboxOptions;
 
+/** What each sandbox of a batch is; they are alike, so that none has a name. */
+export type BatchOptions = CreateOptions & { readonly name?: undefined };
+
 /** A sandbox to create, in the template style. */
-export interface CreateSandboxOptions extends SandboxOptions {
-  /** How long to wait for the sandbox in seconds; the same as `timeoutMs` of the call. */
+export type CreateSandboxOptions = SandboxOptions &
+  DrawOptions & {
+    /** How long to wait for the sandbox in seconds; the same as `timeoutMs` of the call. */
+    readonly timeout?: number | undefined;
+  };
+
+/** How to wait for a sandbox. */
+export interface WaitOptions {
+  /** How long to wait in seconds. Default 120. */
   readonly timeout?: number | undefined;
+  /** Taken and not needed: the server tells of the change at once. */
+  readonly pollInterval?: number | undefined;
+  /** Ends the wait when aborted; it then rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What an update changes; what is left out stays, and `null` goes back to the default. */

@@ -1,7 +1,16 @@
 /** What calls answer: plain objects. `null` stands for what is absent. */
 
 /** A pool's condition; `unknown` for one that this version of the package does not know. */
-export type PoolState = "ready" | "filling" | "degraded" | "paused" | "unknown";
+export type PoolState = "ready" | "filling" | "degraded" | "paused" | "drained" | "unknown";
+
+/** When a pool's image is pulled: when the engine lacks it, before each container, or never. */
+export type PullPolicy = "missing" | "always" | "never" | "unknown";
+
+/**
+ * Who sees to it that a container keeps to its disk: the engine's storage, which refuses to write more, or the server,
+ * which looks every few seconds and ends a sandbox that is over.
+ */
+export type DiskEnforcement = "engine" | "watched" | "unknown";
 
 /** Why a container could not be made for a pool. */
 export type PoolErrorReason =
@@ -53,10 +62,24 @@ export interface ContainerInfo {
   readonly secretNames: readonly string[];
   /** The command that runs beside the sandbox's commands; empty for none. */
   readonly entrypoint: readonly string[];
+  /** Environment of the sandbox's processes and of the entrypoint, over the image's. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** What a container has to do before it counts as ready. */
+export interface ReadinessInfo {
+  /** A program and its arguments that must succeed; empty: a container is ready when it runs commands. */
+  readonly readinessCommand: readonly string[];
+  /** Seconds between two tries. */
+  readonly readinessIntervalSecs: number;
+  /** Seconds that one try may take. */
+  readonly readinessTimeoutSecs: number;
+  /** How often it may fail before the container is given up. */
+  readonly readinessRetries: number;
 }
 
 /** A pool: containers of one kind, started and ready. */
-export interface Pool extends ContainerInfo {
+export interface Pool extends ContainerInfo, ReadinessInfo {
   /** The server's identifier of the pool. */
   readonly poolId: string;
   /** The pool's name, or null when it has none. */
@@ -71,8 +94,16 @@ export interface Pool extends ContainerInfo {
   readonly replicas: number;
   /** The most containers that may exist at once, or null for no limit. */
   readonly maxContainers: number | null;
+  /** When the image is pulled. */
+  readonly pullPolicy: PullPolicy;
+  /** Seconds between two looks at whether the image's tag names another image by now; 0 for never. */
+  readonly imageCheckSecs: number;
+  /** Seconds after which an unclaimed container is replaced, less up to a fifth at random; 0 for never. */
+  readonly maxAgeSecs: number;
   /** Whether the pool is paused: no containers are made and no sandboxes taken. */
   readonly paused: boolean;
+  /** Whether the pool is drained: paused, and without ready containers. */
+  readonly drain: boolean;
   /** Changes with each update; give it to an update to refuse to overwrite another's. */
   readonly etag: string;
   /** When the pool was created. */
@@ -105,6 +136,24 @@ export interface PoolStatus {
   readonly misses: number;
   /** The newest failure to fill the pool, or null when the last attempt succeeded. */
   readonly lastError: PoolError | null;
+  /** The image that the pool's tag names, as the engine identifies it, or null until it was looked up. */
+  readonly imageDigest: string | null;
+  /** The pull of the pool's image, or null unless one is under way. */
+  readonly imagePull: ImagePull | null;
+  /** How the limit on disk is enforced on this engine, or null until the engine has answered. */
+  readonly diskEnforcement: DiskEnforcement | null;
+  /** Callers who wait in line for a sandbox of this pool. */
+  readonly waiting: number;
+}
+
+/** A pull of an image that is under way. */
+export interface ImagePull {
+  /** The image. */
+  readonly image: string;
+  /** Bytes fetched so far. */
+  readonly currentBytes: number;
+  /** Bytes to fetch, as far as they are known by now; may grow. */
+  readonly totalBytes: number;
 }
 
 /** A failure to create a container for a pool. */
@@ -130,7 +179,7 @@ export interface PoolEvent {
 }
 
 /** A template: a named specification of containers, for pools and for sandboxes. */
-export interface Template extends ContainerInfo {
+export interface Template extends ContainerInfo, ReadinessInfo {
   /** The server's identifier of the template. */
   readonly templateId: string;
   /** The template's name. */
@@ -143,7 +192,20 @@ export interface Template extends ContainerInfo {
   readonly updateTime: Date;
 }
 
-/** What is known of a sandbox: one container that belongs to one caller. */
+/** A secret, which each sandbox of a pool that names it has in its environment. Its value is answered by no call. */
+export interface Secret {
+  /** The secret's name, and that of the environment variable. */
+  readonly name: string;
+  /** When the secret was created. */
+  readonly createTime: Date;
+  /** When its value was changed last. */
+  readonly updateTime: Date;
+}
+
+/**
+ * What is known of a sandbox: one container that belongs to one caller. Of its environment what its pool, its template
+ * or its creation from an image said; what was given for this sandbox alone is not repeated.
+ */
 export interface SandboxInfo extends ContainerInfo {
   /** The server's identifier of the sandbox. */
   readonly sandboxId: string;

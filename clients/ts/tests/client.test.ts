@@ -13,16 +13,9 @@ import {
 } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
 import type { CreateTemplateRequest, UpdateTemplateRequest } from "../src/gen/sandpool/v1/template_service_pb.js";
 import { Sandbox, SandboxClient, VERSION } from "../src/index.js";
-import { CREATED, pool, sandbox, type Services, template, TestServer } from "./server.js";
+import { CREATED, pool, sandbox, type Services, template, TestServer, withServer } from "./server.js";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
-
-/** Runs `use` with a client of a server with these services. */
-async function withServer(services: Services, use: (client: SandboxClient) => Promise<void>): Promise<void> {
-  await using server = await TestServer.start(services);
-  using client = new SandboxClient({ address: server.address });
-  await use(client);
-}
 
 afterEach(() => {
   vi.unstubAllEnvs();
@@ -84,11 +77,20 @@ describe("pools", () => {
         timeoutSecs: 0,
         secretNames: [],
         entrypoint: [],
+        env: {},
+        readinessCommand: [],
+        readinessIntervalSecs: 0.5,
+        readinessTimeoutSecs: 5,
+        readinessRetries: 20,
         warmContainers: 0,
         size: 0,
         replicas: 0,
         maxContainers: null,
+        pullPolicy: "missing",
+        imageCheckSecs: 0,
+        maxAgeSecs: 0,
         paused: false,
+        drain: false,
         etag: "e1",
         createTime: CREATED,
         updateTime: CREATED,
@@ -104,6 +106,10 @@ describe("pools", () => {
             nextAttemptTime: null,
             consecutiveFailures: 2,
           },
+          imageDigest: null,
+          imagePull: null,
+          diskEnforcement: null,
+          waiting: 0,
         },
       });
     });
@@ -213,7 +219,8 @@ describe("sandboxes", () => {
   test("a sandbox shows plain properties and nothing of the client", async () => {
     const ended = { state: SandboxState.TERMINATED, endReason: SandboxEndReason.EXITED, exitCode: 3 };
     const times = { expireTime: timestampFromDate(CREATED), endTime: timestampFromDate(CREATED) };
-    const message = sandbox({ ...ended, ...times, start: SandboxStart.COLD, metadata: { a: "b" }, name: "n" });
+    const own = { metadata: { a: "b" }, name: "n", env: { FROM: "pool" } };
+    const message = sandbox({ ...ended, ...times, ...own, start: SandboxStart.COLD });
     await withServer({ sandboxes: { getSandbox: () => ({ sandbox: message }) } }, async (client) => {
       const answer = await client.getSandbox("n");
       expect({ ...answer }).toStrictEqual({
@@ -229,6 +236,7 @@ describe("sandboxes", () => {
         timeoutSecs: 0,
         secretNames: [],
         entrypoint: [],
+        env: { FROM: "pool" },
         metadata: { a: "b" },
         start: "cold",
         startDurationMs: 3.5,

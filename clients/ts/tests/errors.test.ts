@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { fromBinary } from "@bufbuild/protobuf";
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
@@ -59,10 +60,18 @@ describe("one class to each status", () => {
     [Code.FailedPrecondition, "X", sandpool.ResourceStateError, "failed_precondition"],
     [Code.FailedPrecondition, "POOL_IN_USE", sandpool.ResourceInUseError, "failed_precondition"],
     [Code.FailedPrecondition, "TEMPLATE_IN_USE", sandpool.ResourceInUseError, "failed_precondition"],
+    [Code.FailedPrecondition, "SECRET_IN_USE", sandpool.ResourceInUseError, "failed_precondition"],
+    [Code.FailedPrecondition, "SECRET_MISSING", sandpool.SecretUnavailableError, "failed_precondition"],
+    [Code.FailedPrecondition, "SECRET_UNREADABLE", sandpool.SecretUnavailableError, "failed_precondition"],
+    [Code.FailedPrecondition, "POOL_PAUSED", sandpool.PoolPausedError, "failed_precondition"],
+    [Code.FailedPrecondition, "POOL_DRAINED", sandpool.PoolPausedError, "failed_precondition"],
+    [Code.FailedPrecondition, "SANDBOX_STARTING", sandpool.SandboxNotReadyError, "failed_precondition"],
     [Code.FailedPrecondition, "SANDBOX_ENDED", sandpool.SandboxNotReadyError, "failed_precondition"],
     [Code.FailedPrecondition, "IMAGE_NOT_FOUND", sandpool.ResourceCreationError, "failed_precondition"],
     [Code.Aborted, "ETAG_MISMATCH", sandpool.ResourceChangedError, "aborted"],
     [Code.ResourceExhausted, "POOL_AT_MAX", sandpool.QuotaExceededError, "resource_exhausted"],
+    [Code.ResourceExhausted, "POOL_EMPTY", sandpool.PoolEmptyError, "resource_exhausted"],
+    [Code.NotFound, "SECRET_NOT_FOUND", sandpool.ResourceNotFoundError, "not_found"],
     [Code.DeadlineExceeded, "NOT_READY_IN_TIME", sandpool.ResourceTimeoutError, "deadline_exceeded"],
     [Code.Unavailable, "ENGINE_UNREACHABLE", sandpool.SandboxConnectionError, "unavailable"],
     [Code.Internal, "INTERNAL", sandpool.RemoteAPIError, "internal"],
@@ -130,6 +139,11 @@ describe("found before anything is sent", () => {
     ["a fraction of a container", () => client.createPool({ image: "i", warmContainers: 1.5 }), "warmContainers"],
     ["more than 32 bits", () => client.create({ image: "i", memoryMb: 2 ** 40 }), "memoryMb"],
     ["no number", () => client.updatePool("p", { maxContainers: Number.NaN }), "maxContainers"],
+    ["a fraction of a try", () => client.createPool({ image: "i", readinessRetries: 1.5 }), "readinessRetries"],
+    ["a fraction of a sandbox", () => client.createBatch(1.5, { poolId: "p" }), "count"],
+    ["no such policy", () => client.updatePool("p", { pullPolicy: "sometimes" as never }), "pullPolicy"],
+    ["a word that every object has", () => client.create({ poolId: "p", whenEmpty: "toString" as never }), "whenEmpty"],
+    ["no time to wait", () => client.waitForSandbox("s", { timeout: 0 }), "timeout"],
     ["text", () => client.updateSandbox("s", { timeoutSecs: "9" as unknown as number }), "timeoutSecs"],
     ["no time", () => client.listPools({ timeoutMs: 0 }), "timeoutMs"],
     ["two sizes", () => client.createPool("p", { templateName: "t", size: 1, replicas: 1 } as never), "warmContainers"],
@@ -138,6 +152,25 @@ describe("found before anything is sent", () => {
     expect(error).toBeInstanceOf(sandpool.ValidationError);
     expect(error).toMatchObject({ fieldViolations: [{ field }] });
   });
+});
+
+/** The classes that the drawing at the top of errors.ts shows, each with the one that it is drawn under. */
+function drawn(): [string, string][] {
+  const source = readFileSync(new URL("../src/core/errors.ts", import.meta.url), "utf8");
+  const above: string[] = [];
+  return source.split("*/")[0]!.split("\n").flatMap((line): [string, string][] => {
+    const [, lead = "", name] = /^ \*     ([ │├└─]*)([A-Z]\w+Error)\b/.exec(line) ?? [];
+    if (name === undefined) return [];
+    const depth = lead.length / 4;
+    above[depth] = name;
+    return [[name, depth === 0 ? "Error" : above[depth - 1]!]];
+  });
+}
+
+test("the tree at the top of the module is the tree", () => {
+  const classes = Object.entries(sandpool).filter(([name]) => name.endsWith("Error"));
+  const real = classes.map(([name, kind]) => [name, (Object.getPrototypeOf(kind) as { name: string }).name]);
+  expect(drawn().toSorted()).toEqual(real.toSorted());
 });
 
 describe("addresses", () => {

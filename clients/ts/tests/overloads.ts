@@ -10,6 +10,9 @@ import {
   type Sandbox,
   SandboxClient,
   type SandboxStart,
+  type SandboxState,
+  type Secret,
+  type WhenEmpty,
 } from "sandpool";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -18,7 +21,7 @@ const isTrue = <T extends true>(value?: T): T | undefined => value;
 export async function pools(client: SandboxClient, count: number | undefined): Promise<void> {
   const pool = await client.createPool("python-pool", { templateName: "python-sandbox", size: 5 });
   isTrue<Equal<typeof pool, Pool>>();
-  isTrue<Equal<PoolState, "ready" | "filling" | "degraded" | "paused" | "unknown">>();
+  isTrue<Equal<PoolState, "ready" | "filling" | "degraded" | "paused" | "drained" | "unknown">>();
   isTrue<Equal<(typeof pool)["createTime"], Date>>();
   await client.createPool("python-pool", { templateName: "python-sandbox", replicas: 5, maxContainers: 9 });
   await client.createPool({ templateName: "python-sandbox", name: "python-pool" });
@@ -37,12 +40,69 @@ export async function pools(client: SandboxClient, count: number | undefined): P
   await client.createPool("python-pool", { name: "other", image: "python:3.11-slim" });
   // @ts-expect-error misspelt
   await client.createPool({ image: "python:3.11-slim", warm_containers: 3 });
+  const kept = { pullPolicy: "always", imageCheckSecs: 60, maxAgeSecs: 3600, drain: true } as const;
+  await client.createPool("python-pool", { templateName: "python-sandbox", size: 5, ...kept });
+  await client.createPool({ image: "python:3.11-slim", env: { A: "1" }, readinessCommand: ["true"], ...kept });
+  // @ts-expect-error the environment is the template's
+  await client.createPool({ templateName: "python-sandbox", env: { A: "1" } });
+  // @ts-expect-error the readiness command is the template's
+  await client.createPool({ templateName: "python-sandbox", readinessCommand: ["true"] });
+  // @ts-expect-error there is no such policy
+  await client.createPool({ image: "python:3.11-slim", pullPolicy: "sometimes" });
+  // @ts-expect-error it is only answered
+  await client.createPool({ image: "python:3.11-slim", pullPolicy: "unknown" });
+  // @ts-expect-error variables are texts
+  await client.createPool({ image: "python:3.11-slim", env: { A: 1 } });
+  await client.updatePool("python-pool", { env: null, readinessCommand: null, pullPolicy: null, imageCheckSecs: null });
+  isTrue<Equal<Awaited<ReturnType<typeof client.drainPool>>, Pool>>();
+  await client.deletePool("python-pool", { force: true });
+  // @ts-expect-error templates are not deleted by force
+  await client.deleteTemplate("python-sandbox", { force: true });
   await client.updatePool("python-pool", { size: 2, maxContainers: null, newName: null });
   // @ts-expect-error a pool always has an image
   await client.updatePool("python-pool", { image: null });
   // @ts-expect-error what is answered does not change
   pool.size = 3;
   for await (const event of client.watchPools()) isTrue<Equal<typeof event, PoolEvent>>();
+}
+
+export async function secrets(client: SandboxClient): Promise<void> {
+  const secret = await client.createSecret("A", "value");
+  isTrue<Equal<typeof secret, Secret>>();
+  isTrue<Equal<Awaited<ReturnType<typeof client.listSecrets>>, Secret[]>>();
+  await client.deleteSecret("A", { force: true });
+  // @ts-expect-error a secret has a value
+  await client.createSecret("A");
+  // @ts-expect-error a value is text
+  await client.updateSecret("A", new Uint8Array([1]));
+  // @ts-expect-error nobody gets it back
+  void secret.value;
+}
+
+export async function draws(client: SandboxClient, whenEmpty: WhenEmpty): Promise<void> {
+  await client.create({ poolId: "p", env: { A: "1" }, whenEmpty });
+  await client.create({ poolId: "p", whenEmpty: "wait", waitSecs: 5 });
+  await client.create({ templateName: "t", whenEmpty: "fail" });
+  await client.create({ image: "i", env: { A: "1" }, readinessCommand: ["true"], readinessRetries: 3 });
+  await client.createSandbox("t", { whenEmpty: "wait", waitSecs: 5, timeout: 10 });
+  // @ts-expect-error a sandbox from an image is always started cold
+  await client.create({ image: "i", whenEmpty: "wait" });
+  // @ts-expect-error nothing to wait for
+  await client.create({ poolId: "p", waitSecs: 5 });
+  // @ts-expect-error it does not wait
+  await client.createSandbox("t", { whenEmpty: "fail", waitSecs: 5 });
+  // @ts-expect-error there is no such word
+  await client.create({ poolId: "p", whenEmpty: "queue" });
+  // @ts-expect-error the readiness command is the pool's
+  await client.create({ poolId: "p", readinessCommand: ["true"] });
+  const batch = await client.createBatch(2, { poolId: "p", whenEmpty: "wait", metadata: { a: "b" } });
+  isTrue<Equal<typeof batch, Sandbox[]>>();
+  // @ts-expect-error they are alike, so that none has a name
+  await client.createBatch(2, { poolId: "p", name: "n" });
+  const status = await client.getSandboxStatus("s");
+  isTrue<Equal<typeof status, SandboxState>>();
+  const waited = await client.waitForSandbox("s", { timeout: 5, pollInterval: 1 });
+  isTrue<Equal<typeof waited, Sandbox>>();
 }
 
 export async function sandboxes(client: SandboxClient): Promise<void> {

@@ -18,6 +18,8 @@ test("the public names", () => {
   expect(Object.keys(sandpool).toSorted()).toEqual([
     "ClientClosedError",
     "PermissionDeniedError",
+    "PoolEmptyError",
+    "PoolPausedError",
     "QuotaExceededError",
     "RemoteAPIError",
     "ResourceAlreadyExistsError",
@@ -33,6 +35,7 @@ test("the public names", () => {
     "SandboxConnectionError",
     "SandboxNotReadyError",
     "SandpoolError",
+    "SecretUnavailableError",
     "VERSION",
     "ValidationError",
   ]);

@@ -1,9 +1,16 @@
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
-import { RetryInfoSchema } from "../src/core/details.js";
+import { ErrorInfoSchema, RetryInfoSchema } from "../src/core/details.js";
 import { DEFAULT_RETRY, type RetryPolicy, retryDelay } from "../src/core/retry.js";
-import { ClientClosedError, ResourceNotFoundError, SandboxClient, SandboxConnectionError } from "../src/index.js";
+import {
+  ClientClosedError,
+  PoolEmptyError,
+  QuotaExceededError,
+  ResourceNotFoundError,
+  SandboxClient,
+  SandboxConnectionError,
+} from "../src/index.js";
 import { deferred, freePort, pool, sandbox, type Services, TestServer } from "./server.js";
 
 const policy: RetryPolicy = { maxRetries: 3, baseDelayMs: 100, maxDelayMs: 300, random: () => 0 };
@@ -58,6 +65,27 @@ describe("against a server", () => {
     await client.create({ poolId: "p" });
     expect(ids).toHaveLength(3);
     expect(new Set(ids).size).toBe(1);
+  });
+
+  test.each([
+    ["POOL_AT_MAX", QuotaExceededError],
+    ["POOL_EMPTY", PoolEmptyError],
+  ] as const)("%s is the caller's to wait for", async (reason, kind) => {
+    let calls = 0;
+    const createSandbox = () => {
+      calls += 1;
+      throw new ConnectError("no", Code.ResourceExhausted, undefined, [
+        { desc: ErrorInfoSchema, value: { reason, domain: "sandpool" } },
+        { desc: RetryInfoSchema, value: { retryDelay: durationFromMs(1) } },
+      ]);
+    };
+    await using server = await TestServer.start({ sandboxes: { createSandbox } });
+    using client = new SandboxClient({ address: server.address });
+    const error: unknown = await client.create({ poolId: "p" }).catch((thrown: unknown) => thrown);
+    expect((error as Error).constructor).toBe(kind);
+    expect(error).toMatchObject({ retryAfterMs: 1 });
+    expect(error instanceof QuotaExceededError).toBe(reason === "POOL_AT_MAX");
+    expect(calls).toBe(1);
   });
 
   test("a command is not repeated, whatever the server says", async () => {

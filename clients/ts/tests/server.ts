@@ -5,17 +5,21 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import * as http2 from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
-import { PoolSchema, PoolState } from "../src/gen/sandpool/v1/pool_pb.js";
+import { PoolSchema, PoolState, PullPolicy } from "../src/gen/sandpool/v1/pool_pb.js";
 import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
 import { SandboxSchema, SandboxStart, SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
 import { SandboxService } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
+import { SecretSchema } from "../src/gen/sandpool/v1/secret_pb.js";
+import { SecretService } from "../src/gen/sandpool/v1/secret_service_pb.js";
 import { TemplateSchema } from "../src/gen/sandpool/v1/template_pb.js";
 import { TemplateService } from "../src/gen/sandpool/v1/template_service_pb.js";
+import { SandboxClient } from "../src/index.js";
 
 export interface Services {
   readonly pools?: Partial<ServiceImpl<typeof PoolService>>;
   readonly templates?: Partial<ServiceImpl<typeof TemplateService>>;
   readonly sandboxes?: Partial<ServiceImpl<typeof SandboxService>>;
+  readonly secrets?: Partial<ServiceImpl<typeof SecretService>>;
 }
 
 /** A server that is listening. */
@@ -38,6 +42,7 @@ export class TestServer {
         router.service(PoolService, services.pools ?? {});
         router.service(TemplateService, services.templates ?? {});
         router.service(SandboxService, services.sandboxes ?? {});
+        router.service(SecretService, services.secrets ?? {});
       },
     });
     const server = http2.createServer(handler);
@@ -72,6 +77,13 @@ export class TestServer {
   }
 }
 
+/** Runs `use` with a client of a server with these services. */
+export async function withServer(services: Services, use: (client: SandboxClient) => Promise<void>): Promise<void> {
+  await using server = await TestServer.start(services);
+  using client = new SandboxClient({ address: server.address });
+  await use(client);
+}
+
 /** A port on which nothing listens. */
 export async function freePort(): Promise<number> {
   await using server = await TestServer.start({});
@@ -92,6 +104,9 @@ type Fields<D extends DescMessage> = Exclude<MessageInitShape<D>, MessageShape<D
 
 export const CREATED = new Date("2026-01-02T03:04:05.678Z");
 
+/** What containers are made ready by where nothing is said. */
+const READINESS = { readinessIntervalSecs: 0.5, readinessTimeoutSecs: 5, readinessRetries: 20 };
+
 export function pool(values: Fields<typeof PoolSchema> = {}) {
   return create(PoolSchema, {
     poolId: "pool-00000000000000000001",
@@ -99,6 +114,8 @@ export function pool(values: Fields<typeof PoolSchema> = {}) {
     cpus: 1,
     memoryMb: 512,
     ephemeralDiskMb: 1024,
+    ...READINESS,
+    pullPolicy: PullPolicy.MISSING,
     etag: "e1",
     createTime: timestampFromDate(CREATED),
     updateTime: timestampFromDate(CREATED),
@@ -115,10 +132,19 @@ export function template(values: Fields<typeof TemplateSchema> = {}) {
     cpus: 1,
     memoryMb: 512,
     ephemeralDiskMb: 1024,
+    ...READINESS,
     etag: "e1",
     createTime: timestampFromDate(CREATED),
     updateTime: timestampFromDate(CREATED),
     ...values,
+  });
+}
+
+export function secret(name: string) {
+  return create(SecretSchema, {
+    name,
+    createTime: timestampFromDate(CREATED),
+    updateTime: timestampFromDate(CREATED),
   });
 }
 

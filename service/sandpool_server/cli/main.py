@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import uvloop
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
-from sandpool_server.app import App, StartError, purge
+from sandpool_server.app import App, StartError, purge, rotate_secrets_key
 from sandpool_server.logs import configure_logs
 from sandpool_server.settings import ENV_PREFIX, Settings
 
 _COMMANDS = {
     "serve": "Run the server in the foreground until SIGINT or SIGTERM; containers stay for the next start.",
+    "rotate-secrets-key": "Encrypt all secrets anew, with a new key or the first of those in the settings. "
+    "Stop the server first.",
     "purge": "Remove every container and network that the server with this data folder made, and end its sandboxes.",
 }
+
+_PRECEDENCE = "A flag wins over the environment, that over the settings file, that over the default."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,12 +29,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sandpool-server",
         description="Hands out container sandboxes in milliseconds, from pools of warm containers, over gRPC.",
-        epilog="A flag wins over the environment, that over the settings file, that over the default.",
+        epilog=_PRECEDENCE,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, text in _COMMANDS.items():
-        sub = commands.add_parser(command, help=text, description=text)
+        sub = commands.add_parser(command, help=text, description=text, epilog=_PRECEDENCE)
         for name, field in Settings.model_fields.items():
+            if field.annotation is SecretStr:
+                # A flag can be seen by every user of the machine.
+                sub.epilog = f"{sub.epilog} {ENV_PREFIX}{name.upper()} (no flag): {field.description}"
+                continue
             default = "" if field.default in (None, "", PydanticUndefined) else f"; default {field.default}"
             sub.add_argument(
                 f"--{name.replace('_', '-')}",
@@ -68,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command == "serve":
             uvloop.run(_serve(settings))
+        elif command == "rotate-secrets-key":
+            count = asyncio.run(rotate_secrets_key(settings))
+            print(f"encrypted {count} secrets anew")  # noqa: T201
         else:
             removed = asyncio.run(purge(settings))
             print(f"removed {removed} containers")  # noqa: T201

@@ -10,6 +10,9 @@ from sandpool_server.ports import Clock, RuntimeEvent, RuntimeEventKind, Store
 
 _log = structlog.get_logger(__name__)
 
+_KILLED = 137
+"""The exit code of a process that was ended by SIGKILL."""
+
 _CLAIMED_OR_WARM = frozenset({MemberState.WARM, MemberState.ACTIVE})
 
 
@@ -43,12 +46,15 @@ class EventHandler:
     async def _died(self, event: RuntimeEvent) -> None:
         if self._executor.container_died(event.member_id, event.exit_code):
             return
-        if event.member_id in self._out_of_memory:
+        # The kernel may have killed another process, long before this end: the first one's own shows in its exit code.
+        if event.member_id in self._out_of_memory and event.exit_code in (None, _KILLED):
             await self._end(event.member_id, EndReason.OOM_KILLED, "it ran out of memory", event.exit_code)
         else:
             await self._end(event.member_id, EndReason.EXITED, "its container ended", event.exit_code)
 
     async def _end(self, member_id: str, reason: EndReason, message: str, exit_code: int | None = None) -> None:
         end = MemberEnd(reason, self._clock.now(), message, exit_code)
-        if await self._store.end_members([member_id], _CLAIMED_OR_WARM, end):
+        for member in await self._store.end_members([member_id], _CLAIMED_OR_WARM, end):
             _log.info("member_ended", member=member_id, reason=reason, exit_code=exit_code)
+            if member.claim is None and reason in (EndReason.EXITED, EndReason.OOM_KILLED):
+                await self._executor.ready_member_died(member, f"a container ended with exit code {exit_code}")

@@ -7,15 +7,18 @@ is known by id, so that a plan made meanwhile leaves it alone.
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, assert_never
 
 import structlog
 
+from sandpool_server.control.readiness import wait_until_ready
 from sandpool_server.control.settings import ControlSettings
 from sandpool_server.domain.actions import (
     AbandonMember,
     Action,
     CancelLaunch,
+    CheckImage,
     CreateMembers,
     ExpireSandbox,
     RemoveContainer,
@@ -25,7 +28,7 @@ from sandpool_server.domain.actions import (
 from sandpool_server.domain.errors import FailedPrecondition, FailureReason, LaunchFailed, NotFound, Unavailable
 from sandpool_server.domain.ids import SANDBOX, new_id
 from sandpool_server.domain.lifecycle import MemberState
-from sandpool_server.domain.model import EndReason, Member, MemberEnd, PoolFailure
+from sandpool_server.domain.model import DEFAULT_NAMESPACE, EndReason, Member, MemberEnd, PoolFailure, PullPolicy
 from sandpool_server.domain.plan import InFlight
 from sandpool_server.ports import Agents, Clock, Runtime, Store
 from sandpool_server.usecases.changes import ChangeHub
@@ -60,10 +63,12 @@ class Executor:
         self._launches: dict[str, asyncio.Task[Any]] = {}
         self._refill_slots = asyncio.Semaphore(settings.refill_parallelism)
         self._refilling: set[str] = set()
-        self._proven: set[str] = set()
+        self._proven: dict[str, str] = {}
         self._removals: dict[str, asyncio.Task[None]] = {}
+        self._checks: dict[str, asyncio.Task[None]] = {}
         self._removal_failures: dict[str, int] = {}
         self._died: dict[str, int | None] = {}
+        self._early_deaths: dict[str, tuple[int, datetime]] = {}
         self.engine_ready = asyncio.Event()
         """Set once the engine has what members share; until then nothing is launched."""
 
@@ -74,13 +79,14 @@ class Executor:
         """How many creations for pools may be begun now; those that wait for their image take no slot."""
         return max(0, self._settings.refill_parallelism - len(self._refilling))
 
-    def is_proven(self, spec_digest: str) -> bool:
-        """Whether a member of that spec has become ready since this process started."""
-        return spec_digest in self._proven
+    def is_proven(self, pool_id: str, spec_digest: str) -> bool:
+        """Whether the pool's latest member to become ready since this process started was of that spec."""
+        return self._proven.get(pool_id) == spec_digest
 
     def in_flight(self) -> InFlight:
         """The members that this process works on."""
-        return InFlight(frozenset(self._expected | self._launches.keys()), frozenset(self._removals))
+        launching = frozenset(self._expected | self._launches.keys())
+        return InFlight(launching, frozenset(self._removals), frozenset(self._checks))
 
     async def execute(self, action: Action) -> None:
         """Carry out an action, or begin to; creations and removals go on behind. Raises `Unavailable` (the store)."""
@@ -101,6 +107,8 @@ class Executor:
                     task.cancel()
             case RemoveContainer(member_id=member_id, pool_id=pool_id):
                 self.begin_removal(member_id, pool_id)
+            case CheckImage(pool_id=pool_id):
+                self._checks[pool_id] = _begin(self._check_image(action), f"check-image-{pool_id}")
             case WakeAt():
                 raise ValueError("the loop keeps the times to wake at")
             case _:
@@ -146,7 +154,8 @@ class Executor:
         now = self._clock.now()
         ids = [new_id(SANDBOX, now, self._clock.random_bits()) for _ in range(action.count)]
         with self.expecting(ids):
-            for member in await self._store.add_members(action.pool_id, action.spec_digest, ids, now):
+            added = await self._store.add_members(action.pool_id, action.spec_digest, ids, now, action.waiting)
+            for member in added:
                 self._spawn_launch(member, self._refill(member))
 
     async def _refill(self, member: Member) -> None:
@@ -154,6 +163,8 @@ class Executor:
             await self._make(member, self._refill_slots)
         except (LaunchFailed, FailedPrecondition, Unavailable) as error:
             _log.warning("member_not_created", member=member.id, pool=member.pool_id, why=str(error))
+        except Exception:
+            _log.exception("member_not_created", member=member.id, pool=member.pool_id)
         finally:
             self._refilling.discard(member.id)
 
@@ -194,7 +205,8 @@ class Executor:
         except BaseException:
             await asyncio.shield(self._give_up(member, "an error of the server"))
             raise
-        self._proven.add(member.spec.digest())
+        if member.pool_id:
+            self._proven[member.pool_id] = member.spec_digest
         if ready is None:
             raise FailedPrecondition(
                 "SANDBOX_ENDED", f"sandbox {member.id!r} was deleted while it started", "sandbox", member.id
@@ -202,36 +214,81 @@ class Executor:
         return ready
 
     async def _start_container(self, member: Member, slots: asyncio.Semaphore) -> str:
-        if not self.engine_ready.is_set():
+        try:
+            # A server that has just started needs a moment to find out about its engine.
+            async with asyncio.timeout(self._settings.engine_wait):
+                await self.engine_ready.wait()
+        except TimeoutError:
             raise LaunchFailed(
                 FailureReason.ENGINE_UNREACHABLE, "the container engine has not answered yet; is it running?"
-            )
-        # Outside the slots: one pool's slow pull holds up no other pool.
-        image = await self._runtime.ensure_image(member.spec.image)
+            ) from None
+        # Outside the slots: one pool's slow pull, or slow readiness, holds up no other pool.
+        image = await self._runtime.ensure_image(member.spec.image, member.pull_policy)
         if member.claim is None:
             self._refilling.add(member.id)
         async with slots:
             address = await self._runtime.launch(member, self._agents.token_sha256(member.id))
             await self._agents.wait_ready(member.id, address, self._settings.ready_timeout)
-            await self._agents.configure(member.id, address, image, member.spec.entrypoint)
+            await self._agents.configure(member.id, address, image, member.spec)
+        self._refilling.discard(member.id)
+        await wait_until_ready(self._agents, member.id, address, member.spec)
         return address
 
     async def _failed(self, member: Member, error: LaunchFailed) -> None:
-        now = self._clock.now()
-        end = MemberEnd(EndReason.FAILED, now, error.message)
-        failure = await self._pool_failure(member, error) if member.pool_id else None
+        end = MemberEnd(EndReason.FAILED, self._clock.now(), error.message)
+        failure = await self._pool_failure(member.namespace, member.pool_id, error)
         await self._store.launch_failed(member.id, end, failure)
 
-    async def _pool_failure(self, member: Member, error: LaunchFailed) -> PoolFailure | None:
+    async def _pool_failure(self, namespace: str, pool_id: str, error: LaunchFailed) -> PoolFailure | None:
+        """The failure to write down, with the next attempt's time; None without a pool."""
+        if not pool_id:
+            return None
         try:
-            view = await self._store.get_pool(member.namespace, member.pool_id)
+            view = await self._store.get_pool(namespace, pool_id)
         except NotFound:
             return None
         now = self._clock.now()
-        consecutive = 1 + (view.pool.failure.consecutive if view.pool.failure else 0)
+        early_deaths = self._early_deaths.get(pool_id, (0, now))[0] - 1
+        consecutive = max(1 + (view.pool.failure.consecutive if view.pool.failure else 0), early_deaths)
         jitter = (self._clock.random_bits() & 0xFFFFFF) / 0x1000000
         next_time = now + self._settings.backoff.delay(consecutive, jitter)
         return PoolFailure(error.reason, error.message, now, next_time, consecutive)
+
+    async def ready_member_died(self, member: Member, why: str) -> None:
+        """Slow the pool down when its members die soon after they became ready: it would make them without end."""
+        now, window = self._clock.now(), timedelta(seconds=self._settings.backoff.max_secs)
+        if now - member.create_time > window:
+            return
+        count, last = self._early_deaths.get(member.pool_id, (0, now))
+        count = count + 1 if now - last <= window else 1
+        self._early_deaths[member.pool_id] = (count, now)
+        if count == 1:
+            return  # anything may die once; it is replaced at once
+        error = LaunchFailed(FailureReason.START_FAILED, f"{why} soon after it became ready; does its entrypoint end?")
+        failure = await self._pool_failure(member.namespace, member.pool_id, error)
+        if failure is not None:
+            await self._store.pool_failed(member.pool_id, member.spec_digest, failure)
+
+    async def _check_image(self, action: CheckImage) -> None:
+        """Look up what the tag names; a failure matters only where that was never known."""
+        try:
+            digest = (await self._runtime.ensure_image(action.image, PullPolicy.ALWAYS)).digest
+            await self._store.pool_image(action.pool_id, action.image, digest, self._clock.now())
+        except (LaunchFailed, Unavailable) as error:
+            _log.warning("image_not_checked", pool=action.pool_id, image=action.image, why=str(error))
+            await self._image_not_checked(action, error)
+        finally:
+            self._checks.pop(action.pool_id, None)
+            self._changes.publish(frozenset({action.pool_id}))
+
+    async def _image_not_checked(self, action: CheckImage, error: LaunchFailed | Unavailable) -> None:
+        await self._store.pool_image(action.pool_id, action.image, None, self._clock.now())
+        if isinstance(error, Unavailable):
+            error = LaunchFailed(FailureReason.ENGINE_UNREACHABLE, error.message)
+        view = await self._store.get_pool(DEFAULT_NAMESPACE, action.pool_id)
+        failure = await self._pool_failure(view.pool.namespace, action.pool_id, error)
+        if failure is not None and not view.pool.image_digest:
+            await self._store.pool_failed(action.pool_id, view.pool.member_digest(), failure)
 
     async def _give_up(self, member: Member, why: str) -> None:
         await self._store.end_members([member.id], _BEING_MADE, MemberEnd(EndReason.FAILED, self._clock.now(), why))
@@ -241,8 +298,10 @@ class Executor:
         task = self._launches.get(member_id)
         if task is None:
             return False
-        self._died[member_id] = exit_code
-        task.cancel()
+        # A launch that is being stopped removes its container: that is no death of the member's own.
+        if not task.cancelling():
+            self._died[member_id] = exit_code
+            task.cancel()
         return True
 
     # --- removal --------------------------------------------------------------------------------------------------
@@ -250,8 +309,7 @@ class Executor:
     def begin_removal(self, member_id: str, pool_id: str = "") -> None:
         """Remove a member's container and then its row, behind; nothing happens if that is under way."""
         if member_id not in self._removals:
-            task = asyncio.create_task(self._remove(member_id, pool_id), name=f"remove-{member_id}")
-            self._removals[member_id] = task
+            self._removals[member_id] = _begin(self._remove(member_id, pool_id), f"remove-{member_id}")
 
     async def _remove(self, member_id: str, pool_id: str) -> None:
         failures = self._removal_failures.get(member_id, 0)
@@ -274,7 +332,19 @@ class Executor:
 
     async def close(self) -> None:
         """Stop all work. Containers that were being made are removed; those that run stay."""
-        tasks = [*self._launches.values(), *self._removals.values()]
+        tasks = [*self._launches.values(), *self._removals.values(), *self._checks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _begin(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+    """A task whose unexpected end is logged; nobody waits for it."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_log_unexpected)
+    return task
+
+
+def _log_unexpected(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("work_failed", what=task.get_name(), exc_info=error)

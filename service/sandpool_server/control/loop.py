@@ -1,13 +1,14 @@
 """The control loop: snapshot, plan, execute; woken by changes, engine events and times.
 
-Two tasks: one follows the engine's events, one plans. Both outlive any failure of engine and database: they wait and
-begin again with a look at everything.
+One task follows the engine's events, one plans, and one for each watch looks at what nobody tells. All outlive any
+failure of engine and database: they wait and begin again with a look at everything.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
@@ -18,12 +19,20 @@ from sandpool_server.domain.actions import CreateMembers, WakeAt
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.ids import POOL
 from sandpool_server.domain.plan import PoolSnapshot, missing, plan
-from sandpool_server.ports import Clock, Runtime, RuntimeEventKind, Store
+from sandpool_server.ports import Clock, Line, Runtime, RuntimeEventKind, Store
 from sandpool_server.usecases.changes import ChangeHub, Subscription
 
 _log = structlog.get_logger(__name__)
 
 _NO_POOL = ""
+
+
+class Watch(Protocol):
+    """Something that is looked at now and then."""
+
+    async def run(self) -> None:
+        """Look for ever. Raises `Unavailable` when what it needs does not answer; it is begun again then."""
+        ...
 
 
 class ControlLoop:
@@ -37,6 +46,8 @@ class ControlLoop:
         events: EventHandler,
         clock: Clock,
         changes: ChangeHub,
+        line: Line,
+        watches: Sequence[Watch],
         settings: ControlSettings,
     ) -> None:
         self._store = store
@@ -45,6 +56,8 @@ class ControlLoop:
         self._events = events
         self._clock = clock
         self._changes = changes
+        self._line = line
+        self._watches = watches
         self._settings = settings
         self._wakes: dict[str, datetime] = {}
         self._waiting_for_slots: set[str] = set()
@@ -56,6 +69,9 @@ class ControlLoop:
             asyncio.create_task(self._for_ever("events", self._follow_events), name="engine-events"),
             asyncio.create_task(self._for_ever("planning", self._plan_rounds), name="planning"),
         ]
+        for watch in self._watches:
+            name = type(watch).__name__
+            self._tasks.append(asyncio.create_task(self._for_ever(name, watch.run), name=name))
 
     async def stop(self) -> None:
         """End both tasks and all work in progress. Containers that run stay."""
@@ -100,18 +116,18 @@ class ControlLoop:
             while True:
                 for snapshot in await self._store.snapshot(due):
                     await self._plan(snapshot)
-                await asyncio.sleep(self._settings.min_interval)
                 due = await self._next_due(subscription)
-                if self._clock.monotonic() - last_full >= self._settings.resync_interval:
+                if self._clock.monotonic() - last_full >= self._settings.round_interval:
                     due, last_full = None, self._clock.monotonic()
                     await self._purge()
 
     async def _plan(self, snapshot: PoolSnapshot) -> None:
         """One pool's round. What one pool cannot get is no reason to stop the others."""
         self._wakes.pop(snapshot.id, None)
-        unmet = missing(snapshot)
-        slots, proven = self._executor.free_slots, self._executor.is_proven(snapshot.spec_digest)
-        for action in plan(snapshot, self._clock.now(), slots, self._executor.in_flight(), proven):
+        waiting = self._line.waiting(snapshot.id)
+        unmet = missing(snapshot, waiting)
+        slots, proven = self._executor.free_slots, self._executor.is_proven(snapshot.id, snapshot.spec_digest)
+        for action in plan(snapshot, self._clock.now(), slots, self._executor.in_flight(), proven, waiting):
             if isinstance(action, WakeAt):
                 self._wakes[action.pool_id] = min(action.time, self._wakes.get(action.pool_id, action.time))
                 continue
@@ -124,13 +140,15 @@ class ControlLoop:
     async def _next_due(self, subscription: Subscription) -> frozenset[str]:
         """Wait for something to do; returns the pools to look at."""
         now = self._clock.now()
-        next_wake = min([*self._wakes.values(), now + timedelta(seconds=self._settings.resync_interval)])
+        next_wake = min([*self._wakes.values(), now + timedelta(seconds=self._settings.round_interval)])
         changed: frozenset[str] = frozenset()
         try:
             async with asyncio.timeout(max(0.0, (next_wake - now).total_seconds())):
                 changed = await subscription.next()
         except TimeoutError:
             pass
+        # What changed is answered first: the callers' own work is not made to wait for planning.
+        await asyncio.sleep(self._settings.min_interval)
         now = self._clock.now()
         due = {pool_id for pool_id, time in self._wakes.items() if time <= now}
         # A change of a member names its pool too; those without a pool are cheap to look at.

@@ -14,16 +14,19 @@ class RetireReason(StrEnum):
 
     STALE = "stale"
     EXCESS = "excess"
+    AGED = "aged"
+    POOL_DRAINED = "pool_drained"
     POOL_DELETED = "pool_deleted"
 
 
 @dataclass(frozen=True, slots=True)
 class CreateMembers:
-    """Create up to `count` members of the pool's present spec."""
+    """Create up to `count` members of the pool's present spec, when callers wait for `waiting` sandboxes of it."""
 
     pool_id: str
     spec_digest: str
     count: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,14 @@ class RemoveContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckImage:
+    """Look up what the image's tag names now."""
+
+    pool_id: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
 class WakeAt:
     """Plan this pool again at that time, even if nothing happens before."""
 
@@ -71,4 +82,6 @@ class WakeAt:
     time: datetime
 
 
-Action = CreateMembers | RetireMember | ExpireSandbox | AbandonMember | CancelLaunch | RemoveContainer | WakeAt
+Action = (
+    CreateMembers | RetireMember | ExpireSandbox | AbandonMember | CancelLaunch | RemoveContainer | CheckImage | WakeAt
+)

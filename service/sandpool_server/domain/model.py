@@ -17,7 +17,12 @@ DEFAULT_NAMESPACE = "default"
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What a container is made of and how much it may use. Two members of equal spec are interchangeable."""
+    """What a container is made of and how much it may use. Two members of equal spec are interchangeable.
+
+    `env` are pairs, sorted by name. A container counts as ready once `readiness_command`, where there is one, has
+    succeeded in it: tried every `readiness_interval_secs`, for `readiness_timeout_secs` each, failing at most
+    `readiness_retries` times.
+    """
 
     image: str
     cpus: float = 1.0
@@ -25,11 +30,50 @@ class ContainerSpec:
     ephemeral_disk_mb: int = 1024
     secret_names: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    readiness_command: tuple[str, ...] = ()
+    readiness_interval_secs: float = 0.5
+    readiness_timeout_secs: float = 5.0
+    readiness_retries: int = 20
 
     def digest(self) -> str:
         """A short name of the content (16 hexadecimal digits): equal for equal specs, across processes and restarts."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class PullPolicy(StrEnum):
+    """When an image is pulled: when the engine lacks it, before each container, or never."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class DiskEnforcement(StrEnum):
+    """Who enforces the limit on disk: the engine's storage, or the server, which looks every few seconds."""
+
+    ENGINE = "engine"
+    WATCHED = "watched"
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """A pull under way, in bytes; `total` is what is known of so far."""
+
+    image: str
+    current: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret's name and times; its value is nowhere in the domain."""
+
+    namespace: str
+    name: str
+    create_time: datetime
+    update_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +123,29 @@ class Pool:
     version: int
     create_time: datetime
     update_time: datetime
+    pull_policy: PullPolicy = PullPolicy.MISSING
+    image_check_secs: int = 0
+    max_age_secs: int = 0
+    drain: bool = False
+    image_digest: str = ""
+    """What the image's tag named at `image_check_time`; looked up only where `image_check_secs` is not 0."""
+    image_check_time: datetime | None = None
     hits: int = 0
     misses: int = 0
     failure: PoolFailure | None = None
     delete_time: datetime | None = None
     """Set when the pool was deleted; its row stays until its containers are gone and retries of requests are over."""
+
+    def member_digest(self) -> str:
+        """What a member must have been made of to be handed out: the spec and, where the tag is watched, the image."""
+        if self.image_check_secs and self.image_digest:
+            return hashlib.sha256(f"{self.spec.digest()} {self.image_digest}".encode()).hexdigest()[:16]
+        return self.spec.digest()
+
+    @property
+    def closed(self) -> bool:
+        """Whether sandboxes cannot be taken from it and nothing is created for it."""
+        return self.paused or self.drain or self.delete_time is not None
 
 
 class PoolCondition(StrEnum):
@@ -93,6 +155,7 @@ class PoolCondition(StrEnum):
     FILLING = "filling"
     DEGRADED = "degraded"
     PAUSED = "paused"
+    DRAINED = "drained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +177,19 @@ class PoolCounts:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool with its members counted: what is shown, and what is planned from."""
+    """A pool with its members counted, and what this process knows of it: what is shown."""
 
     pool: Pool
     counts: PoolCounts
+    waiting: int = 0
+    """Callers who wait in line."""
+    pull: PullProgress | None = None
+    disk_enforcement: DiskEnforcement | None = None
 
     @property
     def wanted(self) -> int:
         """How many ready members the pool aims at: `warm_containers`, less where `max_containers` leaves no room."""
-        if self.pool.paused or self.pool.delete_time is not None:
+        if self.pool.closed:
             return 0
         if self.pool.max_containers is None:
             return self.pool.warm_containers
@@ -132,6 +199,8 @@ class PoolView:
     @property
     def condition(self) -> PoolCondition:
         """The pool's condition in a word."""
+        if self.pool.drain:
+            return PoolCondition.DRAINED
         if self.pool.paused:
             return PoolCondition.PAUSED
         if self.counts.warm >= self.wanted:
@@ -190,6 +259,7 @@ class MemberEnd:
 class Member:
     """One container and its row. With a `claim` it is a sandbox, and the two share the id.
 
+    `spec_digest` is what it was made of, as `Pool.member_digest` has it.
     `address` is `host:port` of the agent, empty until the container runs. `pool_id` is empty for a sandbox that belongs
     to no pool. `start_secs` is how long the caller waited, None until the sandbox runs.
     """
@@ -203,7 +273,9 @@ class Member:
     state: MemberState
     version: int
     create_time: datetime
+    spec_digest: str = ""
     address: str = ""
+    pull_policy: PullPolicy = PullPolicy.MISSING
     claim: Claim | None = None
     start_secs: float | None = None
     end: MemberEnd | None = None

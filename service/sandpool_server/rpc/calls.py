@@ -19,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from sandpool_server.domain.errors import LaunchFailed, SandpoolError
+from sandpool_server.domain.errors import InvalidArgument, LaunchFailed, SandpoolError
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.statuses import deadline_status, internal_status, malformed_status, status_of
 from sandpool_server.rpc.validation import RequestValidator
@@ -30,6 +30,9 @@ Stream = Callable[[Any, Context], AsyncIterator[Any]]
 
 _LOGGED_FIELDS = ("pool_id", "template_name", "sandbox_id", "name", "request_id")
 """The fields of requests that the log repeats. Never metadata, environment or commands: they may hold secrets."""
+
+_SLOW_SECS = 1.0
+"""From how long on a call that went well is worth a line at level info."""
 
 _log = structlog.stdlib.get_logger("sandpool.rpc")
 
@@ -68,7 +71,7 @@ class Calls:
                 raise
             except Exception as error:
                 await _fail(error, context, record, started, request)
-            record.ended(started, "OK", request)
+            record.succeeded(started, request)
             return answer
 
         return call
@@ -89,7 +92,7 @@ class Calls:
                 raise
             except Exception as error:
                 await _fail(error, context, record, started, request)
-            record.ended(started, "OK", request)
+            record.succeeded(started, request)
 
         return call
 
@@ -112,23 +115,32 @@ class _Refused(Exception):
 
 
 class _Record:
-    """Writes a method's lines in the log."""
+    """Writes a method's lines in the log: method, code, duration, and which resources and request a call was about."""
 
     def __init__(self, method: MethodDescriptor) -> None:
         self.method = method.full_name
         self._fields = tuple(name for name in _LOGGED_FIELDS if name in method.input_type.fields_by_name)
 
-    def ended(self, started: float, code: str, request: Any, **more: str) -> None:
-        """One line: method, code, duration, and which resources and request it was about, if the request was valid."""
-        if code != "INVALID_ARGUMENT":
-            more |= {name: value for name in self._fields if (value := getattr(request, name, ""))}
-        _log.info("call", method=self.method, code=code, ms=round((time.perf_counter() - started) * 1000, 3), **more)
+    def succeeded(self, started: float, request: Any) -> None:
+        """At level debug, unless it took long: a line costs as much as the rest of this layer's part in a call."""
+        write = _log.debug if time.perf_counter() - started < _SLOW_SECS else _log.info
+        write("call", **self._told(started, "OK"), **self._about(request))
+
+    def failed(self, started: float, code: str, request: Any, **more: str) -> None:
+        """At level info. `request` is None for one that was not looked at, or found wrong: it may hold anything."""
+        _log.info("call", **self._told(started, code), **more, **self._about(request))
 
     def cancelled(self, started: float, request: Any, context: Context) -> None:
         """The caller went away, or its deadline passed."""
         remaining = context.time_remaining()
         over = remaining is not None and remaining <= 0
-        self.ended(started, "DEADLINE_EXCEEDED" if over else "CANCELLED", request)
+        self.failed(started, "DEADLINE_EXCEEDED" if over else "CANCELLED", request)
+
+    def _told(self, started: float, code: str) -> dict[str, Any]:
+        return {"method": self.method, "code": code, "ms": round((time.perf_counter() - started) * 1000, 3)}
+
+    def _about(self, request: Any) -> dict[str, str]:
+        return {name: value for name in self._fields if (value := getattr(request, name, ""))}
 
 
 async def _fail(error: Exception, context: Context, record: _Record, started: float, request: Any) -> NoReturn:
@@ -145,7 +157,8 @@ async def _fail(error: Exception, context: Context, record: _Record, started: fl
         status = internal_status(incident)
         more["incident"] = incident
     told = rpc_status.to_status(status)
-    record.ended(started, told.code.name, request, **more)
+    checked = None if isinstance(error, _Refused | InvalidArgument) else request
+    record.failed(started, told.code.name, checked, **more)
     await context.abort(told.code, told.details, told.trailing_metadata)
 
 

@@ -6,17 +6,28 @@ from datetime import datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sandpool.v1 import pool_pb2, pool_service_pb2, sandbox_pb2, sandbox_service_pb2, template_pb2
+from sandpool.v1 import (
+    pool_pb2,
+    pool_service_pb2,
+    sandbox_pb2,
+    sandbox_service_pb2,
+    secret_pb2,
+    template_pb2,
+)
 from sandpool_server.domain.errors import FailureReason
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import (
     CommandEndReason,
     CommandResult,
+    DiskEnforcement,
     EndReason,
     Member,
     PoolCondition,
     PoolFailure,
     PoolView,
+    PullPolicy,
+    PullProgress,
+    Secret,
     StartKind,
     Template,
 )
@@ -28,6 +39,7 @@ POOL_STATES = {
     PoolCondition.FILLING: pool_pb2.POOL_STATE_FILLING,
     PoolCondition.DEGRADED: pool_pb2.POOL_STATE_DEGRADED,
     PoolCondition.PAUSED: pool_pb2.POOL_STATE_PAUSED,
+    PoolCondition.DRAINED: pool_pb2.POOL_STATE_DRAINED,
 }
 POOL_ERROR_REASONS = {
     FailureReason.IMAGE_NOT_FOUND: pool_pb2.POOL_ERROR_REASON_IMAGE_NOT_FOUND,
@@ -37,6 +49,16 @@ POOL_ERROR_REASONS = {
     FailureReason.ENGINE_UNREACHABLE: pool_pb2.POOL_ERROR_REASON_ENGINE_UNREACHABLE,
     FailureReason.DISK_FULL: pool_pb2.POOL_ERROR_REASON_DISK_FULL,
     FailureReason.LIMIT_UNSUPPORTED: pool_pb2.POOL_ERROR_REASON_LIMIT_UNSUPPORTED,
+}
+PULL_POLICIES = {
+    PullPolicy.MISSING: pool_pb2.PULL_POLICY_MISSING,
+    PullPolicy.ALWAYS: pool_pb2.PULL_POLICY_ALWAYS,
+    PullPolicy.NEVER: pool_pb2.PULL_POLICY_NEVER,
+}
+DISK_ENFORCEMENTS = {
+    None: pool_pb2.DISK_ENFORCEMENT_UNSPECIFIED,
+    DiskEnforcement.ENGINE: pool_pb2.DISK_ENFORCEMENT_ENGINE,
+    DiskEnforcement.WATCHED: pool_pb2.DISK_ENFORCEMENT_WATCHED,
 }
 SANDBOX_STATES = {
     MemberState.STARTING: sandbox_pb2.SANDBOX_STATE_STARTING,
@@ -91,6 +113,15 @@ def pool_message(view: PoolView) -> pool_pb2.Pool:
         create_time=_timestamp(pool.create_time),
         update_time=_timestamp(pool.update_time),
         status=_pool_status(view),
+        env=dict(pool.spec.env),
+        readiness_command=pool.spec.readiness_command,
+        readiness_interval_secs=pool.spec.readiness_interval_secs,
+        readiness_timeout_secs=pool.spec.readiness_timeout_secs,
+        readiness_retries=pool.spec.readiness_retries,
+        pull_policy=PULL_POLICIES[pool.pull_policy],
+        image_check_secs=pool.image_check_secs,
+        max_age_secs=pool.max_age_secs,
+        drain=pool.drain,
     )
 
 
@@ -107,6 +138,10 @@ def _pool_status(view: PoolView) -> pool_pb2.PoolStatus:
         hits=view.pool.hits,
         misses=view.pool.misses,
         last_error=None if failure is None else _pool_error(failure, attempting=counts.creating > 0),
+        image_digest=view.pool.image_digest,
+        image_pull=None if view.pull is None else _image_pull(view.pull),
+        disk_enforcement=DISK_ENFORCEMENTS[view.disk_enforcement],
+        waiting=view.waiting,
     )
 
 
@@ -118,6 +153,10 @@ def _pool_error(failure: PoolFailure, attempting: bool) -> pool_pb2.PoolError:
         next_attempt_time=None if attempting else _timestamp(failure.next_attempt_time),
         consecutive_failures=failure.consecutive,
     )
+
+
+def _image_pull(pull: PullProgress) -> pool_pb2.ImagePull:
+    return pool_pb2.ImagePull(image=pull.image, current_bytes=pull.current, total_bytes=pull.total)
 
 
 def template_message(template: Template) -> template_pb2.Template:
@@ -135,6 +174,20 @@ def template_message(template: Template) -> template_pb2.Template:
         etag=etag_of(template.version),
         create_time=_timestamp(template.create_time),
         update_time=_timestamp(template.update_time),
+        env=dict(template.spec.env),
+        readiness_command=template.spec.readiness_command,
+        readiness_interval_secs=template.spec.readiness_interval_secs,
+        readiness_timeout_secs=template.spec.readiness_timeout_secs,
+        readiness_retries=template.spec.readiness_retries,
+    )
+
+
+def secret_message(secret: Secret) -> secret_pb2.Secret:
+    """A secret's name and times: there is no more of it to show."""
+    return secret_pb2.Secret(
+        name=secret.name,
+        create_time=_timestamp(secret.create_time),
+        update_time=_timestamp(secret.update_time),
     )
 
 
@@ -160,6 +213,7 @@ def sandbox_message(member: Member) -> sandbox_pb2.Sandbox:
         create_time=_timestamp(claim.claim_time),
         expire_time=None if claim.expire_time is None else _timestamp(claim.expire_time),
         etag=etag_of(member.version),
+        env=dict(member.spec.env),
     )
     if member.state is not MemberState.STARTING:
         sandbox.start = STARTS[claim.start]

@@ -1,6 +1,11 @@
-"""grpc.health.v1: SERVING only while the database and the engine answer and the server is not about to stop."""
+"""grpc.health.v1: SERVING only while the database and the engine answer and the server is not about to stop.
+
+An answer of Check tells more in its trailing metadata, which `grpcurl -v` shows: `sandpool-detail` is a line of facts
+about the server, and of what does not answer, such as `engine=unix:///run/docker.sock; route=direct; failing=database`.
+"""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 
@@ -16,23 +21,44 @@ from sandpool_server.rpc.drain import Drain, ServerStopping
 Probe = Callable[[], Awaitable[None]]
 """Returns if what it asks is well, else raises `Unavailable`."""
 
+Details = Callable[[], Mapping[str, str]]
+"""Facts about the server now, by their names."""
+
+DETAIL_KEY = "sandpool-detail"
+"""The key of the trailing metadata that tells them."""
+
+_DETAIL_CHARS = 200
+_ALL_DETAILS_CHARS = 2000
+"""What one value and all of them may take: metadata share the 8 KiB that clients take."""
+
 _log = structlog.stdlib.get_logger("sandpool.health")
+
+
+def _no_details() -> Mapping[str, str]:
+    return {}
 
 
 class HealthReporter:
     """Asks the probes again and again, and answers for what they said.
 
     `probes` are named: `{"database": store.ping, "engine": runtime.ping}`; each has `timeout_secs`. All services share
-    one status, NOT_SERVING until the first round is over.
+    one status, NOT_SERVING until the first round is over. `details` is asked at each call for what to tell beside it:
+    names in lower case, and values that are cut at 200 characters; it must not wait, nor tell secrets.
     """
 
     def __init__(
-        self, probes: Mapping[str, Probe], drain: Drain, interval_secs: float = 1.0, timeout_secs: float = 2.0
+        self,
+        probes: Mapping[str, Probe],
+        drain: Drain,
+        interval_secs: float = 1.0,
+        timeout_secs: float = 2.0,
+        details: Details = _no_details,
     ) -> None:
         self._probes = dict(probes)
         self._drain = drain
         self._interval_secs = interval_secs
         self._timeout_secs = timeout_secs
+        self._details = details
         self._failing = dict.fromkeys(self._probes, "not asked yet")
         self._changed = asyncio.Event()
         self._services = {""}  # the empty name is the server as a whole
@@ -46,6 +72,14 @@ class HealthReporter:
     def failing(self) -> Mapping[str, str]:
         """What did not answer in the last round, by the probe's name, and why."""
         return dict(self._failing)
+
+    @property
+    def detail(self) -> str:
+        """The facts about the server in a line, and the names of the probes that fail; printable ASCII."""
+        facts = dict(self._details())
+        if self._failing:
+            facts["failing"] = ",".join(self._failing)
+        return "; ".join(f"{name}={_printable(value)}" for name, value in facts.items())[:_ALL_DETAILS_CHARS]
 
     def cover(self, services: Iterable[str]) -> None:
         """Answer for these services too."""
@@ -103,6 +137,11 @@ class HealthReporter:
         return name, ""
 
 
+def _printable(value: str) -> str:
+    """The value as it may stand in a header and between semicolons."""
+    return re.sub(r"[^ -:<-~]", "?", value[:_DETAIL_CHARS]).strip()
+
+
 class ReportedHealth(HealthServicer):
     """The health service on a reporter. Outside of `Calls`: nothing to validate, and no line in the log each second."""
 
@@ -115,6 +154,8 @@ class ReportedHealth(HealthServicer):
         status = self._reporter.status(request.service)
         if status.status == HealthCheckResponse.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:200]!r}")
+        if detail := self._reporter.detail:
+            context.set_trailing_metadata(((DETAIL_KEY, detail),))
         return status
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:

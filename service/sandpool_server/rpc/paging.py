@@ -1,7 +1,8 @@
 """Page tokens: where a list goes on.
 
 A token is opaque to callers. It holds a version, a digest of the method and its filters, and the identifier of the last
-resource of the page before; so that one that was made for another list is refused and not misread.
+resource of the page before, of a secret its name; so that one that was made for another list is refused and not
+misread.
 """
 
 import base64
@@ -19,14 +20,14 @@ from sandpool_server.domain.errors import FieldViolation, InvalidArgument
 DEFAULT_PAGE_SIZE = 100
 
 _VERSION = "1"
-_FORM = re.compile(r"1:([0-9a-f]{12}):((?:pool|tpl|sbx)-[0-9a-hjkmnp-tv-z]{20})")
+_FORM = re.compile(r"1:([0-9a-f]{12}):((?:pool|tpl|sbx)-[0-9a-hjkmnp-tv-z]{20}|[A-Za-z_][A-Za-z0-9_]{0,127})")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for: up to `size` resources whose identifiers sort after `after`."""
+    """Which part of a list is asked for: up to `size` resources whose identifiers (names) sort after `after`."""
 
     size: int
     after: str

@@ -45,7 +45,7 @@ class PoolServicer(stubs.PoolServiceServicer):
     async def DeletePool(self, request: messages.DeletePoolRequest, context: Context) -> messages.DeletePoolResponse:
         """Delete a pool."""
         fingerprint = fingerprint_of(request, request.request_id)
-        await self._pools.delete(request.pool_id, request.etag, request.request_id, fingerprint)
+        await self._pools.delete(request.pool_id, request.etag, request.request_id, fingerprint, request.force)
         return messages.DeletePoolResponse()
 
     async def WatchPools(

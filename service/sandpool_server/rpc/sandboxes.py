@@ -5,6 +5,7 @@ from functools import partial
 
 from sandpool.v1 import sandbox_service_pb2 as messages
 from sandpool.v1 import sandbox_service_pb2_grpc as stubs
+from sandpool_server.domain.errors import FieldViolation, InvalidArgument
 from sandpool_server.ports import Clock
 from sandpool_server.rpc.calls import Context
 from sandpool_server.rpc.converters import run_command_answer, sandbox_message, sandbox_messages
@@ -37,9 +38,12 @@ class SandboxServicer(stubs.SandboxServiceServicer):
         """Create several sandboxes alike."""
         received = self._clock.monotonic()
         fingerprint = fingerprint_of(request, request.request_id)
-        members = await self._sandboxes.create_batch(
-            new_sandbox(request.sandbox), request.count, request.request_id, fingerprint, received
-        )
+        try:
+            members = await self._sandboxes.create_batch(
+                new_sandbox(request.sandbox), request.count, request.request_id, fingerprint, received
+            )
+        except InvalidArgument as error:
+            raise _in_batch(error) from error
         return messages.BatchCreateSandboxesResponse(sandboxes=sandbox_messages(members))
 
     async def GetSandbox(self, request: messages.GetSandboxRequest, context: Context) -> messages.GetSandboxResponse:
@@ -83,3 +87,12 @@ class SandboxServicer(stubs.SandboxServiceServicer):
     async def RunCommand(self, request: messages.RunCommandRequest, context: Context) -> messages.RunCommandResponse:
         """Run a command and answer with its end."""
         return run_command_answer(await self._sandboxes.run(request.sandbox_id, command(request)))
+
+
+def _in_batch(error: InvalidArgument) -> InvalidArgument:
+    """The error with the paths of a batch: a use case names the fields of a sandbox as if it stood alone."""
+    own = messages.BatchCreateSandboxesRequest.DESCRIPTOR.fields_by_name
+    return InvalidArgument(
+        *(v if v.field in own else FieldViolation(f"sandbox.{v.field}", v.description) for v in error.violations),
+        reason=error.reason,
+    )

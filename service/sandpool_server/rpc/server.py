@@ -2,7 +2,7 @@
 
 drain = Drain()
 health = HealthReporter({"database": store.ping, "engine": runtime.ping}, drain)
-server = build_server(UseCases(pools, templates, sandboxes), clock, health, drain)
+server = build_server(UseCases(pools, templates, sandboxes, secrets), clock, health, drain)
 port = server.add_insecure_port(address)
 await server.start()            # and health.run() in a task
 ...
@@ -18,7 +18,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, template_service_pb2
+from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, secret_service_pb2, template_service_pb2
 from sandpool_server.ports import Clock
 from sandpool_server.rpc.calls import Calls
 from sandpool_server.rpc.drain import Drain
@@ -26,10 +26,12 @@ from sandpool_server.rpc.health import HealthReporter, ReportedHealth
 from sandpool_server.rpc.pools import PoolServicer
 from sandpool_server.rpc.reflection import Reflection
 from sandpool_server.rpc.sandboxes import SandboxServicer
+from sandpool_server.rpc.secrets import SecretServicer
 from sandpool_server.rpc.templates import TemplateServicer
 from sandpool_server.rpc.validation import RequestValidator
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
+from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
@@ -43,6 +45,7 @@ class UseCases:
     pools: Pools
     templates: Templates
     sandboxes: Sandboxes
+    secrets: Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def build_server(
         pool_service_pb2.DESCRIPTOR.services_by_name["PoolService"]: PoolServicer(usecases.pools),
         template_service_pb2.DESCRIPTOR.services_by_name["TemplateService"]: TemplateServicer(usecases.templates),
         sandbox_service_pb2.DESCRIPTOR.services_by_name["SandboxService"]: SandboxServicer(usecases.sandboxes, clock),
+        secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"]: SecretServicer(usecases.secrets),
     }
     for service, servicer in services.items():
         calls.register(server, service, servicer)

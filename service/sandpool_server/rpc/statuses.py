@@ -54,6 +54,9 @@ _LAUNCH_CODES = {
     FailureReason.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
+_NO_LIMIT = frozenset({"POOL_EMPTY"})
+"""What is exhausted without a limit being reached: it comes back by itself, and no quota can be raised for it."""
+
 _LAUNCH_RETRY_SECS = 5.0
 """When to try again after the engine failed us: about what a pool's first back-off takes."""
 
@@ -76,8 +79,8 @@ def status_of(error: SandpoolError | LaunchFailed) -> Status:
             failure = _precondition(error.reason, subject, error.message)
             return _status(grpc.StatusCode.FAILED_PRECONDITION, error, failure, _resource(error, ""))
         case Exhausted():
-            quota = _quota(error.subject, error.message)
-            return _status(grpc.StatusCode.RESOURCE_EXHAUSTED, error, quota, _retry(error.retry_after))
+            limits = () if error.reason in _NO_LIMIT else (_quota(error.subject, error.message),)
+            return _status(grpc.StatusCode.RESOURCE_EXHAUSTED, error, *limits, _retry(error.retry_after))
         case Unavailable():
             return _status(grpc.StatusCode.UNAVAILABLE, error, _retry(error.retry_after))
         case NotReadyInTime():

@@ -2,6 +2,6 @@
 
 from sandpool_server.runtime.agents import GrpcAgents
 from sandpool_server.runtime.docker_engine import DockerRuntime
-from sandpool_server.runtime.settings import RuntimeSettings
+from sandpool_server.runtime.settings import Route, RuntimeSettings
 
-__all__ = ["DockerRuntime", "GrpcAgents", "RuntimeSettings"]
+__all__ = ["DockerRuntime", "GrpcAgents", "Route", "RuntimeSettings"]

@@ -1,5 +1,6 @@
 """Open channels to agents: one for each member, the least recently used closed when there are too many."""
 
+import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +13,30 @@ from sandpool_server.runtime.tasks import TaskSet
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
 _MAX_METADATA_BYTES = 16 * 1024
+_MAX_STATUS_BYTES = 64 * 1024
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_SERVICE = "sandpool.agent.v1.AgentService"
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            # Their honest answers are small; none of a hostile agent's shall cost the server more.
+            "name": [{"service": _SERVICE, "method": method} for method in ("GetInfo", "Configure")],
+            "maxResponseMessageBytes": _MAX_STATUS_BYTES,
+        }
+    ]
+}
+_NO_ANSWER = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # A member may wait for its claim for days; its channel is to be open then.
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
     ("grpc.enable_retries", 0),  # A command runs once.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -52,7 +69,11 @@ class Channels:
 
     @asynccontextmanager
     async def use(self, member_id: str, address: str, token: str) -> AsyncIterator[Connection]:
-        """Have the member's channel, opened now unless it is open; while in use it is not closed for being old."""
+        """Have the member's channel, opened now unless it is open; while in use it is not closed for being old.
+
+        A channel on which a call got no answer is closed unless other calls are under way on it: the next one opens
+        another, and waits neither for gRPC's next try to connect nor for TCP's to send again.
+        """
         connection = self._open.get(member_id)
         if connection is None or connection.address != address:
             self.forget(member_id)
@@ -65,6 +86,10 @@ class Channels:
         connection.calls += 1
         try:
             yield connection
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _NO_ANSWER and connection.calls == 1 and self._open.get(member_id) is connection:
+                self.forget(member_id)
+            raise
         finally:
             connection.calls -= 1
 

@@ -1,5 +1,6 @@
 """Between the domain and the agent's messages. What an agent says is hostile input: a sandbox may have replaced it."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import grpc
@@ -11,18 +12,22 @@ from sandpool.agent.v1 import process_pb2
 from sandpool_server.domain.errors import (
     Exhausted,
     FailedPrecondition,
+    FailureReason,
     FieldViolation,
     InvalidArgument,
+    LaunchFailed,
     SandpoolError,
     Unavailable,
 )
-from sandpool_server.domain.model import Command, CommandEndReason, CommandResult
+from sandpool_server.domain.model import Command, CommandEndReason, CommandResult, ContainerSpec
 from sandpool_server.ports import ImageConfig
 
 MAX_OUTPUT_BYTES: Final = 1024 * 1024
 _MAX_COUNT: Final = 2**62
 _MAX_TEXT: Final = 500
 _MAX_DETAILS_BYTES: Final = 16 * 1024
+_MAX_ADMIT_BYTES: Final = 4 * 1024 * 1024
+_MIB: Final = 1024 * 1024
 
 _END_REASONS: Final = {
     process_pb2.END_REASON_EXITED: CommandEndReason.EXITED,
@@ -51,6 +56,17 @@ _REASONS: Final = frozenset(
     }
 )
 """The reasons of the agent's contract that a caller may see; any other word is not passed on."""
+_NO_ANSWER: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+"""The codes by which an agent refuses to start something."""
 _FIELDS: Final = {
     "argv": "argv",
     "shell": "command",
@@ -62,11 +78,15 @@ _FIELDS: Final = {
 """The agent's fields by the names that callers know."""
 
 
-def configure_request(image: ImageConfig, entrypoint: tuple[str, ...]) -> agent_pb.ConfigureRequest:
-    """Tell the agent what the image says. Names of variables that no process could have are left out."""
+def configure_request(image: ImageConfig, spec: ContainerSpec) -> agent_pb.ConfigureRequest:
+    """Tell the agent what the image and the spec say, entrypoint included unless it is to see secrets first.
+
+    Names of an image's variables that no process could have are left out.
+    """
     environment = {
         name: value for name, value in image.env.items() if name and "\0" not in name + value and "=" not in name
     }
+    starts_now = bool(spec.entrypoint) and not spec.secret_names
     return agent_pb.ConfigureRequest(
         defaults=agent_pb.Defaults(
             environment=environment,
@@ -74,8 +94,39 @@ def configure_request(image: ImageConfig, entrypoint: tuple[str, ...]) -> agent_
             user=image.user,
             max_output_bytes=MAX_OUTPUT_BYTES,
         ),
-        entrypoint=agent_pb.Entrypoint(argv=entrypoint) if entrypoint else None,
+        environment=dict(spec.env),
+        entrypoint=agent_pb.Entrypoint(argv=spec.entrypoint) if starts_now else None,
+        max_file_bytes=spec.ephemeral_disk_mb * _MIB,
     )
+
+
+def admit_request(env: Mapping[str, str], entrypoint: tuple[str, ...]) -> agent_pb.ConfigureRequest:
+    """Tell the agent what an owner brings. Raises `LaunchFailed` for more than an agent takes."""
+    request = agent_pb.ConfigureRequest(
+        environment=env, entrypoint=agent_pb.Entrypoint(argv=entrypoint) if entrypoint else None
+    )
+    if request.ByteSize() > _MAX_ADMIT_BYTES:
+        raise LaunchFailed(FailureReason.START_FAILED, "the environment is larger than a sandbox takes")
+    return request
+
+
+def check_configured(response: agent_pb.ConfigureResponse, *, started: bool) -> None:
+    """Check the agent's answer to `configure_request` or `admit_request`. Raises `Unavailable`.
+
+    `started` says whether the request had an entrypoint; that this has ended already is no error, for it is known then
+    how. One that was started earlier and has ended takes the sandbox with it.
+    """
+    state = response.entrypoint.state
+    good = (
+        (process_pb2.ENTRYPOINT_STATE_RUNNING, process_pb2.ENTRYPOINT_STATE_ENDED)
+        if started
+        else (process_pb2.ENTRYPOINT_STATE_RUNNING, process_pb2.ENTRYPOINT_STATE_NONE)
+    )
+    if state in good:
+        return
+    if state == process_pb2.ENTRYPOINT_STATE_ENDED:
+        raise Unavailable("SANDBOX_STOPPED", "the sandbox's entrypoint has ended")
+    raise nonsense()
 
 
 def run_request(command: Command) -> agent_pb.RunCommandRequest:
@@ -179,9 +230,28 @@ def command_error(error: grpc.aio.AioRpcError, member_id: str, command: Command)
     return nonsense()
 
 
+def admit_error(error: grpc.aio.AioRpcError, entrypoint: tuple[str, ...]) -> LaunchFailed | Unavailable:
+    """Convert the agent's refusal of an owner's environment or entrypoint, or its silence.
+
+    Of the agent's own words none is passed on: there may be values of secrets in them.
+    """
+    code = error.code()
+    info, bad = _details(error)
+    if code in _NO_ANSWER:
+        return Unavailable("SANDBOX_UNREACHABLE", "the sandbox does not answer")
+    if code not in _REFUSALS or info.domain != "sandpool" or info.reason not in _REASONS:
+        return nonsense()
+    words = info.reason.replace("_", " ").lower()
+    if entrypoint and not any(one.field == "environment" for one in bad.field_violations[:8]):
+        what = f"the entrypoint {printable(entrypoint[0])!r} could not be started: {words}"
+    else:
+        what = f"the environment was not accepted by the sandbox: {words}"
+    return LaunchFailed(FailureReason.START_FAILED, what)
+
+
 def refusal(error: grpc.aio.AioRpcError) -> str:
     """What the agent said when it refused something else than a command, for a person."""
-    if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+    if error.code() in _NO_ANSWER:
         return "it does not answer"
     return printable(error.details() or "") or error.code().name.lower()
 

@@ -5,15 +5,19 @@ import contextlib
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 
 import grpc.aio
 
 from sandpool.agent.v1 import agent_service_pb2 as agent_pb
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import Command, CommandResult
+from sandpool_server.domain.model import Command, CommandResult, ContainerSpec
 from sandpool_server.ports import ImageConfig
 from sandpool_server.runtime.agent_channels import MAX_MESSAGE_BYTES, Channels, Connection
 from sandpool_server.runtime.agent_messages import (
+    admit_error,
+    admit_request,
+    check_configured,
     command_error,
     command_result,
     configure_request,
@@ -22,13 +26,15 @@ from sandpool_server.runtime.agent_messages import (
     run_request,
 )
 
-PROTOCOL_VERSION = 1
-"""The agent's behaviour that this server needs; newer agents only add to it."""
+PROTOCOL_VERSION = 2
+"""The agent's behaviour that this server needs of new members; newer agents only add to it."""
+OLDEST_PROTOCOL_VERSION = 1
+"""What members may speak that an older server has left."""
 
 _POLL_SECS = 0.005
+_MAX_POLL_SECS = 0.1
 _CONNECT_SECS = 1.0
-_PROBE_SECS = 1.0
-_CONFIGURE_SECS = 10.0
+_READY_SECS = 1.0
 _GRACE_SECS = 5.0
 """How much longer than the command's own time-out the server waits for the agent's answer."""
 _MAX_CHANNELS = 1024
@@ -37,11 +43,23 @@ _MAX_CHANNELS = 1024
 class GrpcAgents:
     """Implements `ports.Agents`. A member's token is derived from `token_key` and its id, and stored nowhere.
 
-    To be made on the event loop. At most `max_channels` idle channels are kept open.
+    To be made on the event loop. The channel that a launch opens stays open for the claim and the commands to come; at
+    most `max_channels` idle ones are kept. `configure`, `admit` and `probe` answer within the seconds given for them.
     """
 
-    def __init__(self, token_key: bytes, max_channels: int = _MAX_CHANNELS) -> None:
+    def __init__(
+        self,
+        token_key: bytes,
+        max_channels: int = _MAX_CHANNELS,
+        *,
+        configure_secs: float = 10.0,
+        admit_secs: float = 2.0,
+        probe_secs: float = 2.0,
+    ) -> None:
         self._key = token_key
+        self._configure_secs = configure_secs
+        self._admit_secs = admit_secs
+        self._probe_secs = probe_secs
         self._channels = Channels(max_channels)
 
     def token_sha256(self, member_id: str) -> str:
@@ -54,28 +72,59 @@ class GrpcAgents:
         try:
             async with asyncio.timeout(timeout_secs):
                 await _wait_for_port(address)
+                pause = _POLL_SECS
                 while True:
-                    last = await self._probe(member_id, address)
+                    last = await self._unready(member_id, address)
                     if not last:
                         return
-                    await asyncio.sleep(_POLL_SECS)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _MAX_POLL_SECS)
         except TimeoutError:
             raise LaunchFailed(
                 FailureReason.NOT_READY,
                 f"the container's agent was not ready within {timeout_secs:g} seconds: {last}",
             ) from None
 
-    async def configure(self, member_id: str, address: str, image: ImageConfig, entrypoint: tuple[str, ...]) -> None:
-        """Tell the agent the image's defaults, and start the entrypoint."""
-        request = configure_request(image, entrypoint)
+    async def configure(self, member_id: str, address: str, image: ImageConfig, spec: ContainerSpec) -> None:
+        """Tell the agent what image and spec say, and start the entrypoint unless it is to see secrets first."""
+        request = configure_request(image, spec)
+        started = request.HasField("entrypoint")
+        what = "entrypoint could not be started" if started else "container could not be set up"
         try:
             async with self._channels.use(member_id, address, self._token(member_id)) as connection:
-                await connection.stub.Configure(request, timeout=_CONFIGURE_SECS, metadata=connection.metadata)
+                response = await _configure(connection, request, self._configure_secs)
+            check_configured(response, started=started)
         except grpc.aio.AioRpcError as error:
-            what = "entrypoint could not be started" if entrypoint else "container could not be set up"
             raise LaunchFailed(FailureReason.START_FAILED, f"the {what}: {refusal(error)}") from error
+        except Unavailable as error:
+            raise LaunchFailed(FailureReason.START_FAILED, f"the {what}: {error.message}") from error
         except asyncio.CancelledError:
             raise _unless_cancelled(LaunchFailed(FailureReason.START_FAILED, "the container was removed")) from None
+
+    async def admit(
+        self, member_id: str, address: str, env: Mapping[str, str], entrypoint: tuple[str, ...] = ()
+    ) -> None:
+        """Hand the member over by one call. What it raises holds no value of `env`, whatever the agent says."""
+        request = admit_request(env, entrypoint)
+        try:
+            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+                response = await _configure(connection, request, self._admit_secs)
+        except grpc.aio.AioRpcError as error:
+            raise admit_error(error, entrypoint) from None
+        except asyncio.CancelledError:
+            raise _unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox was removed")) from None
+        check_configured(response, started=bool(entrypoint))
+
+    async def probe(self, member_id: str, address: str) -> None:
+        """Ask the agent who it is."""
+        try:
+            info = await self._info(member_id, address, self._probe_secs)
+        except grpc.aio.AioRpcError as error:
+            raise Unavailable("SANDBOX_UNREACHABLE", f"the sandbox's agent: {refusal(error)}") from error
+        except asyncio.CancelledError:
+            raise _unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox was removed")) from None
+        if info.protocol_version < OLDEST_PROTOCOL_VERSION:
+            raise nonsense()
 
     async def run(self, member_id: str, address: str, command: Command) -> CommandResult:
         """Run a command; the agent ends it at its time-out, and this call ends soon after whatever the agent does."""
@@ -105,13 +154,10 @@ class GrpcAgents:
     def _token(self, member_id: str) -> str:
         return hmac.new(self._key, member_id.encode(), hashlib.sha256).hexdigest()
 
-    async def _probe(self, member_id: str, address: str) -> str:
+    async def _unready(self, member_id: str, address: str) -> str:
         """Ask the agent who it is; returns what is wrong, empty when nothing is."""
         try:
-            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
-                info = await connection.stub.GetInfo(
-                    agent_pb.GetInfoRequest(), timeout=_PROBE_SECS, metadata=connection.metadata
-                )
+            info = await self._info(member_id, address, _READY_SECS)
         except grpc.aio.AioRpcError as error:
             return refusal(error)
         except asyncio.CancelledError:
@@ -119,6 +165,18 @@ class GrpcAgents:
         if info.protocol_version < PROTOCOL_VERSION:
             return f"it speaks version {info.protocol_version} of the protocol, {PROTOCOL_VERSION} is needed"
         return ""
+
+    async def _info(self, member_id: str, address: str, deadline: float) -> agent_pb.GetInfoResponse:
+        async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+            return await connection.stub.GetInfo(
+                agent_pb.GetInfoRequest(), timeout=deadline, metadata=connection.metadata
+            )
+
+
+async def _configure(
+    connection: Connection, request: agent_pb.ConfigureRequest, deadline: float
+) -> agent_pb.ConfigureResponse:
+    return await connection.stub.Configure(request, timeout=deadline, metadata=connection.metadata)
 
 
 async def _run(

@@ -3,6 +3,7 @@
 launch ──► lane "start"  ┐
 remove ──► lane "remove" │   each lane: a few threads,
 members ─► lane "query"  ├─► a client of docker-py each ──► engine
+usage ───► lane "disk"   │
 ping ────► lane "ping"   │
 images ──► lane "pull"   │
 prepare ─► lane "setup"  ┘
@@ -10,17 +11,17 @@ events ──► a thread per reader ──────────────�
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Iterable
+from typing import Any, TypeVar
 
 import structlog
 from docker.errors import APIError
 
-from sandpool_server.domain.model import Member
+from sandpool_server.domain.model import DiskEnforcement, Member, PullPolicy, PullProgress
 from sandpool_server.ports import ImageConfig, MemberRef, RuntimeEvent
 from sandpool_server.runtime import shared
 from sandpool_server.runtime.client import EngineClient, connector
-from sandpool_server.runtime.container import container_config
+from sandpool_server.runtime.container import VolumePlace, container_config
 from sandpool_server.runtime.events import EventReader
 from sandpool_server.runtime.failures import (
     EngineConflict,
@@ -30,11 +31,20 @@ from sandpool_server.runtime.failures import (
     shared_is_missing,
     unavailable,
 )
-from sandpool_server.runtime.images import Images
+from sandpool_server.runtime.images import Images, PullChanged
 from sandpool_server.runtime.lanes import Lane
-from sandpool_server.runtime.members import Launch, list_containers, list_members, remove_container, remove_member
-from sandpool_server.runtime.settings import RuntimeSettings
+from sandpool_server.runtime.members import (
+    Launch,
+    list_containers,
+    list_members,
+    measure_members,
+    remove_container,
+    remove_member,
+)
+from sandpool_server.runtime.routes import UNKNOWN, find_reach
+from sandpool_server.runtime.settings import Route, RuntimeSettings
 from sandpool_server.runtime.tasks import TaskSet
+from sandpool_server.runtime.volumes import Volumes
 
 T = TypeVar("T")
 
@@ -45,23 +55,30 @@ _LOG = structlog.get_logger(__name__)
 
 
 class DockerRuntime:
-    """Implements `ports.Runtime`. To be made on the event loop; reads the agent's program once (`OSError`)."""
+    """Implements `ports.Runtime`. To be made on the event loop; reads the agent's program once (`OSError`).
 
-    def __init__(self, settings: RuntimeSettings) -> None:
+    `pull_changed` is called on the loop with an image when its pull begins and ends, and between the two at most every
+    `pull_report_secs`.
+    """
+
+    def __init__(self, settings: RuntimeSettings, pull_changed: PullChanged = lambda _image: None) -> None:
         self._settings = settings
         self._agent = shared.AgentBinary.read(settings.agent_binary)
         self._connect = connector(settings.base_url)
         self._starts = Lane("start", settings.create_parallelism, self._connect)
         self._removals = Lane("remove", settings.remove_parallelism, self._connect)
         self._queries = Lane("query", settings.query_parallelism, self._connect)
+        self._measures = Lane("disk", 1, self._connect)
         self._pings = Lane("ping", 1, self._connect)
         self._pulls = Lane("pull", settings.pull_parallelism, self._connect)
         self._setup = Lane("setup", 1, self._connect)
-        self._images = Images(settings, self._queries, self._pulls)
+        self._images = Images(settings, self._queries, self._pulls, pull_changed)
         self._readers: set[EventReader] = set()
         self._tasks = TaskSet()
         self._preparing = asyncio.Lock()
         self._shared: shared.Shared | None = None
+        self._reach = UNKNOWN
+        self._volumes = Volumes(settings.server_id)
 
     @property
     def agent_version(self) -> str:
@@ -69,12 +86,19 @@ class DockerRuntime:
         return self._agent.version
 
     @property
-    def disk_limits_enforced(self) -> bool | None:
-        """Whether the engine's storage holds containers to `ephemeral_disk_mb`; None until prepared."""
-        return self._shared.disk_limits if self._shared else None
+    def disk_enforcement(self) -> DiskEnforcement | None:
+        """Who holds containers to `ephemeral_disk_mb`; None until prepared."""
+        if self._shared is None:
+            return None
+        return DiskEnforcement.ENGINE if self._shared.disk_limits else DiskEnforcement.WATCHED
+
+    @property
+    def route(self) -> Route | None:
+        """How agents are reached, direct or published; None until prepared."""
+        return None if self._reach is UNKNOWN else self._reach.route
 
     async def prepare(self) -> None:
-        """Make the network and the agent's volume, unless they are there."""
+        """Make the network and the agent's volume, unless they are there; the first time, find out the route."""
         await self._or_unavailable(self._prepare())
 
     async def ping(self) -> None:
@@ -82,21 +106,34 @@ class DockerRuntime:
         secs = self._settings.ping_secs
         await self._or_unavailable(self._pings.run(lambda client: client.ping(), secs))
 
-    async def ensure_image(self, image: str) -> ImageConfig:
-        """Return what the image says of itself; pull it first where the engine lacks it."""
-        return await self._images.ensure(image)
+    async def ensure_image(self, image: str, policy: PullPolicy = PullPolicy.MISSING) -> ImageConfig:
+        """Return what the image says of itself; pull it first where the policy wants that."""
+        return await self._images.ensure(image, policy)
+
+    def pulls(self) -> dict[str, PullProgress]:
+        """The pulls under way, in compressed bytes of those layers whose transfer has begun."""
+        return self._images.pulls()
+
+    async def disk_usage(self) -> dict[str, int]:
+        """Ask the engine what its running containers have written; volumes and tmpfs do not count."""
+        settings = self._settings
+        return await self._or_unavailable(
+            self._measures.run(lambda client: measure_members(client, settings.server_id), settings.disk_secs)
+        )
 
     async def launch(self, member: Member, token_sha256: str) -> str:
         """Create and start the container; what an image or a prune took away is brought back once."""
         image = member.spec.image
         try:
-            if self._shared is None:
+            if self.route is None:
                 await self._prepare()
             try:
                 return await self._start(member, token_sha256)
             except APIError as error:
                 if image_is_missing(error):
-                    await self._images.ensure(image)
+                    # The policy has had its say before this; what is gone since is brought back unless forbidden.
+                    never = member.pull_policy is PullPolicy.NEVER
+                    await self._images.ensure(image, PullPolicy.NEVER if never else PullPolicy.MISSING)
                 elif shared_is_missing(error):
                     await self._prepare()
                 else:
@@ -113,7 +150,7 @@ class DockerRuntime:
         """List this server's containers."""
         settings = self._settings
         return await self._or_unavailable(
-            self._queries.run(lambda client: list_members(client, settings.server_id), settings.query_secs)
+            self._queries.run(lambda client: list_members(client, settings.server_id, self._reach), settings.query_secs)
         )
 
     async def events(self) -> AsyncGenerator[RuntimeEvent, None]:
@@ -138,7 +175,7 @@ class DockerRuntime:
             reader.close()
         await self._tasks.close()
         await self._images.close()
-        lanes = (self._starts, self._removals, self._queries, self._pings, self._pulls, self._setup)
+        lanes = (self._starts, self._removals, self._queries, self._measures, self._pings, self._pulls, self._setup)
         await asyncio.gather(*(lane.close() for lane in lanes))
 
     async def _or_unavailable(self, work: Awaitable[T]) -> T:
@@ -152,14 +189,22 @@ class DockerRuntime:
             self._shared = await self._setup.run(
                 lambda client: shared.prepare(client, self._settings, self._agent), self._settings.prepare_secs
             )
+            if self.route is None:
+                finding = find_reach(self._setup, self._settings, self._agent)
+                self._reach = await self._tasks.uninterrupted(finding, "find the route to agents")
+                _LOG.info("found how agents are reached", route=self._reach.route, host=self._reach.host)
 
     async def _start(self, member: Member, token_sha256: str) -> str:
         """Create and start the container; when that fails or is cancelled, remove what was made."""
         settings = self._settings
-        config = container_config(
-            member, token_sha256, settings, self._agent.version, disk_limits=bool(self.disk_limits_enforced)
-        )
-        launch = Launch(member.id, config)
+        disk_limits = self.disk_enforcement is DiskEnforcement.ENGINE
+
+        def config(volumes: Iterable[VolumePlace]) -> dict[str, Any]:
+            return container_config(
+                member, token_sha256, settings, self._agent.version, disk_limits=disk_limits, volumes=volumes
+            )
+
+        launch = Launch(member.id, member.spec.image, self._volumes, config, self._reach)
         under_way = await self._starts.begin(launch, settings.launch_secs, settings.queue_secs)
         try:
             return await self._starts.wait(under_way, settings.launch_secs)

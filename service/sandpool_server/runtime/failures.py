@@ -4,6 +4,7 @@ The engine says things in prose; the patterns below are those of Docker Engine 2
 """
 
 import re
+import ssl
 
 import requests
 import urllib3.exceptions
@@ -59,6 +60,10 @@ def normalised(error: Exception) -> Exception:
         return error
     if not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError | DockerException | OSError):
         return error
+    if _chain_has(error, (ssl.SSLError,)):
+        return EngineDown(
+            "the container engine cannot be reached by TLS; check its certificate and the files in DOCKER_CERT_PATH"
+        )
     if _chain_has(error, _TIMEOUTS):
         return EngineDown("the container engine did not answer in time")
     return EngineDown("the container engine cannot be reached; check that it runs and that its address is right")

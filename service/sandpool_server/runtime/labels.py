@@ -35,6 +35,11 @@ def filler_repository(server_id: str) -> str:
     return f"sandpool-agent-filler-{server_id}"
 
 
+def probe_name(server_id: str) -> str:
+    """The name of the container by which a server finds out how it reaches agents."""
+    return f"sandpool-probe-{server_id}"
+
+
 def member_labels(server_id: str, member: Member, agent_version: str) -> dict[str, str]:
     """The labels of a member's container."""
     return {SERVER: server_id, MEMBER: member.id, POOL: member.pool_id, AGENT: agent_version}

@@ -1,6 +1,7 @@
-"""Blocking calls that make, list and remove members' containers; lanes run them."""
+"""Blocking calls that make, list, measure and remove members' containers; lanes run them."""
 
 import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from docker.errors import APIError
@@ -8,8 +9,10 @@ from docker.errors import APIError
 from sandpool_server.ports import MemberRef
 from sandpool_server.runtime import labels
 from sandpool_server.runtime.client import EngineClient
-from sandpool_server.runtime.container import AGENT_PORT
+from sandpool_server.runtime.container import VolumePlace
 from sandpool_server.runtime.failures import EngineConflict, EngineDown, status
+from sandpool_server.runtime.routes import Reach
+from sandpool_server.runtime.volumes import Volumes
 
 _ENDED = frozenset({"exited", "dead"})
 _RUNNING = frozenset({"running", "paused"})
@@ -22,9 +25,20 @@ class Launch:
     came. `abandon` may be called from another thread: the launch then ends at its next step.
     """
 
-    def __init__(self, member_id: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        member_id: str,
+        image: str,
+        volumes: Volumes,
+        config: Callable[[Iterable[VolumePlace]], dict[str, Any]],
+        reach: Reach,
+    ) -> None:
+        """`config` gives the create request from the volumes that the image wants."""
         self._member_id = member_id
+        self._image = image
+        self._volumes = volumes
         self._config = config
+        self._reach = reach
         self._abandoned = threading.Event()
         self.made: bool | None = None
 
@@ -34,11 +48,16 @@ class Launch:
 
     def __call__(self, client: EngineClient) -> str:
         """Create, start, and return the agent's `host:port`."""
-        if self._abandoned.is_set():
-            self.made = False
-            raise EngineDown("the launch was given up")
         try:
-            container = client.create(self._config, labels.container_name(self._member_id))
+            if self._abandoned.is_set():
+                raise EngineDown("the launch was given up")
+            config = self._config(self._volumes.places(client, client.image(self._image)))
+        except BaseException:
+            self.made = False
+            raise
+        self._reach.publish(config)
+        try:
+            container = client.create(config, labels.container_name(self._member_id))
         except APIError:
             self.made = False
             raise
@@ -46,34 +65,37 @@ class Launch:
         if self._abandoned.is_set():
             raise EngineDown("the launch was given up")
         client.start(container)
-        return _running_address(client, container)
+        return _running_address(client, container, self._reach)
 
 
-def _running_address(client: EngineClient, container: str) -> str:
+def _running_address(client: EngineClient, container: str, reach: Reach) -> str:
     found = client.inspect_container(container)
-    address = _address(found["NetworkSettings"])
+    address = reach.inspected(found["NetworkSettings"])
     if not found["State"]["Running"] or not address:
         code = found["State"].get("ExitCode")
         raise EngineConflict(f"the container ended right after its start, with exit code {code}")
     return address
 
 
-def _address(network_settings: dict[str, Any]) -> str:
-    """The agent's address from what the engine says of a container's networks; empty when it has none."""
-    for network in (network_settings.get("Networks") or {}).values():
-        if network and network.get("IPAddress"):
-            return f"{network['IPAddress']}:{AGENT_PORT}"
-    return ""
-
-
-def list_members(client: EngineClient, server_id: str) -> list[MemberRef]:
+def list_members(client: EngineClient, server_id: str, reach: Reach) -> list[MemberRef]:
     """List the containers of this server's members. Only ended ones cost a further call, for their exit code."""
     found = client.containers(all=True, filters={"label": f"{labels.SERVER}={server_id}"})
-    refs = (_member_ref(client, one) for one in found if (one.get("Labels") or {}).get(labels.MEMBER))
+    refs = (_member_ref(client, one, reach) for one in found if (one.get("Labels") or {}).get(labels.MEMBER))
     return [ref for ref in refs if ref is not None]
 
 
-def _member_ref(client: EngineClient, found: dict[str, Any]) -> MemberRef | None:
+def measure_members(client: EngineClient, server_id: str) -> dict[str, int]:
+    """Bytes that each running member has written to its container's own file system, by member id.
+
+    One call. On overlay2 the engine adds up the files of each container's upper layer: 6 ms for 24 fresh containers,
+    70 ms when they have written 16,000 files.
+    """
+    label = [f"{labels.SERVER}={server_id}", labels.MEMBER]
+    found = client.containers(size=True, filters={"label": label})
+    return {one["Labels"][labels.MEMBER]: int(one.get("SizeRw") or 0) for one in found}
+
+
+def _member_ref(client: EngineClient, found: dict[str, Any], reach: Reach) -> MemberRef | None:
     member_id = found["Labels"][labels.MEMBER]
     state = found["State"]
     if state in _ENDED:
@@ -85,7 +107,7 @@ def _member_ref(client: EngineClient, found: dict[str, Any]) -> MemberRef | None
             raise
         return MemberRef(member_id, running=False, address="", exit_code=exit_code)
     running = state in _RUNNING
-    return MemberRef(member_id, running, _address(found.get("NetworkSettings") or {}) if running else "")
+    return MemberRef(member_id, running, reach.listed(found) if running else "", paused=state == "paused")
 
 
 def list_containers(client: EngineClient, server_id: str) -> list[str]:

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Route = Literal["auto", "direct", "published"]
+"""How agents are reached: on the containers' own addresses (direct), on ports published on the engine's host, or by
+whichever of the two one probe finds when the engine is prepared (auto).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,8 +15,8 @@ class RuntimeSettings:
     """How to reach the engine and how to treat it. Durations are in seconds.
 
     `server_id` marks everything that this server makes; `agent_binary` is the static agent for the engine's
-    architecture. `base_url` empty means DOCKER_HOST with DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, else the default
-    socket.
+    architecture. `base_url` (unix://, tcp:// or ssh://) empty means DOCKER_HOST, else the default socket;
+    DOCKER_TLS_VERIFY and DOCKER_CERT_PATH count for tcp:// in any case.
     """
 
     server_id: str
@@ -22,6 +28,15 @@ class RuntimeSettings:
     remove_parallelism: int = 2
     query_parallelism: int = 2
     pull_parallelism: int = 4
+
+    route: Route = "auto"
+    publish_ip: str = ""
+    """Published: the IPv4 address of the engine's host on which agents' ports are opened; 0.0.0.0 for all it has.
+
+    Empty: 127.0.0.1 where the engine is local, else the address that the engine's url names.
+    """
+    probe_secs: float = 3.0
+    """How long the probe tries to reach a container's own address."""
 
     network_subnet: str = ""
     """Subnet of the sandboxes' network in CIDR form; empty lets the engine choose (often a /16)."""
@@ -36,6 +51,8 @@ class RuntimeSettings:
 
     ping_secs: float = 1.0
     query_secs: float = 10.0
+    disk_secs: float = 30.0
+    """For measuring what all containers have written: the engine looks at each of their files."""
     launch_secs: float = 30.0
     """For create, start and inspect of one container together, once it is its turn."""
     remove_secs: float = 30.0
@@ -43,6 +60,8 @@ class RuntimeSettings:
     pull_idle_secs: float = 60.0
     """A pull that makes no progress for so long has failed."""
     pull_secs: float = 3600.0
+    pull_report_secs: float = 0.2
+    """The shortest time between two reports of a pull's progress."""
     queue_secs: float = 120.0
     """How long a call waits for its turn when as many of its class as allowed are under way."""
     undo_secs: float = 10.0

@@ -103,7 +103,7 @@ def _fill_volume(client: EngineClient, settings: RuntimeSettings, agent: AgentBi
     volume = client.create_volume(labels.volume_name(agent.version), labels={labels.AGENT: agent.version})
     if (volume.get("Labels") or {}).get(labels.AGENT) != agent.version:
         raise EngineConflict(f"the engine has a volume {volume['Name']!r} that no sandpool server made; remove it")
-    image = _empty_image(client, settings.server_id)
+    image = empty_image(client, settings.server_id)
     try:
         filler, disk_limits = _lock(client, settings.server_id, agent, image)
         try:
@@ -114,11 +114,11 @@ def _fill_volume(client: EngineClient, settings: RuntimeSettings, agent: AgentBi
         finally:
             _remove_quietly(client, filler)
     finally:
-        _ignore_gone(lambda: client.remove_image(image, force=True))
+        ignore_gone(lambda: client.remove_image(image, force=True))
     return Shared(disk_limits)
 
 
-def _empty_image(client: EngineClient, server_id: str) -> str:
+def empty_image(client: EngineClient, server_id: str) -> str:
     """Have an image of nothing, for a container needs one; what an earlier life left will do. Returns its reference."""
     reference = f"{labels.filler_repository(server_id)}:latest"
     if client.images(name=reference):
@@ -208,10 +208,10 @@ def _wait_gone(client: EngineClient, container: str, timeout: float) -> None:
 
 def _remove_quietly(client: EngineClient, container: str) -> None:
     """Remove a container that was never started; what another server did first is done."""
-    _ignore_gone(lambda: client.remove_container(container, force=True))
+    ignore_gone(lambda: client.remove_container(container, force=True))
 
 
-def _ignore_gone(action: Any) -> None:
+def ignore_gone(action: Any) -> None:
     """Do what may be done already, or be under way (404, 409)."""
     try:
         action()
@@ -225,7 +225,7 @@ def remove_network(client: EngineClient, server_id: str) -> None:
     name = labels.network_name(server_id)
     for network in client.networks(names=[name]):
         if network["Name"] == name and labels.is_ours(network.get("Labels"), server_id):
-            _ignore_gone(lambda found=network["Id"]: client.remove_network(found))
+            ignore_gone(lambda found=network["Id"]: client.remove_network(found))
 
 
 def remove_volume(client: EngineClient, agent_version: str) -> None:
@@ -233,4 +233,4 @@ def remove_volume(client: EngineClient, agent_version: str) -> None:
     name = labels.volume_name(agent_version)
     for volume in client.volumes(filters={"label": labels.AGENT, "name": name})["Volumes"] or []:
         if volume["Name"] == name:
-            _ignore_gone(lambda: client.remove_volume(name))
+            ignore_gone(lambda: client.remove_volume(name))

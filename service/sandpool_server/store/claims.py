@@ -11,17 +11,20 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from sandpool_server.domain.errors import Exhausted, FailedPrecondition
 from sandpool_server.domain.lifecycle import COUNTED, MemberState
-from sandpool_server.domain.model import Claim, ContainerSpec, EndReason, Member, StartKind
+from sandpool_server.domain.model import Claim, ContainerSpec, EndReason, Member, PullPolicy, StartKind
 from sandpool_server.ports import ClaimRequest, ClaimResult, Clock, claim_request_id
 from sandpool_server.store import lookups, rows
 from sandpool_server.store.errors import unique_name
 from sandpool_server.store.lookups import EMPTY
+from sandpool_server.store.prepared import Prepared
 from sandpool_server.store.rows import AnyRow
 from sandpool_server.store.tables import MEMBERS, POOLS
 from sandpool_server.store.writer import Transaction
 
 _RETRY_AFTER_SECS = 1.0
-"""When a pool that is at its limit is worth another try: about as long as it takes to remove a container."""
+"""When a pool that is at its limit or empty is worth another try: about as long as it takes to remove a container, or
+to make one.
+"""
 
 _READY = (
     select(MEMBERS.c.id)
@@ -35,7 +38,7 @@ _READY = (
     # Where a database has locks of rows, claims of several servers step around each other; SQLite leaves this out.
     .with_for_update(skip_locked=True)
 )
-_TAKE = (
+_TAKE = Prepared(
     update(MEMBERS)
     .where(MEMBERS.c.id.in_(_READY))
     .values(
@@ -57,6 +60,7 @@ _TAKE = (
         MEMBERS.c.version,
         MEMBERS.c.create_time,
         MEMBERS.c.address,
+        MEMBERS.c.pull_policy,
     )
 )
 _KEEP_REQUEST_ID = (
@@ -77,11 +81,13 @@ _FOLLOWING = (
     )
     .order_by(POOLS.c.id)
 )
-_EARLIER = select(MEMBERS).where(
-    MEMBERS.c.namespace == bindparam("namespace"),
-    MEMBERS.c.request_id >= bindparam("first"),
-    MEMBERS.c.request_id < bindparam("end"),
-    MEMBERS.c.request_id != EMPTY,
+_EARLIER = Prepared(
+    select(MEMBERS).where(
+        MEMBERS.c.namespace == bindparam("namespace"),
+        MEMBERS.c.request_id >= bindparam("first"),
+        MEMBERS.c.request_id < bindparam("end"),
+        MEMBERS.c.request_id != EMPTY,
+    )
 )
 
 
@@ -95,7 +101,7 @@ def claim(tx: Transaction, request: ClaimRequest, clock: Clock) -> ClaimResult:
         elif request.template_ref:
             members = _from_template(tx, request, clock)
         elif request.spec is not None:
-            members = _start(tx, request, _cold(request, request.spec, request.timeout_secs or 0), request.count, 0)
+            members = _alone(tx, request, request.spec)
         else:
             raise ValueError("a claim names a pool, a template or a specification")
     tx.touched.update(member.id for member in members)
@@ -104,9 +110,10 @@ def claim(tx: Transaction, request: ClaimRequest, clock: Clock) -> ClaimResult:
 
 def _from_pool(tx: Transaction, request: ClaimRequest, clock: Clock) -> list[Member]:
     pool = lookups.find_pool(tx.connection, request.namespace, request.pool_ref)
-    if pool.paused:
-        raise _paused(pool)
-    members = _take(tx, request, pool, 0, clock)
+    if _closed(pool):
+        raise _refusal(pool)
+    members = _take(tx, request, pool, 0, clock) if request.warm else []
+    _check_cold(request, len(members), f"pool {pool.name or pool.id!r}", f"pool:{pool.id}")
     return members + _start_in_first_with_room(tx, request, [pool], len(members))
 
 
@@ -114,28 +121,63 @@ def _from_template(tx: Transaction, request: ClaimRequest, clock: Clock) -> list
     template = lookups.find_template(tx.connection, request.namespace, request.template_ref)
     values = {"template": template.id, "namespace": request.namespace}
     pools = tx.connection.execute(_FOLLOWING, values).all()
+    whose = f"template {template.name!r}", f"template:{template.id}"
     if not pools:
+        _check_cold(request, 0, *whose)
         timeout_secs = template.timeout_secs if request.timeout_secs is None else request.timeout_secs
         like = _cold(request, rows.spec_of(template), timeout_secs)
         like = replace(like, template_id=template.id, template_name=template.name)
         return _start(tx, request, like, request.count, 0)
-    open_pools = [pool for pool in pools if not pool.paused]
+    open_pools = [pool for pool in pools if not _closed(pool)]
     if not open_pools:
-        raise _paused(pools[0])
+        raise _refusal(pools[0])
     members: list[Member] = []
-    for pool in open_pools:
+    for pool in open_pools if request.warm else ():
         if len(members) < request.count:
             members += _take(tx, request, pool, len(members), clock)
+    _check_cold(request, len(members), *whose)
     return members + _start_in_first_with_room(tx, request, open_pools, len(members))
 
 
-def _paused(pool: AnyRow) -> FailedPrecondition:
+def _alone(tx: Transaction, request: ClaimRequest, spec: ContainerSpec) -> list[Member]:
+    """Start sandboxes of a specification in no pool."""
+    if not request.cold:
+        raise ValueError("a sandbox of a specification alone can only be started cold")
+    lookups.check_secrets(tx.connection, request.namespace, spec.secret_names)
+    return _start(tx, request, _cold(request, spec, request.timeout_secs or 0), request.count, 0)
+
+
+def _closed(pool: AnyRow) -> bool:
+    """`Pool.closed` of a living pool's row."""
+    return bool(pool.paused or pool.drain)
+
+
+def _refusal(pool: AnyRow) -> FailedPrecondition:
+    """Why nothing can be taken from a closed pool."""
+    setting, word = ("drain", "drained") if pool.drain else ("paused", "paused")
     return FailedPrecondition(
-        "POOL_PAUSED",
-        f"pool {pool.name or pool.id!r} is paused; set paused to false, or use another pool",
+        f"POOL_{word.upper()}",
+        f"pool {pool.name or pool.id!r} is {word}; set {setting} to false, or use another pool",
         "pool",
         pool.id,
     )
+
+
+def _check_cold(request: ClaimRequest, ready: int, whose: str, subject: str) -> None:
+    """Raise `Exhausted` when something is missing beyond the `ready` members and may not be started."""
+    if ready < request.count and not request.cold:
+        has = (
+            f"{whose} has {ready} of the {request.count} sandboxes asked for ready"
+            if request.warm
+            else f"the ready sandboxes of {whose} are for callers who came before and wait in line"
+        )
+        raise Exhausted(
+            "POOL_EMPTY",
+            f"{has}; wait for one (WHEN_EMPTY_WAIT), let what is missing start cold (WHEN_EMPTY_START_COLD), or raise "
+            "warm_containers",
+            subject,
+            _RETRY_AFTER_SECS,
+        )
 
 
 def _start_in_first_with_room(
@@ -148,9 +190,9 @@ def _start_in_first_with_room(
     most = 0
     for pool in pools:
         room = _room(tx, pool)
-        if room is None or room >= missing:
+        if room is None or room - request.reserved >= missing:
             return _start_in(tx, request, pool, missing, ready)
-        most = max(most, room)
+        most = max(most, room - request.reserved)
     first = pools[0]
     whose = (
         f"pool {first.name or first.id!r} has" if len(pools) == 1 else f"the {len(pools)} pools of the template have"
@@ -170,8 +212,8 @@ def _take(tx: Transaction, request: ClaimRequest, pool: AnyRow, index: int, cloc
     claim = _claim(request, timeout_secs, StartKind.WARM)
     start_secs = clock.monotonic() - request.received
     one_key = claim_request_id(request.request_id, 0, 1) if request.count == 1 else ""
-    taken = tx.connection.execute(
-        _TAKE,
+    taken = _TAKE.all(
+        tx.connection,
         {
             "pool": pool.id,
             "digest": pool.spec_digest,
@@ -185,7 +227,7 @@ def _take(tx: Transaction, request: ClaimRequest, pool: AnyRow, index: int, cloc
             "p_fingerprint": request.fingerprint,
             "p_start_secs": start_secs,
         },
-    ).all()
+    )
     if not taken:
         return []
     spec = rows.spec_of(pool)  # the members' too: their digest is the same
@@ -200,7 +242,9 @@ def _take(tx: Transaction, request: ClaimRequest, pool: AnyRow, index: int, cloc
             state=MemberState.ACTIVE,
             version=row.version,
             create_time=row.create_time,
+            spec_digest=pool.spec_digest,
             address=row.address,
+            pull_policy=PullPolicy(row.pull_policy),
             claim=replace(claim, request_id=claim_request_id(request.request_id, place, request.count)),
             start_secs=start_secs,
             request_fingerprint=request.fingerprint,
@@ -234,6 +278,8 @@ def _start_in(tx: Transaction, request: ClaimRequest, pool: AnyRow, number: int,
         pool_id=pool.id,
         template_id=pool.template_id or "",
         template_name=pool.template_name,
+        spec_digest=pool.spec_digest,
+        pull_policy=PullPolicy(pool.pull_policy),
     )
     tx.misses[pool.id] += number
     tx.touched.add(pool.id)
@@ -269,6 +315,7 @@ def _cold(request: ClaimRequest, spec: ContainerSpec, timeout_secs: int) -> Memb
         state=MemberState.STARTING,
         version=1,
         create_time=request.now,
+        spec_digest=spec.digest(),
         claim=_claim(request, timeout_secs, StartKind.COLD),
         request_fingerprint=request.fingerprint,
     )
@@ -286,7 +333,7 @@ def _earlier(tx: Transaction, request: ClaimRequest) -> tuple[Member, ...]:
     """
     # `$` is the character after `#`, which a caller's request id does not hold: exactly the keys of this request.
     between = {"first": f"{request.request_id}#", "end": f"{request.request_id}$"}
-    found = tx.connection.execute(_EARLIER, {"namespace": request.namespace, **between}).all()
+    found = _EARLIER.all(tx.connection, {"namespace": request.namespace, **between})
     for row in found:
         lookups.check_fingerprint(row.request_fingerprint, request.fingerprint)
     if all(row.end_reason == EndReason.FAILED.value for row in found):

@@ -3,12 +3,14 @@
 import json
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Dialect,
     Engine,
     Table,
     create_engine,
@@ -24,6 +26,8 @@ from sqlalchemy.pool import NullPool
 
 _LOCK_WAIT_SECS = 5.0
 """How long a transaction waits for another process's."""
+
+_TAKEN = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 
 _ADVICE = {
     sqlite3.SQLITE_BUSY: "is locked by another process",
@@ -65,6 +69,8 @@ def make_engine(url: str, *, writes: bool) -> Engine:
         # The driver must not begin transactions by itself: see the event below.
         connect_args={"isolation_level": None, "check_same_thread": False, "timeout": _LOCK_WAIT_SECS},
         json_serializer=_compact_json,
+        # What people put into environments and metadata is no part of an error's text.
+        hide_parameters=True,
     )
     pragmas = ["foreign_keys = ON", "journal_mode = WAL", "synchronous = FULL"] if writes else ["query_only = ON"]
     begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
@@ -74,7 +80,7 @@ def make_engine(url: str, *, writes: bool) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        run_plain(connection, begin, ())
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
@@ -88,7 +94,7 @@ def _compact_json(value: object) -> str:
 def violates_unique(error: IntegrityError, table: Table, column: str) -> bool:
     """Whether the error says that a value of this column is taken."""
     return (
-        getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_UNIQUE
+        getattr(error.orig, "sqlite_errorcode", None) in _TAKEN
         and f"{table.name}.{column}" in str(error.orig).replace(",", " ").split()
     )
 
@@ -98,6 +104,32 @@ def describe(error: DBAPIError) -> str:
     # The lower eight bits are the kind of error, the others more detail on it.
     code = getattr(error.orig, "sqlite_errorcode", None)
     return _ADVICE.get(code & 0xFF, "does not answer") if isinstance(code, int) else "does not answer"
+
+
+def has_plain_cursor(dialect: Dialect) -> bool:
+    """Whether `run_plain` can be used."""
+    return dialect.name == "sqlite" and dialect.positional
+
+
+def run_plain(connection: Connection, sql: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
+    """Run a statement on the driver's own cursor and return its rows, values as the driver has them.
+
+    Several times as fast as Core for small statements. Raises the errors that Core raises.
+    """
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(sql, arguments)
+        return list(cursor.fetchall())
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(sql, None, error, sqlite3.Error, dialect=connection.dialect) from error
+    finally:
+        cursor.close()
+
+
+def json_list_has(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
+    """Whether the list under the key of the JSON object in the column holds this text."""
+    entry = func.json_each(column, f'$."{key}"').table_valued("value", joins_implicitly=True)
+    return exists(select(literal_column("1")).select_from(entry).where(entry.c.value == value))
 
 
 def json_has(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:

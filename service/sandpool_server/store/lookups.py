@@ -3,27 +3,28 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, insert, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, insert, literal_column, select
 
 from sandpool_server.domain.errors import Aborted, FieldViolation, InvalidArgument, NotFound
 from sandpool_server.domain.ids import POOL, TEMPLATE
 from sandpool_server.ports import RequestKey
+from sandpool_server.store.prepared import Prepared
 from sandpool_server.store.rows import AnyRow
-from sandpool_server.store.tables import POOLS, REQUESTS, TEMPLATES
+from sandpool_server.store.tables import POOLS, REQUESTS, SECRETS, TEMPLATES
 from sandpool_server.store.writer import Transaction
 
 EMPTY: ColumnElement[str] = literal_column("''")
 """The empty string as a literal: partial indexes say `!= ''`, and a bound value would not let them be used."""
 
 
-def _living(table: Table, column: str) -> Select[*tuple[object, ...]]:
+def _living(table: Table, column: str) -> Prepared:
     where = and_(
         table.c.namespace == bindparam("namespace"),
         table.c[column] == bindparam("ref"),
         table.c[column] != EMPTY,
         table.c.delete_time.is_(None),
     )
-    return select(table).where(where)
+    return Prepared(select(table).where(where))
 
 
 _BY_ID = {table.name: _living(table, "id") for table in (POOLS, TEMPLATES)}
@@ -50,8 +51,8 @@ def find_template(connection: Connection, namespace: str, ref: str) -> AnyRow:
 def _find(connection: Connection, table: Table, resource_type: str, prefix: str, namespace: str, ref: str) -> AnyRow:
     values = {"namespace": namespace, "ref": ref}
     # A name may begin like an id but is never shaped like one: so at most one of the two finds something.
-    row = connection.execute(_BY_ID[table.name], values).first() if ref.startswith(f"{prefix}-") else None
-    row = row or connection.execute(_BY_NAME[table.name], values).first()
+    row: AnyRow | None = _BY_ID[table.name].first(connection, values) if ref.startswith(f"{prefix}-") else None
+    row = row or _BY_NAME[table.name].first(connection, values)
     if row is None:
         raise NotFound(resource_type, ref)
     return row
@@ -63,6 +64,16 @@ def row_by_id(connection: Connection, table: Table, resource_type: str, resource
     if row is None:
         raise NotFound(resource_type, resource_id)
     return row
+
+
+def check_secrets(connection: Connection, namespace: str, names: Sequence[str]) -> None:
+    """Raise `NotFound` for the first of these secrets that does not exist."""
+    if names:
+        known = select(SECRETS.c.name).where(SECRETS.c.namespace == namespace, SECRETS.c.name.in_(list(names)))
+        there = set(connection.execute(known).scalars())
+        for name in names:
+            if name not in there:
+                raise NotFound("secret", name, "create it first")
 
 
 def check_version(resource_type: str, ref: str, present: int, seen: int | None) -> None:

@@ -3,41 +3,69 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain, repeat
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    type_coerce,
+    update,
+)
 
 from sandpool_server.domain.lifecycle import COUNTED, MemberState, check_transition
-from sandpool_server.domain.model import Member, MemberEnd, PoolFailure
+from sandpool_server.domain.model import Member, MemberEnd, PoolFailure, PullPolicy, StartKind
 from sandpool_server.domain.plan import MemberSnapshot, PoolSnapshot, wanted_warm
-from sandpool_server.store import rows
+from sandpool_server.store import pools, rows
 from sandpool_server.store.rows import AnyRow
-from sandpool_server.store.tables import MEMBERS, POOLS
+from sandpool_server.store.tables import MEMBERS, POOLS, utc_time
 from sandpool_server.store.writer import Transaction
 
 _LIVING = MEMBERS.c.state.in_(sorted(COUNTED))
+_STATES = {state.value: state for state in MemberState}
 
 
 def snapshot(connection: Connection, pool_ids: frozenset[str] | None) -> list[PoolSnapshot]:
     """See `Store.snapshot`."""
     wanted = true() if pool_ids is None else POOLS.c.id.in_(pool_ids)
-    pools = connection.execute(select(POOLS).where(wanted).order_by(POOLS.c.id)).all()
+    found = connection.execute(select(POOLS).where(wanted).order_by(POOLS.c.id)).all()
+    # Plain numbers: turning a thousand of them into times is most of the work, and few pools need any.
     query = select(
-        MEMBERS.c.pool_id, MEMBERS.c.id, MEMBERS.c.state, MEMBERS.c.spec_digest, MEMBERS.c.expire_time
+        MEMBERS.c.pool_id,
+        MEMBERS.c.id,
+        MEMBERS.c.state,
+        MEMBERS.c.spec_digest,
+        type_coerce(MEMBERS.c.expire_time, BigInteger),
+        type_coerce(MEMBERS.c.create_time, BigInteger),
     ).where(_LIVING)
     if pool_ids is not None:
         of_pools = MEMBERS.c.pool_id.in_(pool_ids)
         query = query.where(or_(of_pools, MEMBERS.c.pool_id.is_(None)) if "" in pool_ids else of_pools)
+    aging = {pool.id for pool in found if pool.max_age_secs}
     members: defaultdict[str, list[MemberSnapshot]] = defaultdict(list)
-    for row in connection.execute(query.order_by(MEMBERS.c.id)):
-        members[row.pool_id or ""].append(
-            MemberSnapshot(row.id, MemberState(row.state), row.spec_digest, row.expire_time)
+    for pool_id, member_id, state, digest, expires, created in connection.execute(query.order_by(MEMBERS.c.id)).all():
+        members[pool_id or ""].append(
+            MemberSnapshot(
+                member_id,
+                _STATES[state],
+                digest,
+                None if expires is None else utc_time(expires),
+                utc_time(created) if pool_id in aging else None,
+            )
         )
-    found = [
-        _snapshot_of(pool, members.get(pool.id, ())) for pool in pools if not pool.delete_time or pool.id in members
+    seen = [
+        _snapshot_of(pool, members.get(pool.id, ())) for pool in found if not pool.delete_time or pool.id in members
     ]
     if pool_ids is None or "" in pool_ids:
-        found.append(PoolSnapshot("", members=tuple(members.get("", ()))))
-    return found
+        seen.append(PoolSnapshot("", members=tuple(members.get("", ()))))
+    return seen
 
 
 def _snapshot_of(pool: AnyRow, members: Sequence[MemberSnapshot]) -> PoolSnapshot:
@@ -47,23 +75,38 @@ def _snapshot_of(pool: AnyRow, members: Sequence[MemberSnapshot]) -> PoolSnapsho
         warm_containers=pool.warm_containers,
         max_containers=pool.max_containers,
         paused=pool.paused,
+        drain=pool.drain,
         deleted=pool.delete_time is not None,
+        max_age_secs=pool.max_age_secs,
+        image=rows.spec_of(pool).image,
+        image_check_secs=pool.image_check_secs,
+        image_digest=pool.image_digest,
+        image_check_time=pool.image_check_time,
         failure=rows.failure_of(pool),
         members=tuple(members),
     )
 
 
-def add(tx: Transaction, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime) -> list[Member]:
+def add(
+    tx: Transaction, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime, waiting: int
+) -> list[Member]:
     """See `Store.add_members`."""
     pool = tx.connection.execute(select(POOLS).where(POOLS.c.id == pool_id)).first()
-    if pool is None or pool.delete_time is not None or pool.paused or pool.spec_digest != spec_digest:
+    if pool is None or rows.pool_of(pool).closed or pool.spec_digest != spec_digest:
         return []
-    seen = next(one for one in snapshot(tx.connection, frozenset({pool_id})))
+    # Counted by the database, for claims wait while this transaction lasts.
+    groups = tx.connection.execute(
+        select(MEMBERS.c.state, MEMBERS.c.spec_digest, func.count())
+        .where(_LIVING, MEMBERS.c.pool_id == pool_id)
+        .group_by(MEMBERS.c.state, MEMBERS.c.spec_digest)
+    )
+    alike = [repeat(MemberSnapshot("", _STATES[state], digest), count) for state, digest, count in groups]
+    seen = _snapshot_of(pool, tuple(chain.from_iterable(alike)))
     fresh = sum(
         member.state in (MemberState.WARM, MemberState.CREATING) and member.spec_digest == spec_digest
         for member in seen.members
     )
-    number = wanted_warm(seen) - fresh
+    number = wanted_warm(seen, waiting) - fresh
     if pool.max_containers is not None:
         number = min(number, pool.max_containers - len(seen.members))
     members = [
@@ -77,6 +120,8 @@ def add(tx: Transaction, pool_id: str, spec_digest: str, ids: Sequence[str], now
             state=MemberState.CREATING,
             version=1,
             create_time=now,
+            spec_digest=spec_digest,
+            pull_policy=PullPolicy(pool.pull_policy),
         )
         for member_id in ids[: max(0, number)]
     ]
@@ -97,7 +142,8 @@ def ready(tx: Transaction, member_id: str, address: str, start_secs: float) -> M
     check_transition(MemberState(row.state), state)
     values = {"state": state.value, "address": address, "start_secs": start_secs if starting else None}
     member = _write(tx, row, values)
-    _set_failure(tx, row, None)
+    if row.pool_id is not None:
+        pools.set_failure(tx, row.pool_id, row.spec_digest, None)
     return member
 
 
@@ -110,8 +156,8 @@ def launch_failed(tx: Transaction, member_id: str, end: MemberEnd, failure: Pool
     values = {"state": MemberState.REMOVING.value}
     if row.claim_time is not None:
         values |= rows.end_values(end)
-    if failure is not None:
-        _set_failure(tx, row, failure)
+    if failure is not None and row.pool_id is not None:
+        pools.set_failure(tx, row.pool_id, row.spec_digest, failure)
     return _write(tx, row, values)
 
 
@@ -126,20 +172,6 @@ def _write(tx: Transaction, row: AnyRow, values: rows.Values) -> Member:
     ).one()
     tx.touched |= {row.id, row.pool_id or ""} - {""}
     return rows.member_of(written)
-
-
-def _set_failure(tx: Transaction, member: AnyRow, failure: PoolFailure | None) -> None:
-    """Write or forget the failure of the member's pool, if that lives and still has the member's specification."""
-    if member.pool_id is not None:
-        tx.connection.execute(
-            update(POOLS)
-            .where(
-                POOLS.c.id == member.pool_id,
-                POOLS.c.spec_digest == member.spec_digest,
-                POOLS.c.delete_time.is_(None),
-            )
-            .values(rows.failure_values(failure))
-        )
 
 
 def end(
@@ -160,6 +192,25 @@ def end(
         these = MEMBERS.c.claim_time.is_not(None) if claimed else MEMBERS.c.claim_time.is_(None)
         ended = update(MEMBERS).where(*which, these).values(state=MemberState.REMOVING.value, **values)
         found += tx.connection.execute(ended.returning(MEMBERS)).all()
+    for row in found:
+        tx.touched |= {row.id, row.pool_id or ""} - {""}
+    return [rows.member_of(row) for row in sorted(found, key=lambda row: row.id)]
+
+
+def disown(tx: Transaction, ids: Sequence[str]) -> list[Member]:
+    """See `Store.disown`."""
+    check_transition(MemberState.ACTIVE, MemberState.REMOVING)
+    these = and_(MEMBERS.c.id.in_(list(ids)), MEMBERS.c.state == MemberState.ACTIVE.value)
+    for row in tx.connection.execute(select(MEMBERS.c.pool_id, MEMBERS.c.start).where(these)).all():
+        if row.pool_id is not None:
+            (tx.hits if row.start == StartKind.WARM else tx.misses)[row.pool_id] -= 1
+    values = {
+        "state": MemberState.REMOVING.value,
+        **rows.claim_values(None),
+        "request_fingerprint": "",
+        "start_secs": None,
+    }
+    found = tx.connection.execute(update(MEMBERS).where(these).values(values).returning(MEMBERS)).all()
     for row in found:
         tx.touched |= {row.id, row.pool_id or ""} - {""}
     return [rows.member_of(row) for row in sorted(found, key=lambda row: row.id)]

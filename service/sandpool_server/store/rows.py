@@ -1,7 +1,7 @@
 """Rows to domain values and back: the only module that knows both shapes."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from sqlalchemy import Row
@@ -17,6 +17,8 @@ from sandpool_server.domain.model import (
     Pool,
     PoolCounts,
     PoolFailure,
+    PullPolicy,
+    Secret,
     StartKind,
     Template,
 )
@@ -33,22 +35,35 @@ NO_FAILURE: Values = {
 }
 
 
-def spec_values(spec: ContainerSpec) -> Values:
-    """A specification as the columns that hold one."""
-    return {"spec": asdict(spec), "spec_digest": spec.digest()}
+_SPEC_FIELDS = tuple(field.name for field in fields(ContainerSpec))
 
 
 def spec_of(row: AnyRow) -> ContainerSpec:
-    """The specification in a row."""
-    fields = row.spec
-    return ContainerSpec(
-        image=fields["image"],
-        cpus=fields["cpus"],
-        memory_mb=fields["memory_mb"],
-        ephemeral_disk_mb=fields["ephemeral_disk_mb"],
-        secret_names=tuple(fields["secret_names"]),
-        entrypoint=tuple(fields["entrypoint"]),
-    )
+    """The specification in a row. Fields that the row does not have yet have their defaults."""
+    kept = row.spec
+    given = {name: _frozen(kept[name]) for name in _SPEC_FIELDS if name in kept}
+    return ContainerSpec(**given)
+
+
+def _frozen(value: Any) -> Any:
+    """A value out of JSON with tuples for lists, as specifications have them."""
+    return tuple([_frozen(one) for one in value]) if isinstance(value, list) else value
+
+
+def respecified_values(pool: Pool, spec: ContainerSpec) -> Values:
+    """The pool's columns that depend on its specification, with `spec` for the present one.
+
+    `pool.image_check_secs` must be the new one already. Of another image it is not known what its tag names.
+    """
+    new = replace(pool, spec=spec)
+    if spec.image != pool.spec.image:
+        new = replace(new, image_digest="", image_check_time=None)
+    return {
+        "spec": asdict(spec),
+        "spec_digest": new.member_digest(),
+        "image_digest": new.image_digest,
+        "image_check_time": new.image_check_time,
+    }
 
 
 def template_of(row: AnyRow) -> Template:
@@ -125,6 +140,12 @@ def pool_of(row: AnyRow) -> Pool:
         update_time=row.update_time,
         hits=row.hits,
         misses=row.misses,
+        pull_policy=PullPolicy(row.pull_policy),
+        image_check_secs=row.image_check_secs,
+        max_age_secs=row.max_age_secs,
+        drain=row.drain,
+        image_digest=row.image_digest,
+        image_check_time=row.image_check_time,
         failure=failure_of(row),
         delete_time=row.delete_time,
     )
@@ -138,7 +159,7 @@ def pool_values(pool: Pool) -> Values:
         "name": pool.name,
         "template_id": pool.template_id or None,
         "template_name": pool.template_name,
-        **spec_values(pool.spec),
+        **respecified_values(pool, pool.spec),
         "timeout_secs": pool.timeout_secs,
         "own_timeout_secs": pool.own_timeout_secs,
         "warm_containers": pool.warm_containers,
@@ -150,6 +171,10 @@ def pool_values(pool: Pool) -> Values:
         "delete_time": pool.delete_time,
         "hits": pool.hits,
         "misses": pool.misses,
+        "pull_policy": pool.pull_policy.value,
+        "image_check_secs": pool.image_check_secs,
+        "max_age_secs": pool.max_age_secs,
+        "drain": pool.drain,
         **failure_values(pool.failure),
     }
 
@@ -175,7 +200,9 @@ def member_of(row: AnyRow, spec: ContainerSpec | None = None) -> Member:
         state=MemberState(row.state),
         version=row.version,
         create_time=row.create_time,
+        spec_digest=row.spec_digest,
         address=row.address,
+        pull_policy=PullPolicy(row.pull_policy),
         claim=_claim_of(row),
         start_secs=row.start_secs,
         end=_end_of(row),
@@ -235,11 +262,13 @@ def member_values(member: Member) -> Values:
         "pool_id": member.pool_id or None,
         "template_id": member.template_id or None,
         "template_name": member.template_name,
-        **spec_values(member.spec),
+        "spec": asdict(member.spec),
+        "spec_digest": member.spec_digest,
         "state": member.state.value,
         "version": member.version,
         "create_time": member.create_time,
         "address": member.address,
+        "pull_policy": member.pull_policy.value,
         **claim_values(member.claim),
         "request_fingerprint": member.request_fingerprint,
         "start_secs": member.start_secs,
@@ -248,4 +277,20 @@ def member_values(member: Member) -> Values:
         "end_message": "",
         "end_exit_code": None,
         "gone_time": None,
+    }
+
+
+def secret_of(row: AnyRow) -> Secret:
+    """The secret in a row, without its value."""
+    return Secret(namespace=row.namespace, name=row.name, create_time=row.create_time, update_time=row.update_time)
+
+
+def secret_values(secret: Secret, ciphertext: bytes) -> Values:
+    """A secret as a row."""
+    return {
+        "namespace": secret.namespace,
+        "name": secret.name,
+        "ciphertext": ciphertext,
+        "create_time": secret.create_time,
+        "update_time": secret.update_time,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, or_, select, update
 
 from sandpool_server.domain.errors import FailedPrecondition, NotFound
 from sandpool_server.domain.ids import SANDBOX
@@ -16,7 +16,12 @@ from sandpool_server.store.lookups import EMPTY
 from sandpool_server.store.tables import MEMBERS
 from sandpool_server.store.writer import Transaction
 
-_CLAIMED = select(MEMBERS).where(MEMBERS.c.namespace == bindparam("namespace"), MEMBERS.c.claim_time.is_not(None))
+# A row that is gone and does not say when is kept for a retry of its request alone; see `purging`.
+_CLAIMED = select(MEMBERS).where(
+    MEMBERS.c.namespace == bindparam("namespace"),
+    MEMBERS.c.claim_time.is_not(None),
+    or_(MEMBERS.c.state != MemberState.GONE.value, MEMBERS.c.gone_time.is_not(None)),
+)
 _BY_ID = _CLAIMED.where(MEMBERS.c.id == bindparam("ref"))
 _BY_NAME = (
     _CLAIMED.where(MEMBERS.c.name == bindparam("ref"), MEMBERS.c.name != EMPTY)

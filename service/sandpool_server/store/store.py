@@ -1,4 +1,6 @@
-"""`ports.Store` on a database: which operation runs where. What each one does is in the modules named after things.
+"""`ports.Store` and `ports.SecretStore` on a database: which operation runs where.
+
+What each one does is in the modules named after things.
 
 Changes go through the one writer, reads through the readers; the event loop only waits for them.
 """
@@ -12,10 +14,28 @@ from sqlalchemy.exc import DBAPIError
 
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.lifecycle import MemberState
-from sandpool_server.domain.model import DEFAULT_NAMESPACE, Member, MemberEnd, Pool, PoolFailure, PoolView, Template
+from sandpool_server.domain.model import (
+    DEFAULT_NAMESPACE,
+    Member,
+    MemberEnd,
+    Pool,
+    PoolFailure,
+    PoolView,
+    Secret,
+    Template,
+)
 from sandpool_server.domain.plan import PoolSnapshot
-from sandpool_server.ports import ClaimRequest, ClaimResult, Clock, PoolDraft, RequestKey, SandboxFilter, Store
-from sandpool_server.store import claims, dialect, members, migrate, pools, purging, sandboxes, templates
+from sandpool_server.ports import (
+    ClaimRequest,
+    ClaimResult,
+    Clock,
+    PoolDraft,
+    RequestKey,
+    SandboxFilter,
+    SecretStore,
+    Store,
+)
+from sandpool_server.store import claims, dialect, members, migrate, pools, purging, sandboxes, secrets, templates
 from sandpool_server.store.errors import unavailable
 from sandpool_server.store.readers import Readers
 from sandpool_server.store.tables import META
@@ -24,11 +44,12 @@ from sandpool_server.store.writer import Transaction, Writer
 _SERVER_ID = {"namespace": DEFAULT_NAMESPACE, "key": "server_id"}
 
 
-class SqlStore(Store):
+class SqlStore(Store, SecretStore):
     """A store in the database at `url`, `sqlite:///` and the file's path. Belongs to the event loop that opens it.
 
     `notify` is called on the loop after each commit that touched pools or sandboxes, with their ids. At most `limit`
-    changes and as many reads wait at a time; none of them longer than `deadline` seconds.
+    changes and as many reads wait at a time, none of them longer than `deadline` seconds; what a change that has begun
+    comes to is waited for.
     """
 
     def __init__(
@@ -144,10 +165,28 @@ class SqlStore(Store):
         return await self._writer.run(lambda tx: pools.change(tx, namespace, ref, version, change, request, now))
 
     async def delete_pool(
-        self, namespace: str, ref: str, version: int | None, now: datetime, request: RequestKey | None
+        self,
+        namespace: str,
+        ref: str,
+        version: int | None,
+        now: datetime,
+        request: RequestKey | None,
+        force: bool = False,
     ) -> None:
         """See `Store.delete_pool`."""
-        await self._writer.run(lambda tx: pools.delete(tx, namespace, ref, version, now, request))
+        await self._writer.run(lambda tx: pools.delete(tx, namespace, ref, version, now, request, force))
+
+    async def pool_image(self, pool_id: str, image: str, digest: str | None, now: datetime) -> None:
+        """See `Store.pool_image`."""
+        await self._writer.run(lambda tx: pools.image(tx, pool_id, image, digest, now))
+
+    async def pool_failed(self, pool_id: str, spec_digest: str, failure: PoolFailure) -> None:
+        """See `Store.pool_failed`."""
+        await self._writer.run(lambda tx: pools.set_failure(tx, pool_id, spec_digest, failure))
+
+    async def template_pool_ids(self, namespace: str, ref: str) -> tuple[str, ...]:
+        """See `Store.template_pool_ids`."""
+        return await self._readers.run(lambda connection: templates.pool_ids(connection, namespace, ref))
 
     # --- sandboxes ----------------------------------------------------------------------------------------------------
 
@@ -179,15 +218,47 @@ class SqlStore(Store):
         """See `Store.delete_sandbox`."""
         return await self._writer.run(lambda tx: sandboxes.delete(tx, namespace, ref, now, request))
 
+    # --- secrets ------------------------------------------------------------------------------------------------------
+
+    async def create_secret(self, secret: Secret, ciphertext: bytes, request: RequestKey | None) -> Secret:
+        """See `SecretStore.create_secret`."""
+        return await self._writer.run(lambda tx: secrets.create(tx, secret, ciphertext, request))
+
+    async def update_secret(
+        self, namespace: str, name: str, ciphertext: bytes, now: datetime, request: RequestKey | None
+    ) -> Secret:
+        """See `SecretStore.update_secret`."""
+        return await self._writer.run(lambda tx: secrets.change(tx, namespace, name, ciphertext, now, request))
+
+    async def list_secrets(self, namespace: str, limit: int, after: str) -> list[Secret]:
+        """See `SecretStore.list_secrets`."""
+        return await self._readers.run(lambda connection: secrets.page(connection, namespace, limit, after))
+
+    async def delete_secret(
+        self, namespace: str, name: str, force: bool, now: datetime, request: RequestKey | None
+    ) -> None:
+        """See `SecretStore.delete_secret`."""
+        await self._writer.run(lambda tx: secrets.remove(tx, namespace, name, force, now, request))
+
+    async def secret_ciphertexts(self, namespace: str, names: Sequence[str]) -> dict[str, bytes]:
+        """See `SecretStore.secret_ciphertexts`."""
+        return await self._readers.run(lambda connection: secrets.ciphertexts(connection, namespace, names))
+
+    async def rewrite_secrets(self, change: Callable[[bytes], bytes]) -> int:
+        """See `SecretStore.rewrite_secrets`."""
+        return await self._writer.run(lambda tx: secrets.rewrite(tx, change))
+
     # --- the control loop ---------------------------------------------------------------------------------------------
 
     async def snapshot(self, pool_ids: frozenset[str] | None) -> list[PoolSnapshot]:
         """See `Store.snapshot`."""
         return await self._readers.run(lambda connection: members.snapshot(connection, pool_ids))
 
-    async def add_members(self, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime) -> list[Member]:
+    async def add_members(
+        self, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime, waiting: int = 0
+    ) -> list[Member]:
         """See `Store.add_members`."""
-        return await self._writer.run(lambda tx: members.add(tx, pool_id, spec_digest, ids, now))
+        return await self._writer.run(lambda tx: members.add(tx, pool_id, spec_digest, ids, now, waiting))
 
     async def member_ready(self, member_id: str, address: str, now: datetime, start_secs: float) -> Member | None:
         """See `Store.member_ready`."""
@@ -202,6 +273,10 @@ class SqlStore(Store):
     ) -> list[Member]:
         """See `Store.end_members`."""
         return await self._writer.run(lambda tx: members.end(tx, ids, states, end, expired_at))
+
+    async def disown(self, ids: Sequence[str]) -> list[Member]:
+        """See `Store.disown`."""
+        return await self._writer.run(lambda tx: members.disown(tx, ids))
 
     async def member_removed(self, member_id: str, now: datetime) -> None:
         """See `Store.member_removed`."""

@@ -7,11 +7,28 @@ Deleted pools and templates keep their row (`delete_time`) until `purge`.
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Dialect, Index, MetaData, String, Table, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    false,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def utc_time(microseconds: int) -> datetime:
+    """The moment so many microseconds after the beginning of 1970, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -26,11 +43,18 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """From the database, in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else utc_time(value)
 
 
 # Identifiers, names and request keys are compared and sorted byte by byte wherever they are kept.
 _KEY = String().with_variant(String(collation="C"), "postgresql")
+
+
+# Columns that came after the first rows have a default in the database.
+_ZERO: dict[str, Any] = {"server_default": text("0")}
+_FALSE: dict[str, Any] = {"server_default": false()}
+_EMPTY: dict[str, Any] = {"server_default": text("''")}
+_MISSING: dict[str, Any] = {"server_default": "missing"}
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -83,7 +107,10 @@ class TemplateRow(_Row, table=True):
 
 
 class PoolRow(_Row, table=True):
-    """A pool, living or deleted. `spec`, its digest, `timeout_secs` and `template_name` are what is in force now."""
+    """A pool, living or deleted. `spec`, `timeout_secs` and `template_name` are what is in force now.
+
+    `spec_digest` is the pool's `member_digest()`: what a member must have been made of to be handed out.
+    """
 
     __tablename__ = "pools"
     __table_args__ = (
@@ -114,10 +141,19 @@ class PoolRow(_Row, table=True):
     failure_time: datetime | None = Field(sa_type=UtcTime)
     failure_next_attempt_time: datetime | None = Field(sa_type=UtcTime)
     failure_consecutive: int | None
+    pull_policy: str = Field(sa_column_kwargs=_MISSING)
+    image_check_secs: int = Field(sa_column_kwargs=_ZERO)
+    max_age_secs: int = Field(sa_column_kwargs=_ZERO)
+    drain: bool = Field(sa_column_kwargs=_FALSE)
+    image_digest: str = Field(sa_column_kwargs=_EMPTY)
+    image_check_time: datetime | None = Field(sa_type=UtcTime)
 
 
 class MemberRow(_Row, table=True):
-    """A member; with a `claim_time` it is a sandbox. `pool_id` and `template_id` are NULL where there is none."""
+    """A member; with a `claim_time` it is a sandbox. `pool_id` and `template_id` are NULL where there is none.
+
+    `spec_digest` is the pool's of when the member was made, and without a pool that of `spec`.
+    """
 
     __tablename__ = "members"
     __table_args__ = (
@@ -162,6 +198,18 @@ class MemberRow(_Row, table=True):
     end_message: str
     end_exit_code: int | None
     gone_time: datetime | None = Field(sa_type=UtcTime)
+    pull_policy: str = Field(sa_column_kwargs=_MISSING)
+
+
+class SecretRow(_Row, table=True):
+    """A secret. `ciphertext` is whatever the caller made of its value; nothing here can read it."""
+
+    __tablename__ = "secrets"
+    namespace: str = Field(sa_type=_KEY, primary_key=True)
+    name: str = Field(sa_type=_KEY, primary_key=True)
+    ciphertext: bytes = Field(sa_type=LargeBinary)
+    create_time: datetime = Field(sa_type=UtcTime)
+    update_time: datetime = Field(sa_type=UtcTime)
 
 
 METADATA: MetaData = _Row.metadata
@@ -170,3 +218,4 @@ REQUESTS: Table = METADATA.tables["requests"]
 TEMPLATES: Table = METADATA.tables["templates"]
 POOLS: Table = METADATA.tables["pools"]
 MEMBERS: Table = METADATA.tables["members"]
+SECRETS: Table = METADATA.tables["secrets"]

@@ -30,6 +30,7 @@ def create(tx: Transaction, template: Template, request: RequestKey | None) -> T
     """See `Store.create_template`."""
     if (done := lookups.answered(tx, template.namespace, request)) is not None:
         return rows.template_of(lookups.row_by_id(tx.connection, TEMPLATES, "template", done))
+    lookups.check_secrets(tx.connection, template.namespace, template.spec.secret_names)
     with unique_name("template", TEMPLATES, template.name):
         tx.connection.execute(insert(TEMPLATES), rows.template_values(template))
     lookups.remember(tx, template.namespace, request, template.id, template.create_time)
@@ -64,6 +65,8 @@ def change(
     new = replace(
         function(old), id=old.id, namespace=old.namespace, create_time=old.create_time, version=old.version + 1
     )
+    if new.spec.secret_names != old.spec.secret_names:
+        lookups.check_secrets(tx.connection, new.namespace, new.spec.secret_names)
     with unique_name("template", TEMPLATES, new.name):
         tx.connection.execute(
             update(TEMPLATES)
@@ -84,22 +87,27 @@ def change(
 
 def _pass_on(tx: Transaction, old: Template, new: Template) -> None:
     """Give the living pools that follow the template what it says now."""
-    values = {
+    values: rows.Values = {
         "template_name": new.name,
-        **rows.spec_values(new.spec),
         "timeout_secs": case((POOLS.c.own_timeout_secs.is_(None), new.timeout_secs), else_=POOLS.c.own_timeout_secs),
         "version": POOLS.c.version + 1,
         "update_time": new.update_time,
     }
     if new.spec != old.spec:
         values |= rows.NO_FAILURE
-    changed = tx.connection.execute(
-        update(POOLS)
-        .where(POOLS.c.template_id == new.id, POOLS.c.delete_time.is_(None))
-        .values(values)
-        .returning(POOLS.c.id)
-    )
-    tx.touched.update(changed.scalars())
+    following = and_(POOLS.c.template_id == new.id, POOLS.c.delete_time.is_(None))
+    for row in tx.connection.execute(select(POOLS).where(following)).all():
+        # What members must be made of also depends on what each pool knows of its image.
+        own = rows.respecified_values(rows.pool_of(row), new.spec)
+        tx.connection.execute(update(POOLS).where(POOLS.c.id == row.id).values({**values, **own}))
+        tx.touched.add(row.id)
+
+
+def pool_ids(connection: Connection, namespace: str, ref: str) -> tuple[str, ...]:
+    """See `Store.template_pool_ids`."""
+    template = lookups.find_template(connection, namespace, ref)
+    following = and_(POOLS.c.template_id == template.id, POOLS.c.delete_time.is_(None))
+    return tuple(connection.execute(select(POOLS.c.id).where(following).order_by(POOLS.c.id)).scalars())
 
 
 def delete(

@@ -46,7 +46,7 @@ class Transaction:
     touched: set[str] = field(default_factory=set)
     """Ids of the pools and sandboxes that it changed."""
     hits: Counter[str] = field(default_factory=Counter)
-    """By pool: claims to be counted as hits, once for the whole batch."""
+    """By pool: claims to be counted as hits, once for the whole batch; below zero where some are taken back."""
     misses: Counter[str] = field(default_factory=Counter)
 
 
@@ -72,7 +72,7 @@ class Writer:
 
     `finish` writes what a batch has gathered (its hits and misses) before the commit; `notify` is called on the event
     loop once for each commit that touched something, after the answers were handed out. At most `limit` operations
-    wait; each waits at most `deadline` seconds.
+    wait; each waits at most `deadline` seconds to be begun.
     """
 
     def __init__(
@@ -104,8 +104,9 @@ class Writer:
     async def run(self, operation: Callable[[Transaction], T]) -> T:
         """Run the operation and return its result once it is committed; raises what it raises.
 
-        `Unavailable` when too many wait, when the database fails, and after the deadline. When the caller is cancelled,
-        an operation that waits is dropped and one that has begun is finished.
+        `Unavailable` when too many wait, when the database fails, and when the operation was not begun within the
+        deadline. One that has begun may still be committed: its outcome is waited for, however long it takes. When the
+        caller is cancelled, an operation that waits is dropped and one that has begun is finished.
         """
         if self._closed or self._loop is None:
             raise Unavailable("DATABASE_CLOSED", "the server is shutting down")
@@ -114,14 +115,13 @@ class Writer:
         job = _Job(operation, self._loop.create_future())
         self._waiting += 1
         self._queue.put(job)
+        late = self._loop.call_later(self._deadline, self._give_up, job)
         try:
-            async with asyncio.timeout(self._deadline):
-                result: T = await job.future
-                return result
-        except TimeoutError:
-            raise Unavailable("DATABASE_BUSY", "the database did not answer in time") from None
+            result: T = await job.future
+            return result
         finally:
-            # Whoever takes the job first decides: here only a cancelled or late caller can still be first.
+            late.cancel()
+            # Whoever takes the job first decides: here only a cancelled caller can still be first.
             if job.take():
                 self._waiting -= 1
 
@@ -183,6 +183,12 @@ class Writer:
 
     # --- on the event loop --------------------------------------------------------------------------------------------
 
+    def _give_up(self, job: _Job[Any]) -> None:
+        """Let a late caller go unless its operation has begun."""
+        if not job.future.done() and job.take():
+            self._waiting -= 1
+            job.future.set_exception(Unavailable("DATABASE_BUSY", "the database did not answer in time"))
+
     def _settle(self, batch: list[_Job[Any]], touched: frozenset[str]) -> None:
         self._waiting -= len(batch)
         for job in batch:
@@ -220,8 +226,9 @@ def _transact(connection: Connection, batch: list[_Job[Any]], finish: Callable[[
                     cursor.execute("SAVEPOINT operation")
                     if _attempt(job, part):
                         whole.touched |= part.touched
-                        whole.hits += part.hits
-                        whole.misses += part.misses
+                        # Not `+=`: that forgets what is below zero.
+                        whole.hits.update(part.hits)
+                        whole.misses.update(part.misses)
                     else:
                         cursor.execute("ROLLBACK TO SAVEPOINT operation")
                     cursor.execute("RELEASE SAVEPOINT operation")

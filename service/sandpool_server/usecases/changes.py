@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def image_change(image: str) -> str:
+    """What is published, among the ids, when the pull of an image makes progress."""
+    return f"image:{image}"
+
+
 class Subscription:
     """What has changed since the listener looked last. Made by `ChangeHub.subscribe`."""
 

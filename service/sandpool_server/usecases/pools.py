@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from sandpool_server.domain.errors import FieldViolation, InvalidArgument, NotFound
 from sandpool_server.domain.ids import POOL, new_id
-from sandpool_server.domain.model import DEFAULT_NAMESPACE, Pool, PoolView
-from sandpool_server.ports import Clock, PoolDraft, Store
-from sandpool_server.usecases.changes import ChangeHub
+from sandpool_server.domain.model import DEFAULT_NAMESPACE, Pool, PoolView, PullPolicy
+from sandpool_server.ports import Clock, Line, PoolDraft, Runtime, Store
+from sandpool_server.usecases.changes import ChangeHub, image_change
 from sandpool_server.usecases.etags import version_of
 from sandpool_server.usecases.specs import changed_spec, spec_of
 from sandpool_server.usecases.templates import request_key
@@ -19,10 +19,12 @@ _WATCH_PAGE = 200
 class Pools:
     """Pools of ready containers. Every method raises domain errors, as `ports.Store` says."""
 
-    def __init__(self, store: Store, clock: Clock, changes: ChangeHub) -> None:
+    def __init__(self, store: Store, runtime: Runtime, clock: Clock, changes: ChangeHub, line: Line) -> None:
         self._store = store
+        self._runtime = runtime
         self._clock = clock
         self._changes = changes
+        self._line = line
 
     async def create(self, new: NewPool, request_id: str, fingerprint: str) -> PoolView:
         """Keep a new pool; the control loop begins to fill it."""
@@ -38,16 +40,20 @@ class Pools:
             max_containers=new.max_containers,
             paused=new.paused,
             create_time=now,
+            pull_policy=new.pull_policy,
+            image_check_secs=new.image_check_secs,
+            max_age_secs=new.max_age_secs,
+            drain=new.drain,
         )
-        return await self._store.create_pool(draft, request_key("CreatePool", request_id, fingerprint))
+        return self._seen(await self._store.create_pool(draft, request_key("CreatePool", request_id, fingerprint)))
 
     async def get(self, ref: str) -> PoolView:
         """Read one pool and count its members."""
-        return await self._store.get_pool(DEFAULT_NAMESPACE, ref)
+        return self._seen(await self._store.get_pool(DEFAULT_NAMESPACE, ref))
 
     async def list(self, limit: int, after: str) -> list[PoolView]:
         """Up to `limit` pools whose id sorts after `after`."""
-        return await self._store.list_pools(DEFAULT_NAMESPACE, limit, after)
+        return [self._seen(view) for view in await self._store.list_pools(DEFAULT_NAMESPACE, limit, after)]
 
     async def update(self, ref: str, changes: PoolChanges, etag: str, request_id: str, fingerprint: str) -> PoolView:
         """Change a pool; unclaimed members of another spec are never handed out from the moment this returns."""
@@ -57,12 +63,21 @@ class Pools:
             return replace(_changed_pool(pool, changes), update_time=now)
 
         key = request_key("UpdatePool", request_id, fingerprint)
-        return await self._store.update_pool(DEFAULT_NAMESPACE, ref, version_of(etag), change, key)
+        return self._seen(await self._store.update_pool(DEFAULT_NAMESPACE, ref, version_of(etag), change, key))
 
-    async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str) -> None:
-        """Delete a pool that no sandbox of is in use; its unclaimed members are removed."""
+    async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str, force: bool) -> None:
+        """Delete a pool of which no sandbox is in use, or with `force` any, ending those, and its containers."""
         key = request_key("DeletePool", request_id, fingerprint)
-        await self._store.delete_pool(DEFAULT_NAMESPACE, ref, version_of(etag), self._clock.now(), key)
+        await self._store.delete_pool(DEFAULT_NAMESPACE, ref, version_of(etag), self._clock.now(), key, force)
+
+    def _seen(self, view: PoolView) -> PoolView:
+        """The view with what only this process knows."""
+        return replace(
+            view,
+            waiting=self._line.waiting(view.pool.id),
+            pull=self._runtime.pulls().get(view.pool.spec.image),
+            disk_enforcement=self._runtime.disk_enforcement,
+        )
 
     async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView], None]:
         """The pools of `refs` (none: all) as they are, then each as it changes.
@@ -76,7 +91,9 @@ class Pools:
                     known[view.pool.id] = view
                     yield WatchEvent.PRESENT, view
             while True:
-                for pool_id in sorted(i for i in await subscription.next() if i.startswith(f"{POOL}-")):
+                changed = await subscription.next()
+                pulled = {i for i, view in known.items() if image_change(view.pool.spec.image) in changed}
+                for pool_id in sorted(pulled | {i for i in changed if i.startswith(f"{POOL}-")}):
                     if refs and pool_id not in known:
                         continue
                     try:
@@ -121,4 +138,10 @@ def _changed_pool(pool: Pool, changes: PoolChanges) -> Pool:
         warm_containers=warm,
         max_containers=most,
         paused=pool.paused if changes.paused is UNSET else bool(changes.paused),
+        pull_policy=(pool.pull_policy if changes.pull_policy is UNSET else changes.pull_policy or PullPolicy.MISSING),
+        image_check_secs=(
+            pool.image_check_secs if changes.image_check_secs is UNSET else changes.image_check_secs or 0
+        ),
+        max_age_secs=pool.max_age_secs if changes.max_age_secs is UNSET else changes.max_age_secs or 0,
+        drain=pool.drain if changes.drain is UNSET else bool(changes.drain),
     )

@@ -6,10 +6,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from sandpool_server.domain.errors import (
+    Exhausted,
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
     LaunchFailed,
+    NotReadyInTime,
     SandpoolError,
     Unavailable,
 )
@@ -27,20 +29,36 @@ from sandpool_server.domain.model import (
 from sandpool_server.ports import Agents, ClaimRequest, ClaimResult, Clock, Launcher, SandboxFilter, Store
 from sandpool_server.usecases.changes import ChangeHub
 from sandpool_server.usecases.etags import version_of
-from sandpool_server.usecases.specs import spec_of
+from sandpool_server.usecases.line import WaitingLine
+from sandpool_server.usecases.secrets import Secrets
+from sandpool_server.usecases.specs import check_environment, spec_of
 from sandpool_server.usecases.templates import request_key
-from sandpool_server.usecases.values import UNSET, NewSandbox, SandboxChanges
+from sandpool_server.usecases.values import UNSET, NewSandbox, SandboxChanges, WhenEmpty
+
+_HAND_OVERS = 5
+"""How many ready members may turn out dead under one request before the caller is told."""
 
 
 class Sandboxes:
     """Sandboxes and the commands in them. Every method raises domain errors, as `ports.Store` says."""
 
-    def __init__(self, store: Store, agents: Agents, launcher: Launcher, clock: Clock, changes: ChangeHub) -> None:
+    def __init__(
+        self,
+        store: Store,
+        agents: Agents,
+        launcher: Launcher,
+        secrets: Secrets,
+        clock: Clock,
+        changes: ChangeHub,
+        line: WaitingLine,
+    ) -> None:
         self._store = store
         self._agents = agents
         self._launcher = launcher
+        self._secrets = secrets
         self._clock = clock
         self._changes = changes
+        self._line = line
         self._undoing: set[asyncio.Task[None]] = set()
 
     async def create(self, new: NewSandbox, request_id: str, fingerprint: str, received: float) -> Member:
@@ -55,11 +73,12 @@ class Sandboxes:
         self, new: NewSandbox, count: int, request_id: str, fingerprint: str, received: float
     ) -> tuple[Member, ...]:
         """Claim `count` sandboxes alike, all or none; returns them running. Raises as `create`."""
+        check_environment(new.env)
         now = self._clock.now()
         request = ClaimRequest(
             namespace=DEFAULT_NAMESPACE,
             count=count,
-            ids=tuple(new_id(SANDBOX, now, self._clock.random_bits()) for _ in range(count)),
+            ids=(),
             now=now,
             received=received,
             pool_ref=new.pool_id,
@@ -71,13 +90,97 @@ class Sandboxes:
             request_id=request_id,
             fingerprint=fingerprint,
         )
+        for _ in range(_HAND_OVERS):
+            ids = tuple(new_id(SANDBOX, now, self._clock.random_bits()) for _ in range(count))
+            members = await self._create(replace(request, ids=ids), new)
+            if members is not None:
+                return members
+        raise Unavailable("NO_LIVING_MEMBER", "several ready containers in a row did not answer; try again")
+
+    async def _create(self, request: ClaimRequest, new: NewSandbox) -> tuple[Member, ...] | None:
+        """One attempt; None when a ready member turned out dead, which is then out of the pool."""
         with self._launcher.expecting(request.ids):
-            result = await self._claim(request)
+            result = await self._claim_in_turn(request, new)
             if result.replayed:
-                return tuple([await self._settled(member) for member in result.members])
-            if all(member.state is MemberState.ACTIVE for member in result.members):
-                return result.members
-            return await self._start(result.members)
+                members = tuple([await self._settled(member) for member in result.members])
+                # The first call may have been cut off between the claim and the hand-over.
+                await asyncio.gather(*(self._admit(m, new) for m in members if m.state is MemberState.ACTIVE))
+                return members
+            try:
+                if not await self._hand_over(result.members, new):
+                    return None
+                members = await self._start(result.members, new)
+            except BaseException as error:
+                why = error.message if isinstance(error, LaunchFailed | SandpoolError) else "the caller went away"
+                await asyncio.shield(self._give_up(result.members, why))
+                raise
+        waited = self._clock.monotonic() - request.received
+        return tuple(replace(member, start_secs=waited) for member in members)
+
+    async def _claim_in_turn(self, request: ClaimRequest, new: NewSandbox) -> ClaimResult:
+        """Claim as the caller wants it when nothing is ready, and not before those who came first."""
+        if request.spec is not None:
+            return await self._claim(request)
+        if new.when_empty is WhenEmpty.WAIT:
+            return await self._wait_in_line(request, new.wait_secs)
+        # Nobody waits, nearly always: then this costs nothing.
+        awaited = self._line.awaited(await self._pool_ids(request)) if self._line else 0
+        cold = new.when_empty is WhenEmpty.START_COLD
+        return await self._claim(replace(request, warm=not awaited, cold=cold, reserved=awaited))
+
+    async def _wait_in_line(self, request: ClaimRequest, seconds: float) -> ClaimResult:
+        pool_ids = await self._pool_ids(request)
+        if not pool_ids:
+            raise FailedPrecondition(
+                "NO_POOL",
+                f"no pool follows the template {request.template_ref!r}, so there is nothing to wait for; create one, "
+                "or let the sandbox start cold",
+                "template",
+                request.template_ref,
+            )
+        try:
+            async with asyncio.timeout(seconds):
+                with self._changes.subscribe() as subscription, self._line.join(pool_ids, request.count) as place:
+                    while True:
+                        if self._line.is_next(place):
+                            try:
+                                return await self._claim(replace(request, now=self._clock.now(), cold=False))
+                            except Exhausted as error:
+                                if error.reason != "POOL_EMPTY":
+                                    raise
+                        while (await subscription.next()).isdisjoint(pool_ids):
+                            pass
+        except TimeoutError:
+            raise NotReadyInTime(
+                f"no sandbox became ready within {seconds:g} s of waiting in line; wait longer, raise warm_containers "
+                "or max_containers, or look at the pool's last_error"
+            ) from None
+
+    async def _pool_ids(self, request: ClaimRequest) -> tuple[str, ...]:
+        """The pools that could serve the request."""
+        if request.pool_ref:
+            return ((await self._store.get_pool(request.namespace, request.pool_ref)).pool.id,)
+        return await self._store.template_pool_ids(request.namespace, request.template_ref)
+
+    async def _hand_over(self, members: tuple[Member, ...], new: NewSandbox) -> bool:
+        """Give the ready members to their owner; False when one does not answer, and then all are given up."""
+        ready = [member for member in members if member.state is MemberState.ACTIVE]
+        try:
+            if len(ready) == 1:
+                await self._admit(ready[0], new)
+            else:
+                await asyncio.gather(*(self._admit(member, new) for member in ready))
+        except Unavailable:
+            await self._store.disown([member.id for member in ready])
+            await self._give_up(members, "a container of the same request did not answer")
+            return False
+        return True
+
+    async def _admit(self, member: Member, new: NewSandbox) -> None:
+        """Give a member its owner's environment: the secrets' values, and over them what was given for it alone."""
+        secrets = await self._secrets.values(member.spec.secret_names)
+        entrypoint = member.spec.entrypoint if member.spec.secret_names else ()
+        await self._agents.admit(member.id, member.address, {**secrets, **new.env}, entrypoint)
 
     async def _claim(self, request: ClaimRequest) -> ClaimResult:
         """Claim; a caller that goes away while the store is at it leaves nothing claimed behind."""
@@ -98,23 +201,28 @@ class Sandboxes:
         if not result.replayed:
             await self._give_up(result.members, "the caller went away before the answer")
 
-    async def _start(self, members: tuple[Member, ...]) -> tuple[Member, ...]:
-        """Start those members that have no container yet; if one fails, or the caller goes away, give up all."""
+    async def _start(self, members: tuple[Member, ...], new: NewSandbox) -> tuple[Member, ...]:
+        """Start those members that have no container yet, and hand them over; stops all when one fails."""
         tasks = {
-            member.id: asyncio.create_task(self._launcher.launch(member), name=f"launch-{member.id}")
+            member.id: asyncio.create_task(self._launch(member, new), name=f"launch-{member.id}")
             for member in members
             if member.state is MemberState.STARTING
         }
+        if not tasks:
+            return members
         try:
             await asyncio.gather(*tasks.values())
-        except BaseException as error:
+        except BaseException:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
-            why = error.message if isinstance(error, LaunchFailed | SandpoolError) else "the caller went away"
-            await asyncio.shield(self._give_up(members, why))
             raise
         return tuple(tasks[member.id].result() if member.id in tasks else member for member in members)
+
+    async def _launch(self, member: Member, new: NewSandbox) -> Member:
+        started = await self._launcher.launch(member)
+        await self._admit(started, new)
+        return started
 
     async def _give_up(self, members: Iterable[Member], why: str) -> None:
         end = MemberEnd(EndReason.FAILED, self._clock.now(), f"the sandbox was not handed out: {why}")

@@ -1,10 +1,14 @@
 """Specifications: from what a caller gave, and from what a caller changes."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 
-from sandpool_server.domain.errors import FieldViolation, InvalidArgument, NotFound
+from sandpool_server.domain.errors import FieldViolation, InvalidArgument
 from sandpool_server.domain.model import ContainerSpec
 from sandpool_server.usecases.values import SpecChanges, SpecFields
+
+MAX_ENVIRONMENT_BYTES = 1024 * 1024
+"""What the agent takes; the kernel takes about twice that, arguments included."""
 
 _DEFAULTS = {f.name: f.default for f in fields(ContainerSpec) if f.default is not MISSING}
 
@@ -27,11 +31,19 @@ def changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
 
 
 def check_spec(spec: ContainerSpec) -> ContainerSpec:
-    """Return a specification that can be kept.
+    """Return a specification that can be kept; that its secrets exist is for the store to say.
 
     Raises:
-        NotFound: a secret that it names does not exist. This server keeps no secrets, so that is any name.
+        InvalidArgument: its environment is more than a process can be given.
     """
-    for name in spec.secret_names:
-        raise NotFound("secret", name, "this server keeps no secrets; leave secret_names empty")
+    check_environment(dict(spec.env))
     return spec
+
+
+def check_environment(env: Mapping[str, str]) -> None:
+    """Raises `InvalidArgument` on `env` when it is more than a process can be given beside its arguments."""
+    size = sum(len(name.encode()) + len(value.encode()) + 2 for name, value in env.items())
+    if size > MAX_ENVIRONMENT_BYTES:
+        raise InvalidArgument(
+            FieldViolation("env", f"is {size} bytes in all; at most {MAX_ENVIRONMENT_BYTES} fit, put data into a file")
+        )

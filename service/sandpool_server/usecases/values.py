@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
+from sandpool_server.domain.model import PullPolicy
+
 
 class Unset(Enum):
     """The one value that says: leave this field as it is."""
@@ -24,6 +26,11 @@ class SpecFields:
     ephemeral_disk_mb: int | None = None
     secret_names: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    readiness_command: tuple[str, ...] = ()
+    readiness_interval_secs: float | None = None
+    readiness_timeout_secs: float | None = None
+    readiness_retries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,10 @@ class NewPool:
     max_containers: int | None = None
     timeout_secs: int | None = None
     paused: bool = False
+    pull_policy: PullPolicy = PullPolicy.MISSING
+    image_check_secs: int = 0
+    max_age_secs: int = 0
+    drain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,14 @@ class NewTemplate:
     name: str
     spec: SpecFields
     timeout_secs: int = 0
+
+
+class WhenEmpty(Enum):
+    """What a creation does when no member is ready."""
+
+    START_COLD = "start_cold"
+    WAIT = "wait"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,10 @@ class NewSandbox:
     timeout_secs: int | None = None
     name: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    """For this sandbox alone, over that of its pool or template. With an image it is empty: there `spec.env` has it."""
+    when_empty: WhenEmpty = WhenEmpty.START_COLD
+    wait_secs: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +93,11 @@ class SpecChanges:
     ephemeral_disk_mb: int | Unset | None = UNSET
     secret_names: tuple[str, ...] | Unset | None = UNSET
     entrypoint: tuple[str, ...] | Unset | None = UNSET
+    env: tuple[tuple[str, str], ...] | Unset | None = UNSET
+    readiness_command: tuple[str, ...] | Unset | None = UNSET
+    readiness_interval_secs: float | Unset | None = UNSET
+    readiness_timeout_secs: float | Unset | None = UNSET
+    readiness_retries: int | Unset | None = UNSET
 
     def given(self) -> dict[str, object]:
         """The fields to change, by name."""
@@ -86,6 +114,10 @@ class PoolChanges:
     max_containers: int | Unset | None = UNSET
     timeout_secs: int | Unset | None = UNSET
     paused: bool | Unset | None = UNSET
+    pull_policy: PullPolicy | Unset | None = UNSET
+    image_check_secs: int | Unset | None = UNSET
+    max_age_secs: int | Unset | None = UNSET
+    drain: bool | Unset | None = UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from sandpool import RetryPolicy, SandboxClient
-from tests.clients.python.servicer import State, serving
+from tests.clients.python.servicer import serving
+from tests.clients.python.state import State
 
 FAST = RetryPolicy(max_attempts=4, initial_delay=0.001, max_delay=0.004)
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2 as rpc
-from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
 
 from sandpool.v1 import (
     pool_pb2,
@@ -24,126 +17,14 @@ from sandpool.v1 import (
     sandbox_pb2,
     sandbox_service_pb2,
     sandbox_service_pb2_grpc,
+    secret_pb2,
+    secret_service_pb2,
+    secret_service_pb2_grpc,
     template_pb2,
     template_service_pb2,
     template_service_pb2_grpc,
 )
-
-
-@dataclass
-class Failure:
-    """What a method answers instead: a status code, a message, google.rpc details."""
-
-    code: grpc.StatusCode
-    message: str = "no"
-    details: tuple[Message, ...] = ()
-    after_work: bool = False
-    """Do the work first, then lose the answer."""
-
-
-def abort(context: grpc.ServicerContext, failure: Failure) -> None:
-    """End the call with a failure."""
-    packed = []
-    for detail in failure.details:
-        item = AnyMessage()
-        item.Pack(detail)
-        packed.append(item)
-    if not packed:
-        context.abort(failure.code, failure.message)
-    status = Status(code=failure.code.value[0], message=failure.message, details=packed)
-    context.abort_with_status(rpc_status.to_status(status))
-
-
-def not_found(kind: str, name: str) -> Failure:
-    """What the server says about a missing resource."""
-    return Failure(
-        grpc.StatusCode.NOT_FOUND,
-        f"there is no {kind} {name!r}",
-        (
-            rpc.ErrorInfo(reason=f"{kind.upper()}_NOT_FOUND", domain="sandpool"),
-            rpc.ResourceInfo(resource_type=kind, resource_name=name),
-        ),
-    )
-
-
-@dataclass
-class State:
-    """What the servicers share, and what a test sees of it."""
-
-    pools: dict[str, pool_pb2.Pool] = field(default_factory=dict)
-    templates: dict[str, template_pb2.Template] = field(default_factory=dict)
-    sandboxes: dict[str, sandbox_pb2.Sandbox] = field(default_factory=dict)
-    requests: list[tuple[str, Any]] = field(default_factory=list)
-    metadata: list[dict[str, str]] = field(default_factory=list)
-    remaining: list[float | None] = field(default_factory=list)
-    failures: dict[str, list[Failure]] = field(default_factory=dict)
-    command: sandbox_service_pb2.RunCommandResponse = field(default_factory=sandbox_service_pb2.RunCommandResponse)
-    hang: threading.Event = field(default_factory=threading.Event)
-    hanging: set[str] = field(default_factory=set)
-    _answers: dict[str, Any] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _count: int = 0
-
-    def sent(self, method: str) -> list[Any]:
-        """The requests that a method got."""
-        return [request for name, request in self.requests if name == method]
-
-    def fail(self, method: str, *failures: Failure) -> None:
-        """Let the next calls of a method fail, one after the other."""
-        self.failures.setdefault(method, []).extend(failures)
-
-    def next_id(self, kind: str) -> str:
-        """A new identifier in the server's form."""
-        self._count += 1
-        return f"{kind}-{self._count:020d}"
-
-    def answer(self, method: str, request: Any, context: grpc.ServicerContext, work: Callable[[], Any]) -> Any:
-        """Record the request; answer, fail, hang, or repeat what the same request id got before."""
-        with self._lock:
-            copy = type(request)()
-            copy.CopyFrom(request)
-            self.requests.append((method, copy))
-            self.metadata.append({item.key: str(item.value) for item in context.invocation_metadata()})
-            self.remaining.append(context.time_remaining())
-            failure = self.failures[method].pop(0) if self.failures.get(method) else None
-        if method in self.hanging:
-            self.hang.wait(30)
-        if failure is not None and not failure.after_work:
-            abort(context, failure)
-        with self._lock:
-            request_id = getattr(request, "request_id", "")
-            if not request_id or request_id not in self._answers:
-                self._answers[request_id] = work()
-        if failure is not None:
-            abort(context, failure)
-        return self._answers[request_id]
-
-    def find(self, kind: str, things: dict[str, Any], ref: str, context: grpc.ServicerContext) -> Any:
-        """A resource by identifier or name; ends the call with NOT_FOUND where there is none."""
-        for key, thing in things.items():
-            if ref in {key, thing.name}:
-                return thing
-        return abort(context, not_found(kind, ref))
-
-
-def page(things: dict[str, Any], request: Any) -> tuple[list[Any], str]:
-    """One page of things, and the token of the next."""
-    everything = list(things.values())
-    start, size = int(request.page_token or 0), request.page_size or 100
-    end = start + size
-    return everything[start:end], str(end) if end < len(everything) else ""
-
-
-def assign(thing: Any, request: Any) -> None:
-    """What an update with a mask does."""
-    for path in request.update_mask.paths:
-        thing.ClearField(path)
-        descriptor = request.DESCRIPTOR.fields_by_name[path]
-        if descriptor.is_repeated:
-            target = getattr(thing, path)
-            (target.update if hasattr(target, "update") else target.extend)(getattr(request, path))
-        elif request.HasField(path):
-            setattr(thing, path, getattr(request, path))
+from tests.clients.python.state import State, assign, page
 
 
 class Pools(pool_service_pb2_grpc.PoolServiceServicer):
@@ -164,7 +45,16 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
                 timeout_secs=request.timeout_secs,
                 secret_names=request.secret_names,
                 entrypoint=request.entrypoint,
+                env=request.env,
+                readiness_command=request.readiness_command,
+                readiness_interval_secs=request.readiness_interval_secs or 0.5,
+                readiness_timeout_secs=request.readiness_timeout_secs or 5.0,
+                readiness_retries=request.readiness_retries or 20,
+                pull_policy=request.pull_policy or pool_pb2.PULL_POLICY_MISSING,
+                image_check_secs=request.image_check_secs,
+                max_age_secs=request.max_age_secs,
                 paused=request.paused,
+                drain=request.drain,
                 etag="e1",
                 status=pool_pb2.PoolStatus(
                     state=pool_pb2.POOL_STATE_FILLING,
@@ -234,6 +124,11 @@ class Templates(template_service_pb2_grpc.TemplateServiceServicer):
                 cpus=request.cpus if request.HasField("cpus") else 1.0,
                 memory_mb=request.memory_mb or 512,
                 ephemeral_disk_mb=request.ephemeral_disk_mb or 1024,
+                env=request.env,
+                readiness_command=request.readiness_command,
+                readiness_interval_secs=request.readiness_interval_secs or 0.5,
+                readiness_timeout_secs=request.readiness_timeout_secs or 5.0,
+                readiness_retries=request.readiness_retries or 20,
                 etag="t1",
             )
             self.state.templates[template.template_id] = template
@@ -284,6 +179,7 @@ class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
             pool_id=request.pool_id,
             template_name=request.template_name,
             image=request.image or "inherited",
+            env=request.env if request.image else {"FROM": "pool"},
             metadata=request.metadata,
             timeout_secs=request.timeout_secs,
             start=sandbox_pb2.SANDBOX_START_COLD if request.image else sandbox_pb2.SANDBOX_START_WARM,
@@ -340,13 +236,53 @@ class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
     def WatchSandbox(self, request, context):
         found = self.state.find("sandbox", self.state.sandboxes, request.sandbox_id, context)
         yield sandbox_service_pb2.WatchSandboxResponse(sandbox=found)
-        last = sandbox_pb2.Sandbox()
-        last.CopyFrom(found)
-        last.state = sandbox_pb2.SANDBOX_STATE_TERMINATED
-        yield sandbox_service_pb2.WatchSandboxResponse(sandbox=last)
+        for state in self.state.next_states:
+            later = sandbox_pb2.Sandbox()
+            later.CopyFrom(found)
+            later.state = state
+            yield sandbox_service_pb2.WatchSandboxResponse(sandbox=later)
 
     def RunCommand(self, request, context):
         return self.state.answer("RunCommand", request, context, lambda: self.state.command)
+
+
+class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def CreateSecret(self, request, context):
+        def work():
+            secret = secret_pb2.Secret(name=request.name)
+            secret.create_time.FromJsonString("2026-11-22T10:00:00Z")
+            self.state.secrets[request.name] = secret
+            self.state.values[request.name] = request.value
+            return secret_service_pb2.CreateSecretResponse(secret=secret)
+
+        return self.state.answer("CreateSecret", request, context, work)
+
+    def UpdateSecret(self, request, context):
+        def work():
+            secret = self.state.find("secret", self.state.secrets, request.name, context)
+            secret.update_time.FromJsonString("2026-11-22T11:00:00Z")
+            self.state.values[request.name] = request.value
+            return secret_service_pb2.UpdateSecretResponse(secret=secret)
+
+        return self.state.answer("UpdateSecret", request, context, work)
+
+    def ListSecrets(self, request, context):
+        def work():
+            items, token = page(dict(sorted(self.state.secrets.items())), request)
+            return secret_service_pb2.ListSecretsResponse(secrets=items, next_page_token=token)
+
+        return self.state.answer("ListSecrets", request, context, work)
+
+    def DeleteSecret(self, request, context):
+        def work():
+            self.state.find("secret", self.state.secrets, request.name, context)
+            del self.state.secrets[request.name]
+            return secret_service_pb2.DeleteSecretResponse()
+
+        return self.state.answer("DeleteSecret", request, context, work)
 
 
 @contextmanager
@@ -356,6 +292,7 @@ def serving(state: State, address: str = "127.0.0.1:0") -> Iterator[str]:
     pool_service_pb2_grpc.add_PoolServiceServicer_to_server(Pools(state), server)
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(state), server)
     sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(Sandboxes(state), server)
+    secret_service_pb2_grpc.add_SecretServiceServicer_to_server(Secrets(state), server)
     port = server.add_insecure_port(address)
     server.start()
     try:

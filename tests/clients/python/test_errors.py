@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2 as rpc
 
 import sandpool
 from sandpool import RetryPolicy, SandboxClient, errors
-from tests.clients.python.servicer import Failure, State
+from tests.clients.python.state import Failure, State
 
 CODES = [
     ("CANCELLED", errors.RequestCancelledError),
@@ -55,7 +55,16 @@ def test_every_code_is_covered():
         ("NOT_FOUND", "SECRET_NOT_FOUND", "secret", errors.SecretNotFoundError),
         ("FAILED_PRECONDITION", "POOL_IN_USE", "pool", errors.PoolInUseError),
         ("FAILED_PRECONDITION", "TEMPLATE_IN_USE", "template", errors.TemplateInUseError),
-        ("FAILED_PRECONDITION", "SECRET_IN_USE", "secret", errors.ResourceInUseError),
+        ("FAILED_PRECONDITION", "SECRET_IN_USE", "secret", errors.SecretInUseError),
+        ("FAILED_PRECONDITION", "OTHER_IN_USE", "", errors.ResourceInUseError),
+        ("FAILED_PRECONDITION", "SECRET_MISSING", "secret", errors.SecretUnavailableError),
+        ("FAILED_PRECONDITION", "SECRET_UNREADABLE", "secret", errors.SecretUnavailableError),
+        ("FAILED_PRECONDITION", "POOL_PAUSED", "pool", errors.PoolPausedError),
+        ("FAILED_PRECONDITION", "POOL_DRAINED", "pool", errors.PoolPausedError),
+        ("ALREADY_EXISTS", "SECRET_ALREADY_EXISTS", "secret", errors.ResourceAlreadyExistsError),
+        ("RESOURCE_EXHAUSTED", "POOL_AT_MAX", "pool", errors.QuotaExceededError),
+        ("RESOURCE_EXHAUSTED", "POOL_EMPTY", "pool", errors.PoolEmptyError),
+        ("DEADLINE_EXCEEDED", "NOT_READY_IN_TIME", "pool", errors.ResourceTimeoutError),
         ("FAILED_PRECONDITION", "SANDBOX_STARTING", "sandbox", errors.SandboxNotReadyError),
         ("FAILED_PRECONDITION", "SANDBOX_ENDED", "sandbox", errors.SandboxNotReadyError),
         ("FAILED_PRECONDITION", "SOMETHING_NEW", "sandbox", errors.ResourceStateError),
@@ -104,6 +113,26 @@ def test_wrong_fields_are_listed(client: SandboxClient, state: State):
         errors.FieldViolation("cpus", "must be more"),
         errors.FieldViolation("name", "must be shorter"),
     )
+
+
+@pytest.mark.parametrize("reason", ["POOL_AT_MAX", "POOL_EMPTY"])
+def test_what_is_exhausted_is_the_callers_to_wait_for(client: SandboxClient, state: State, reason: str):
+    details = (rpc.ErrorInfo(reason=reason), rpc.RetryInfo(retry_delay=Duration(nanos=1_000_000)))
+    state.fail("CreateSandbox", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "no", details))
+    with pytest.raises(errors.SandpoolError) as caught:
+        client.create(pool_id="p")
+    assert caught.value.retry_after == 0.001
+    assert isinstance(caught.value, errors.QuotaExceededError) == (reason == "POOL_AT_MAX")
+    assert len(state.sent("CreateSandbox")) == 1
+
+
+def test_a_wait_in_line_that_was_too_short_is_a_timeout_with_the_servers_words(client: SandboxClient, state: State):
+    info = rpc.ErrorInfo(reason="NOT_READY_IN_TIME")
+    state.fail("CreateSandbox", Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "none in 2 s; wait longer", (info,)))
+    with pytest.raises(TimeoutError, match="none in 2 s; wait longer") as caught:
+        client.create(pool_id="p", when_empty="wait", wait_secs=2)
+    assert isinstance(caught.value, errors.ResourceTimeoutError)
+    assert caught.value.reason == "NOT_READY_IN_TIME"
 
 
 def test_a_limit_says_which_and_when_to_come_back(client: SandboxClient, state: State):

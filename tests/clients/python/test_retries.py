@@ -6,7 +6,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as rpc
 
 from sandpool import RetryPolicy, SandboxClient, errors
-from tests.clients.python.servicer import Failure, State, serving
+from tests.clients.python.servicer import serving
+from tests.clients.python.state import Failure, State
 
 LOST = Failure(grpc.StatusCode.UNAVAILABLE, "lost")
 LOST_ANSWER = Failure(grpc.StatusCode.UNAVAILABLE, "lost", after_work=True)
@@ -44,8 +45,11 @@ def test_every_mutation_names_itself_anew(client: SandboxClient, state: State):
     sandbox.update("n")
     client.create_batch(1, pool_id="b")
     sandbox.delete()
+    client.create_secret("S", "v")
+    client.update_secret("S", "w")
+    client.delete_secret("S")
     ids = [request.request_id for _, request in state.requests]
-    assert len(ids) == 11
+    assert len(ids) == 14
     assert all(ids)
     assert len(set(ids)) == len(ids)
 
@@ -118,7 +122,15 @@ def test_deadlines(client: SandboxClient, state: State):
     sandbox.run("x", timeout=300)
     sandbox.run("x", timeout=None)
     client.get("sbx-00000000000000000001", timeout=2)
-    expected = [120, 7, 5, 310, 70, 2]
+    client.create(pool_id="p", when_empty="wait")
+    client.create_batch(2, template_name="t", when_empty="wait", wait_secs=600)
+    client.claim("p", when_empty="wait", wait_secs=600, timeout=7)
+    client.create(pool_id="p", when_empty="fail")
+    client.create("i", readiness_command=["x"])
+    client.create(
+        "i", readiness_command=["x"], readiness_interval_secs=1, readiness_timeout_secs=9, readiness_retries=6
+    )
+    expected = [120, 7, 5, 310, 70, 2, 120 + 30, 120 + 600, 7, 120, 120 + 110, 120 + 60]
     for got, most in zip(state.remaining, expected, strict=True):
         assert got is not None
         assert most - 2 < got < most + 2  # the wire rounds up

@@ -9,9 +9,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as rpc
 
 import sandpool
-from sandpool import CommandEndReason, SandboxClient, SandboxStart, SandboxState
+from sandpool import CommandEndReason, SandboxClient, SandboxStart, SandboxState, WhenEmpty
 from sandpool.v1 import sandbox_pb2, sandbox_service_pb2
-from tests.clients.python.servicer import Failure, State, not_found
+from tests.clients.python.state import Failure, State, not_found
 
 
 def test_a_pool_id_is_all_that_a_sandbox_needs(client: SandboxClient):
@@ -49,6 +49,13 @@ def test_every_way_to_a_sandbox(client: SandboxClient, state: State):
         ({"pool_id": "p", "cpus": 1.0}, "cpus: the pool says"),
         ({"template_name": "t", "secret_names": ["A"]}, "secret_names: the template says"),
         ({"pool_id": "p", "metadata": [("a", "b")]}, "metadata must be a mapping"),
+        ({"pool_id": "p", "readiness_command": ["x"]}, "readiness_command: the pool says"),
+        ({"template_name": "t", "readiness_retries": 1}, "readiness_retries: the template says"),
+        ({"image": "i", "when_empty": "start_cold"}, "when_empty: .*always started cold"),
+        ({"image": "i", "wait_secs": 1.0}, "wait_secs: goes with when_empty"),
+        ({"pool_id": "p", "wait_secs": 1.0}, "wait_secs: goes with when_empty"),
+        ({"pool_id": "p", "when_empty": WhenEmpty.FAIL, "wait_secs": 1.0}, "wait_secs: goes with when_empty"),
+        ({"pool_id": "p", "env": {"A": None}}, r"env\['A'\] must be a string, not NoneType"),
     ],
 )
 def test_wrong_mixtures_are_refused_before_anything_is_sent(client, state, arguments, message):
@@ -57,6 +64,61 @@ def test_wrong_mixtures_are_refused_before_anything_is_sent(client, state, argum
     with pytest.raises(TypeError, match=message):
         client.create_batch(2, **arguments)
     assert state.requests == []
+
+
+def test_what_to_do_when_no_container_is_ready(client: SandboxClient, state: State):
+    client.create(pool_id="p")
+    client.create(pool_id="p", when_empty="start_cold")
+    client.claim("p", when_empty=WhenEmpty.WAIT, wait_secs=2.5)
+    client.create_sandbox("t", when_empty="fail")
+    with client.sandbox("t", when_empty="wait", wait_secs=1):
+        pass
+    client.create_batch(2, pool_id="p", when_empty="wait")
+    asked = [*state.sent("CreateSandbox"), state.sent("BatchCreateSandboxes")[0].sandbox]
+    waits = [request.wait_secs if request.HasField("wait_secs") else None for request in asked]
+    assert [(request.when_empty, wait) for request, wait in zip(asked, waits, strict=True)] == [
+        (sandbox_service_pb2.WHEN_EMPTY_UNSPECIFIED, None),
+        (sandbox_service_pb2.WHEN_EMPTY_START_COLD, None),
+        (sandbox_service_pb2.WHEN_EMPTY_WAIT, 2.5),
+        (sandbox_service_pb2.WHEN_EMPTY_FAIL, None),
+        (sandbox_service_pb2.WHEN_EMPTY_WAIT, 1.0),
+        (sandbox_service_pb2.WHEN_EMPTY_WAIT, None),
+    ]
+    with pytest.raises(ValueError, match="'queue' is not a valid WhenEmpty"):
+        client.create(pool_id="p", when_empty="queue")
+
+
+def test_an_environment_goes_with_every_way_to_a_sandbox(client: SandboxClient, state: State):
+    env = {"TOKEN": "hush-1"}
+    made = client.create(pool_id="p", env=env)
+    client.claim("p", env=env)
+    client.create_sandbox("t", env=env)
+    client.sandbox("t", env=env)
+    from_image = client.create("i", env=env, readiness_command=("x", "y"), readiness_interval_secs=0.1)
+    client.create_batch(1, pool_id="p", env=env)
+    asked = [*state.sent("CreateSandbox"), state.sent("BatchCreateSandboxes")[0].sandbox]
+    assert [dict(request.env) for request in asked] == [env] * 6
+    assert list(asked[4].readiness_command) == ["x", "y"]
+    assert asked[4].readiness_interval_secs == 0.1
+    assert made.env == {"FROM": "pool"}, "what is for this sandbox alone is not repeated"
+    assert from_image.env == env
+    assert "hush-1" not in f"{made!r} {made.info!r} {from_image!r} {from_image.info}"
+
+
+def test_waiting_for_a_sandbox_that_somebody_else_creates(client: SandboxClient, state: State):
+    made = client.create(pool_id="p")
+    state.sandboxes[made.sandbox_id].state = sandbox_pb2.SANDBOX_STATE_STARTING
+    assert client.get_sandbox_status(made.sandbox_id) is SandboxState.STARTING
+    state.next_states = [sandbox_pb2.SANDBOX_STATE_STARTING, sandbox_pb2.SANDBOX_STATE_RUNNING]
+    with client.wait_for_sandbox(made.sandbox_id, timeout=5, poll_interval=0.1) as found:
+        assert (found.sandbox_id, found.state) == (made.sandbox_id, SandboxState.RUNNING)
+    assert state.sent("DeleteSandbox") == [], "it belongs to who created it"
+    state.next_states = [sandbox_pb2.SANDBOX_STATE_TERMINATED]
+    with pytest.raises(sandpool.SandboxNotReadyError, match="has ended") as caught:
+        client.wait_for_sandbox(made.sandbox_id)
+    assert (caught.value.reason, caught.value.resource_name) == ("SANDBOX_ENDED", made.sandbox_id)
+    with pytest.raises(sandpool.SandboxNotFoundError):
+        client.wait_for_sandbox("nobody")
 
 
 def test_a_batch_has_one_request_id_of_its_own(client: SandboxClient, state: State):

@@ -13,25 +13,30 @@ from sandpool import RetryPolicy, SandboxClient
 from sandpool._core import address as addresses
 from sandpool._core import methods
 from sandpool._core.call import Method
-from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, template_service_pb2
-from tests.clients.python.servicer import State
+from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, secret_service_pb2, template_service_pb2
+from tests.clients.python.state import State
 
 NAMES = [
     "ClientClosedError",
     "CommandEndReason",
     "CommandResult",
     "CommandTimeoutError",
+    "DiskEnforcement",
     "FieldViolation",
+    "ImagePull",
     "PermissionDeniedError",
     "Pool",
+    "PoolEmptyError",
     "PoolError",
     "PoolErrorReason",
     "PoolEvent",
     "PoolEventType",
     "PoolInUseError",
     "PoolNotFoundError",
+    "PoolPausedError",
     "PoolState",
     "PoolStatus",
+    "PullPolicy",
     "QuotaExceededError",
     "RemoteAPIError",
     "RequestCancelledError",
@@ -55,12 +60,16 @@ NAMES = [
     "SandboxStart",
     "SandboxState",
     "SandpoolError",
+    "Secret",
+    "SecretInUseError",
     "SecretNotFoundError",
+    "SecretUnavailableError",
     "Template",
     "TemplateInUseError",
     "TemplateNotFoundError",
     "UNSET",
     "ValidationError",
+    "WhenEmpty",
 ]
 CLIENT_METHODS = [
     "address",
@@ -70,23 +79,32 @@ CLIENT_METHODS = [
     "create_batch",
     "create_pool",
     "create_sandbox",
+    "create_secret",
     "create_template",
     "delete",
     "delete_pool",
     "delete_sandbox",
+    "delete_secret",
     "delete_template",
+    "drain_pool",
     "get",
     "get_pool",
     "get_sandbox",
+    "get_sandbox_status",
     "get_template",
     "list",
     "list_pools",
     "list_sandboxes",
+    "list_secrets",
     "list_templates",
+    "pause_pool",
+    "resume_pool",
     "sandbox",
     "update_pool",
     "update_sandbox",
+    "update_secret",
     "update_template",
+    "wait_for_sandbox",
     "watch_pools",
     "watch_sandbox",
 ]
@@ -112,7 +130,7 @@ def test_everything_public_is_documented():
 
 
 def test_every_method_of_the_contract_is_known():
-    files = (pool_service_pb2, template_service_pb2, sandbox_service_pb2)
+    files = (pool_service_pb2, template_service_pb2, sandbox_service_pb2, secret_service_pb2)
     contract = {
         f"/{service.full_name}/{method.name}": method.output_type.full_name
         for file in files
@@ -128,12 +146,14 @@ def test_every_method_of_the_contract_is_known():
 
 
 def test_every_field_of_the_contract_reaches_the_dataclass():
-    from sandpool.v1 import pool_pb2, sandbox_pb2, template_pb2
+    from sandpool.v1 import pool_pb2, sandbox_pb2, secret_pb2, template_pb2
 
     for message, plain in [
         (pool_pb2.Pool, sandpool.Pool),
         (pool_pb2.PoolStatus, sandpool.PoolStatus),
         (pool_pb2.PoolError, sandpool.PoolError),
+        (pool_pb2.ImagePull, sandpool.ImagePull),
+        (secret_pb2.Secret, sandpool.Secret),
         (template_pb2.Template, sandpool.Template),
         (sandbox_pb2.Sandbox, sandpool.SandboxInfo),
         (sandbox_service_pb2.RunCommandResponse, sandpool.CommandResult),
@@ -149,6 +169,9 @@ def test_every_word_of_the_contract_is_in_its_enum():
     for file, name, plain in [
         (pool_pb2, "PoolState", sandpool.PoolState),
         (pool_pb2, "PoolErrorReason", sandpool.PoolErrorReason),
+        (pool_pb2, "PullPolicy", sandpool.PullPolicy),
+        (pool_pb2, "DiskEnforcement", sandpool.DiskEnforcement),
+        (sandbox_service_pb2, "WhenEmpty", sandpool.WhenEmpty),
         (pool_service_pb2, "WatchEventType", sandpool.PoolEventType),
         (sandbox_pb2, "SandboxState", sandpool.SandboxState),
         (sandbox_pb2, "SandboxStart", sandpool.SandboxStart),
@@ -158,7 +181,33 @@ def test_every_word_of_the_contract_is_in_its_enum():
         values = file.DESCRIPTOR.enum_types_by_name[name].values_by_name
         prefix = next(value for value in values if value.endswith("_UNSPECIFIED")).removesuffix("UNSPECIFIED")
         words = {value.removeprefix(prefix).lower() for value in values} - {"unspecified"}
-        assert {word.value for word in plain} == words | {"unknown"}, name
+        said_by_the_server = set() if plain is sandpool.WhenEmpty else {"unknown"}
+        assert {word.value for word in plain} == words | said_by_the_server, name
+
+
+def test_every_field_of_a_request_has_its_argument():
+    """What can be asked for over the wire can be asked for with the client, under the same name."""
+    own = {"request_id", "update_mask", "page_token"}
+    for file in (pool_service_pb2, template_service_pb2, sandbox_service_pb2, secret_service_pb2):
+        for name, message in file.DESCRIPTOR.message_types_by_name.items():
+            method = getattr(SandboxClient, OTHER_NAMES.get(name, snake(name.removesuffix("Request"))), None)
+            if name.endswith("Request") and method is not None:
+                arguments = {*inspect.signature(method).parameters, *ELSEWHERE.get(name, ())}
+                assert {item.name for item in message.fields} - own <= arguments, name
+
+
+OTHER_NAMES = {"CreateSandboxRequest": "create", "BatchCreateSandboxesRequest": "create_batch"}
+ELSEWHERE = {
+    "BatchCreateSandboxesRequest": ["sandbox"],  # its fields are the arguments
+    "GetTemplateRequest": ["template_name"],  # it is called name
+    "DeleteTemplateRequest": ["template_name"],
+    "RunCommandRequest": [],
+}
+
+
+def snake(name: str) -> str:
+    """`CreatePool` as `create_pool`."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def test_the_core_does_no_input_or_output():

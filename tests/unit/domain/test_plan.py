@@ -7,6 +7,7 @@ import pytest
 from sandpool_server.domain.actions import (
     AbandonMember,
     CancelLaunch,
+    CheckImage,
     CreateMembers,
     ExpireSandbox,
     RemoveContainer,
@@ -150,6 +151,64 @@ def test_a_deleted_pool_keeps_nothing_unclaimed() -> None:
 
 def test_a_paused_pool_creates_nothing_and_keeps_what_it_has() -> None:
     assert plan(pool(5, *members(warm=2), paused=True), NOW, MANY, NOBODY) == ()
+
+
+def test_a_drained_pool_keeps_nothing_ready() -> None:
+    actions = plan(pool(2, *members(warm=2, active=1), drain=True), NOW, MANY, NOBODY)
+    assert actions == tuple(RetireMember(f"sbx-0{i}", RetireReason.POOL_DRAINED) for i in range(2))
+
+
+def test_callers_in_line_are_wanted_for_on_top() -> None:
+    assert plan(pool(1, *members(warm=1)), NOW, MANY, NOBODY, waiting=2) == (CreateMembers(POOL, "new", 2, 2),)
+    assert plan(pool(0, max_containers=1), NOW, MANY, NOBODY, waiting=5) == (CreateMembers(POOL, "new", 1, 5),)
+
+
+def aged(count: int, seconds: float) -> tuple[MemberSnapshot, ...]:
+    born = NOW - timedelta(seconds=seconds)
+    return tuple(MemberSnapshot(f"sbx-{i}", MemberState.WARM, "new", create_time=born) for i in range(count))
+
+
+def test_members_past_their_age_are_replaced_one_at_a_time() -> None:
+    retired = plan(pool(3, *aged(3, 100), max_age_secs=100), NOW, MANY, NOBODY)
+    assert len(retired) == 1
+    assert isinstance(retired[0], RetireMember)
+    assert retired[0].reason is RetireReason.AGED
+    busy = pool(3, *aged(2, 100), MemberSnapshot("sbx-9", MemberState.CREATING, "new"), max_age_secs=100)
+    assert plan(busy, NOW, MANY, InFlight(launching=frozenset({"sbx-9"}))) == ()
+
+
+def test_young_members_stay_and_the_end_of_their_age_is_remembered() -> None:
+    (wake,) = plan(pool(2, *aged(2, 10), max_age_secs=100), NOW, MANY, NOBODY)
+    assert isinstance(wake, WakeAt)
+    assert timedelta(seconds=70) <= wake.time - NOW <= timedelta(seconds=90), "at most a fifth early"
+
+
+def test_a_pool_that_fails_keeps_its_old_members() -> None:
+    snapshot = pool(1, *aged(1, 100), max_age_secs=100, failure=failure(NOW))
+    assert plan(snapshot, NOW, MANY, NOBODY) == ()
+
+
+def watched(**more: object) -> PoolSnapshot:
+    return pool(2, image="python:3", image_check_secs=60, **more)
+
+
+def test_what_the_tag_names_is_looked_up_before_anything_is_created() -> None:
+    assert plan(watched(), NOW, MANY, NOBODY) == (CheckImage(POOL, "python:3"),)
+    assert plan(watched(), NOW, MANY, InFlight(checking=frozenset({POOL}))) == ()
+
+
+def test_the_tag_is_looked_at_again_when_it_is_time() -> None:
+    known = {"image_digest": "sha256:a", "image_check_time": NOW - timedelta(seconds=59)}
+    actions = plan(watched(**known), NOW, MANY, NOBODY)
+    assert actions == (WakeAt(POOL, NOW + timedelta(seconds=1)), CreateMembers(POOL, "new", 2))
+    known["image_check_time"] = NOW - timedelta(seconds=60)
+    assert CheckImage(POOL, "python:3") in plan(watched(**known), NOW, MANY, NOBODY)
+
+
+def test_an_image_that_was_never_found_is_looked_up_with_the_back_off() -> None:
+    later = NOW + timedelta(seconds=4)
+    assert plan(watched(failure=failure(later)), NOW, MANY, NOBODY) == (WakeAt(POOL, later),)
+    assert plan(watched(failure=failure(NOW)), NOW, MANY, NOBODY) == (CheckImage(POOL, "python:3"),)
 
 
 def test_members_without_a_pool_are_cared_for_but_never_created() -> None:

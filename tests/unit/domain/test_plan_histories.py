@@ -15,6 +15,7 @@ from sandpool_server.domain.actions import (
     AbandonMember,
     Action,
     CancelLaunch,
+    CheckImage,
     CreateMembers,
     ExpireSandbox,
     RemoveContainer,
@@ -42,6 +43,8 @@ class Histories(RuleBasedStateMachine):
         self.members: dict[str, MemberSnapshot] = {}
         self.launching: set[str] = set()
         self.removing: set[str] = set()
+        self.checking: set[str] = set()
+        self.waiting = 0
         self.made = 0
         self.owners: dict[str, int] = {}
         self.claims = 0
@@ -68,15 +71,15 @@ class Histories(RuleBasedStateMachine):
     def new_member(self, state: MemberState) -> str:
         self.made += 1
         member_id = f"sbx-{self.made:06d}"
-        self.members[member_id] = MemberSnapshot(member_id, state, self.pool.spec_digest)
+        self.members[member_id] = MemberSnapshot(member_id, state, self.pool.spec_digest, create_time=self.now)
         self.launching.add(member_id)
         return member_id
 
     def carry_out(self, action: Action) -> None:
         match action:
             case CreateMembers(spec_digest=digest, count=count):
-                if digest == self.pool.spec_digest and not self.pool.paused and not self.pool.deleted:
-                    for _ in range(min(count, missing(self.snapshot()))):
+                if digest == self.pool.spec_digest and not self.closed():
+                    for _ in range(min(count, missing(self.snapshot(), self.waiting))):
                         self.new_member(MemberState.CREATING)
             case RetireMember(member_id=member_id):
                 if member_id in self.of(MemberState.WARM):
@@ -94,13 +97,26 @@ class Histories(RuleBasedStateMachine):
             case RemoveContainer(member_id=member_id):
                 if member_id in self.of(MemberState.REMOVING):
                     self.removing.add(member_id)
+            case CheckImage():
+                self.checking.add(self.pool.id)
             case WakeAt():
                 pass
 
+    def closed(self) -> bool:
+        return self.pool.paused or self.pool.drain
+
+    def image_is(self, number: int) -> None:
+        """The tag names this image now, and the pool is told."""
+        self.checking.clear()
+        digest = f"image-{number}"
+        if self.pool.image_digest != digest and self.pool.image_check_secs:
+            self.pool = replace(self.pool, spec_digest=f"{self.pool.spec_digest.split('+')[0]}+{digest}")
+        self.pool = replace(self.pool, image_digest=digest, image_check_time=self.now)
+
     def plan_with(self, snapshot: PoolSnapshot) -> tuple[Action, ...]:
-        in_flight = InFlight(frozenset(self.launching), frozenset(self.removing))
+        in_flight = InFlight(frozenset(self.launching), frozenset(self.removing), frozenset(self.checking))
         creating = [i for i in self.of(MemberState.CREATING) if i in self.launching]
-        return plan(snapshot, self.now, max(0, SLOTS - len(creating)), in_flight)
+        return plan(snapshot, self.now, max(0, SLOTS - len(creating)), in_flight, waiting=self.waiting)
 
     def launch_succeeds(self, member_id: str) -> None:
         self.launching.discard(member_id)
@@ -141,7 +157,7 @@ class Histories(RuleBasedStateMachine):
     @rule(cold=st.booleans())
     def claim(self, cold: bool) -> None:
         fresh = [i for i in self.of(MemberState.WARM) if self.members[i].spec_digest == self.pool.spec_digest]
-        if self.pool.paused:
+        if self.closed():
             return
         if fresh:
             taken = min(fresh)
@@ -188,17 +204,51 @@ class Histories(RuleBasedStateMachine):
         chosen = active[pick % len(active)]
         self.members[chosen] = replace(self.members[chosen], expire_time=self.now + timedelta(seconds=seconds))
 
-    @rule(warm=st.integers(0, 6), maximum=st.none() | st.integers(1, 8), spec=st.integers(0, 2), paused=st.booleans())
-    def the_owner_updates(self, warm: int, maximum: int | None, spec: int, paused: bool) -> None:
+    @rule(
+        warm=st.integers(0, 6),
+        maximum=st.none() | st.integers(1, 8),
+        spec=st.integers(0, 2),
+        closed=st.sampled_from(["", "", "paused", "drain"]),
+        max_age=st.sampled_from([0, 0, 20]),
+        check=st.sampled_from([0, 0, 15]),
+    )
+    def the_owner_updates(
+        self, warm: int, maximum: int | None, spec: int, closed: str, max_age: int, check: int
+    ) -> None:
         self.pool = replace(
-            self.pool, warm_containers=warm, max_containers=maximum, spec_digest=f"spec-{spec}", paused=paused
+            self.pool,
+            warm_containers=warm,
+            max_containers=maximum,
+            spec_digest=f"spec-{spec}",
+            paused=closed == "paused",
+            drain=closed == "drain",
+            max_age_secs=max_age,
+            image_check_secs=check,
+            image_digest="",
+            image_check_time=None,
         )
+        self.checking.clear()
         self.allowed = max(maximum, self.counted()) if maximum is not None else 0
+
+    @rule(waiting=st.integers(0, 3))
+    def callers_wait_in_line(self, waiting: int) -> None:
+        self.waiting = waiting
+
+    @precondition(lambda self: self.checking)
+    @rule(number=st.integers(0, 2), works=st.booleans())
+    def an_image_check_ends(self, number: int, works: bool) -> None:
+        if works:
+            self.image_is(number)
+        else:
+            self.checking.clear()
+            self.pool = replace(self.pool, image_check_time=self.now)
 
     @rule()
     def the_server_is_killed(self) -> None:
         self.launching.clear()
         self.removing.clear()
+        self.checking.clear()
+        self.waiting = 0
 
     @rule(seconds=st.integers(1, 30))
     def time_passes(self, seconds: int) -> None:
@@ -221,15 +271,23 @@ class Histories(RuleBasedStateMachine):
         for action in self.plan_with(snapshot):
             if isinstance(action, CreateMembers):
                 warm = [m for m in fresh if m.state is MemberState.WARM]
-                assert len(warm) + len(creating) + action.count <= wanted_warm(snapshot)
+                assert len(warm) + len(creating) + action.count <= wanted_warm(snapshot, self.waiting)
 
     def teardown(self) -> None:
         """Left alone, with an engine that works, every pool becomes what its owner wants."""
+        self.waiting = 0
+        self.pool = replace(self.pool, max_age_secs=0)  # else it would replace members for ever
         for _ in range(200):
             self.now += timedelta(seconds=10)
             actions = self.plan_with(self.snapshot())
             for action in actions:
                 self.carry_out(action)
+            if self.checking and not self.pool.image_digest:
+                self.image_is(0)
+                continue
+            self.checking.clear()
+            self.pool = replace(self.pool, image_check_time=self.now)
+            actions = tuple(action for action in actions if not isinstance(action, CheckImage))
             launched, removed = list(self.launching), list(self.removing)
             for member_id in launched:
                 self.launch_succeeds(member_id)
@@ -240,7 +298,9 @@ class Histories(RuleBasedStateMachine):
         else:
             raise AssertionError("the pool never comes to rest")
         assert not self.of(MemberState.CREATING, MemberState.STARTING, MemberState.REMOVING)
-        if not self.pool.paused:
+        if self.pool.drain:
+            assert not self.of(MemberState.WARM)
+        elif not self.pool.paused:
             warm = [self.members[i].spec_digest for i in self.of(MemberState.WARM)]
             room = None if self.pool.max_containers is None else self.pool.max_containers - len(self.of(*IN_USE))
             wanted = self.pool.warm_containers if room is None else max(0, min(self.pool.warm_containers, room))

@@ -1,19 +1,15 @@
-"""The channel to agents, against agents on loopback that answer rightly, wrongly, or not at all."""
+"""Commands over the channel to agents, against agents on loopback that answer rightly, wrongly, or not at all."""
 
 import asyncio
 import hashlib
 import hmac
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc.aio
 import pytest
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
 
 from sandpool.agent.v1 import agent_service_pb2 as agent_pb
-from sandpool.agent.v1 import agent_service_pb2_grpc as agent_grpc
 from sandpool.agent.v1 import process_pb2
 from sandpool_server.domain.errors import (
     Exhausted,
@@ -25,110 +21,11 @@ from sandpool_server.domain.errors import (
     Unavailable,
 )
 from sandpool_server.domain.model import Command, CommandEndReason
-from sandpool_server.ports import ImageConfig
 from sandpool_server.runtime import GrpcAgents
 from sandpool_server.runtime import agents as agents_module
+from tests.support.scripted_agent import KEY, Answer, ScriptedAgent, answering, exited, hang, refusing
 
-KEY = b"k" * 32
 ECHO = Command(5.0, argv=("echo",))
-IMAGE = ImageConfig("sha256:1", {"PATH": "/bin", "A": "b", "": "x"}, "/srv", "app")
-Answer = Callable[[agent_pb.RunCommandRequest, Any], Awaitable[agent_pb.RunCommandResponse]]
-
-
-def exited(code: int = 0, **fields: Any) -> agent_pb.RunCommandResponse:
-    return agent_pb.RunCommandResponse(
-        end=process_pb2.ProcessEnd(exit_code=code, reason=process_pb2.END_REASON_EXITED), **fields
-    )
-
-
-class ScriptedAgent(agent_grpc.AgentServiceServicer):
-    """An agent whose answers a test writes."""
-
-    def __init__(self) -> None:
-        self.answer: Answer | None = None
-        self.run_requests: list[agent_pb.RunCommandRequest] = []
-        self.configure_requests: list[agent_pb.ConfigureRequest] = []
-        self.authorization: list[str] = []
-        self.protocol_version = 1
-        self.configure_error = ""
-        self.cancelled = asyncio.Event()
-        self.entered = asyncio.Event()
-
-    async def GetInfo(self, request: agent_pb.GetInfoRequest, context: Any) -> agent_pb.GetInfoResponse:
-        self.authorization.append(dict(context.invocation_metadata())["authorization"])
-        return agent_pb.GetInfoResponse(protocol_version=self.protocol_version)
-
-    async def Configure(self, request: agent_pb.ConfigureRequest, context: Any) -> agent_pb.ConfigureResponse:
-        self.configure_requests.append(request)
-        if self.configure_error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, self.configure_error)
-        return agent_pb.ConfigureResponse()
-
-    async def RunCommand(self, request: agent_pb.RunCommandRequest, context: Any) -> agent_pb.RunCommandResponse:
-        self.run_requests.append(request)
-        self.entered.set()
-        assert self.answer is not None
-        try:
-            return await self.answer(request, context)
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-
-
-@pytest.fixture
-async def agents() -> AsyncIterator[GrpcAgents]:
-    agents = GrpcAgents(KEY)
-    yield agents
-    await agents.close()
-
-
-@pytest.fixture
-def agent() -> ScriptedAgent:
-    return ScriptedAgent()
-
-
-@pytest.fixture
-async def address(agent: ScriptedAgent) -> AsyncIterator[str]:
-    server = grpc.aio.server()
-    agent_grpc.add_AgentServiceServicer_to_server(agent, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
-
-
-def answering(response: agent_pb.RunCommandResponse) -> Answer:
-    async def answer(_request: agent_pb.RunCommandRequest, _context: Any) -> agent_pb.RunCommandResponse:
-        return response
-
-    return answer
-
-
-def refusing(code: grpc.StatusCode, message: str, reason: str = "", *fields: tuple[str, str]) -> Answer:
-    """Refuse as the agent does: with a status and its details."""
-    details = []
-    if reason:
-        details.append(error_details_pb2.ErrorInfo(reason=reason, domain="sandpool"))
-    if fields:
-        violations = [error_details_pb2.BadRequest.FieldViolation(field=f, description=d) for f, d in fields]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
-    packed = []
-    for detail in details:
-        box = any_pb2.Any()
-        box.Pack(detail)
-        packed.append(box)
-    status = status_pb2.Status(code=code.value[0], message=message, details=packed)
-
-    async def answer(_request: agent_pb.RunCommandRequest, context: Any) -> agent_pb.RunCommandResponse:
-        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        return await context.abort(code, message)
-
-    return answer
-
-
-async def hang(_request: agent_pb.RunCommandRequest, _context: Any) -> agent_pb.RunCommandResponse:
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def test_the_token_is_derived_and_sent(agents: GrpcAgents, agent: ScriptedAgent, address: str) -> None:
@@ -357,22 +254,3 @@ async def test_what_listens_but_is_no_agent_is_not_ready(agents: GrpcAgents) -> 
         with pytest.raises(LaunchFailed) as failed:
             await agents.wait_ready("sbx-1", f"127.0.0.1:{port}", 0.3)
     assert failed.value.reason is FailureReason.NOT_READY
-
-
-async def test_configure_sends_what_the_image_says(agents: GrpcAgents, agent: ScriptedAgent, address: str) -> None:
-    await agents.configure("sbx-1", address, IMAGE, ("serve", "-x"))
-    await agents.configure("sbx-1", address, IMAGE, ())
-    first, second = agent.configure_requests
-    assert dict(first.defaults.environment) == {"PATH": "/bin", "A": "b"}
-    assert (first.defaults.working_directory, first.defaults.user) == ("/srv", "app")
-    assert list(first.entrypoint.argv) == ["serve", "-x"]
-    assert not second.HasField("entrypoint")
-
-
-async def test_an_entrypoint_that_cannot_start_fails_the_launch(
-    agents: GrpcAgents, agent: ScriptedAgent, address: str
-) -> None:
-    agent.configure_error = "there is no serve"
-    with pytest.raises(LaunchFailed, match="entrypoint could not be started: there is no serve") as failed:
-        await agents.configure("sbx-1", address, IMAGE, ("serve",))
-    assert failed.value.reason is FailureReason.START_FAILED

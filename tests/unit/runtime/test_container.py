@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sandpool_server.ports import RuntimeEventKind
-from sandpool_server.runtime.container import CAPABILITIES, container_config
+from sandpool_server.runtime.container import CAPABILITIES, VolumePlace, container_config
 from sandpool_server.runtime.events import runtime_event
 from sandpool_server.runtime.images import image_config
 from sandpool_server.runtime.settings import RuntimeSettings
@@ -51,6 +51,17 @@ def test_the_agent_is_all_that_runs_whatever_the_image_says() -> None:
 def test_a_disk_limit_goes_to_an_engine_that_can_hold_it(supported: bool, expected: dict[str, str] | None) -> None:
     config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=supported)
     assert config["HostConfig"].get("StorageOpt") == expected
+
+
+def test_what_an_image_wants_as_volumes_is_bounded_memory_of_the_same_owner() -> None:
+    volumes = [VolumePlace("/data", 7, 8, 0o700), VolumePlace("/more", 0, 0, 0o1777)]
+    host = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=True, volumes=volumes)["HostConfig"]
+    assert host["Tmpfs"] == {
+        "/data": "rw,exec,nosuid,nodev,uid=7,gid=8,mode=700,size=300m",
+        "/more": "rw,exec,nosuid,nodev,uid=0,gid=0,mode=1777,size=300m",
+    }
+    assert host["ShmSize"] == 64 << 20
+    assert "Tmpfs" not in container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=True)["HostConfig"]
 
 
 def test_an_image_without_configuration_has_defaults() -> None:

@@ -1,5 +1,7 @@
 """What the engine says, and what a caller is told."""
 
+import ssl
+
 import pytest
 import requests
 from docker.errors import APIError, DockerException
@@ -78,6 +80,7 @@ def test_messages_are_short_lines_without_long_identifiers() -> None:
     [
         (requests.exceptions.ReadTimeout("x"), "in time"),
         (requests.exceptions.ConnectionError(TimeoutError("x")), "in time"),
+        (requests.exceptions.SSLError(ssl.SSLCertVerificationError(1, "unknown authority")), "DOCKER_CERT_PATH"),
         (DockerException("Error while fetching server API version: refused"), "cannot be reached"),
         (requests.exceptions.ConnectionError("refused"), "cannot be reached"),
         (FileNotFoundError(2, "no socket"), "cannot be reached"),

@@ -1,14 +1,16 @@
 """The fake engine keeps the contract, and its variants fail as their names say."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import Command
+from sandpool_server.domain.model import Command, PullPolicy
 from sandpool_server.ports import Agents, Runtime, RuntimeEventKind
 from tests.support.fake_agents import FakeAgents
 from tests.support.fake_runtime import (
+    IMAGE,
     BrokenRuntime,
     DyingRuntime,
     FakeRuntime,
@@ -25,6 +27,35 @@ class TestFakeRuntime(RuntimeContract):
         runtime = FakeRuntime()
         await runtime.prepare()
         return runtime
+
+
+async def test_a_tag_that_moved_is_pulled_once_for_all_and_each_step_is_told() -> None:
+    seen: list[tuple[str, int]] = []
+    runtime = FakeRuntime(pull_changed=lambda image: seen.append((image, len(runtime.pulls()))))
+    old = await runtime.ensure_image(IMAGE)
+    runtime.registry[IMAGE] = replace(old, digest="sha256:new")
+    assert await runtime.ensure_image(IMAGE) == old
+    runtime.pulling.clear()
+    pulls = [asyncio.create_task(runtime.ensure_image(IMAGE, PullPolicy.ALWAYS)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert list(runtime.pulls()) == [IMAGE]
+    runtime.pulling.set()
+    assert {config.digest for config in await asyncio.gather(*pulls)} == {"sha256:new"}
+    assert runtime.pulled == [IMAGE]
+    assert seen == [(IMAGE, 1), (IMAGE, 0)]
+
+
+async def test_what_a_container_wrote_and_that_it_is_paused_can_be_seen() -> None:
+    runtime = FakeRuntime()
+    member = make_member()
+    await runtime.launch(member, TOKEN)
+    runtime.containers[member.id].written = 5
+    runtime.pause(member.id)
+    assert await runtime.disk_usage() == {member.id: 5}
+    (ref,) = await runtime.members()
+    assert (ref.running, ref.paused) == (True, True)
+    runtime.die(member.id)
+    assert await runtime.disk_usage() == {}
 
 
 async def test_a_slow_launch_waits_and_its_cancellation_leaves_nothing() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 ValueT = TypeVar("ValueT")
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Unset(Enum):
@@ -59,11 +62,25 @@ def words(name: str, value: Iterable[str] | None) -> list[str] | None:
     return None if value is None else list(value)
 
 
+def text(name: str, value: str) -> str:
+    """A string that can be sent. Errors do not show it, for it may be secret; protobuf's own would.
+
+    Raises TypeError for what is no string, ValueError for half a character, which is no text.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    if _LONE_SURROGATE.search(value):
+        raise ValueError(f"{name} holds half a character (a lone surrogate), which is no text")
+    return value
+
+
 def pairs(name: str, value: Mapping[str, str] | None) -> dict[str, str] | None:
-    """A mapping of strings to strings."""
-    if value is not None and not isinstance(value, Mapping):
+    """A mapping of strings to strings. Errors name keys and never show values."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a mapping of strings to strings, not {type(value).__name__}")
-    return None if value is None else dict(value)
+    return {text(f"a key of {name}", key): text(f"{name}[{key!r}]", item) for key, item in value.items()}
 
 
 def refuse(why: str, **arguments: object) -> None:

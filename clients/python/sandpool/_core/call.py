@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -43,7 +43,8 @@ class Call(Generic[ResponseT, ResultT]):
     """
 
     method: Method[ResponseT]
-    request: Message
+    request: Message = field(repr=False)
+    """Not shown: it may hold a secret's value, or an environment's."""
     convert: Callable[[ResponseT], ResultT]
     """From an answer to what the caller gets."""
     repeat: Repeat = Repeat.SAFE

@@ -11,9 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sandpool._core.enums import (
     CommandEndReason,
+    DiskEnforcement,
     PoolErrorReason,
     PoolEventType,
     PoolState,
+    PullPolicy,
     SandboxEndReason,
     SandboxStart,
     SandboxState,
@@ -21,14 +23,16 @@ from sandpool._core.enums import (
 )
 from sandpool._core.model import (
     CommandResult,
+    ImagePull,
     Pool,
     PoolError,
     PoolEvent,
     PoolStatus,
     SandboxInfo,
+    Secret,
     Template,
 )
-from sandpool.v1 import pool_pb2, pool_service_pb2, sandbox_pb2, sandbox_service_pb2, template_pb2
+from sandpool.v1 import pool_pb2, pool_service_pb2, sandbox_pb2, sandbox_service_pb2, secret_pb2, template_pb2
 
 WordT = TypeVar("WordT", bound=Word)
 
@@ -66,7 +70,16 @@ def pool(message: pool_pb2.Pool) -> Pool:
         timeout_secs=message.timeout_secs,
         secret_names=tuple(message.secret_names),
         entrypoint=tuple(message.entrypoint),
+        env=dict(message.env),
+        readiness_command=tuple(message.readiness_command),
+        readiness_interval_secs=message.readiness_interval_secs,
+        readiness_timeout_secs=message.readiness_timeout_secs,
+        readiness_retries=message.readiness_retries,
+        pull_policy=word(PullPolicy, pool_pb2.PullPolicy.Name, "PULL_POLICY_", message.pull_policy),
+        image_check_secs=message.image_check_secs,
+        max_age_secs=message.max_age_secs,
         paused=message.paused,
+        drain=message.drain,
         etag=message.etag,
         create_time=moment(message.create_time) if message.HasField("create_time") else None,
         update_time=moment(message.update_time) if message.HasField("update_time") else None,
@@ -81,6 +94,7 @@ def pools(messages: Iterable[pool_pb2.Pool]) -> list[Pool]:
 
 def pool_status(message: pool_pb2.PoolStatus) -> PoolStatus:
     """A pool's status."""
+    disk = word(DiskEnforcement, pool_pb2.DiskEnforcement.Name, "DISK_ENFORCEMENT_", message.disk_enforcement)
     return PoolStatus(
         state=word(PoolState, pool_pb2.PoolState.Name, "POOL_STATE_", message.state),
         warm=message.warm,
@@ -92,7 +106,16 @@ def pool_status(message: pool_pb2.PoolStatus) -> PoolStatus:
         hits=message.hits,
         misses=message.misses,
         last_error=pool_error(message.last_error) if message.HasField("last_error") else None,
+        image_digest=message.image_digest,
+        image_pull=image_pull(message.image_pull) if message.HasField("image_pull") else None,
+        disk_enforcement=disk if message.disk_enforcement else None,
+        waiting=message.waiting,
     )
+
+
+def image_pull(message: pool_pb2.ImagePull) -> ImagePull:
+    """A pull under way."""
+    return ImagePull(image=message.image, current_bytes=message.current_bytes, total_bytes=message.total_bytes)
 
 
 def pool_error(message: pool_pb2.PoolError) -> PoolError:
@@ -124,6 +147,11 @@ def template(message: template_pb2.Template) -> Template:
         timeout_secs=message.timeout_secs,
         secret_names=tuple(message.secret_names),
         entrypoint=tuple(message.entrypoint),
+        env=dict(message.env),
+        readiness_command=tuple(message.readiness_command),
+        readiness_interval_secs=message.readiness_interval_secs,
+        readiness_timeout_secs=message.readiness_timeout_secs,
+        readiness_retries=message.readiness_retries,
         etag=message.etag,
         create_time=moment(message.create_time) if message.HasField("create_time") else None,
         update_time=moment(message.update_time) if message.HasField("update_time") else None,
@@ -133,6 +161,20 @@ def template(message: template_pb2.Template) -> Template:
 def templates(messages: Iterable[template_pb2.Template]) -> list[Template]:
     """Templates."""
     return [template(message) for message in messages]
+
+
+def secret(message: secret_pb2.Secret) -> Secret:
+    """A secret."""
+    return Secret(
+        name=message.name,
+        create_time=moment(message.create_time) if message.HasField("create_time") else None,
+        update_time=moment(message.update_time) if message.HasField("update_time") else None,
+    )
+
+
+def secrets(messages: Iterable[secret_pb2.Secret]) -> list[Secret]:
+    """Secrets."""
+    return [secret(message) for message in messages]
 
 
 def sandbox(message: sandbox_pb2.Sandbox) -> SandboxInfo:
@@ -152,6 +194,7 @@ def sandbox(message: sandbox_pb2.Sandbox) -> SandboxInfo:
         timeout_secs=message.timeout_secs,
         secret_names=tuple(message.secret_names),
         entrypoint=tuple(message.entrypoint),
+        env=dict(message.env),
         metadata=dict(message.metadata),
         start=start if message.start else None,
         start_duration=span(message.start_duration) if message.HasField("start_duration") else None,

@@ -8,7 +8,7 @@ from enum import Enum
 class Word(str, Enum):
     """A string that is one of a few. Printed and formatted as its value by every version of Python.
 
-    Every subclass has UNKNOWN: what a server that is newer than this client says.
+    Every subclass of what a server says has UNKNOWN: what a server that is newer than this client says.
     """
 
     def __str__(self) -> str:
@@ -30,6 +30,41 @@ class PoolState(Word):
     """Fewer are ready than wanted, and the last attempt to create one failed: see `PoolStatus.last_error`."""
     PAUSED = "paused"
     """The pool is paused: nothing is created for it and nothing taken from it."""
+    DRAINED = "drained"
+    """The pool is drained: paused, and it keeps nothing ready."""
+
+
+class PullPolicy(Word):
+    """When a pool's image is pulled."""
+
+    UNKNOWN = "unknown"
+    MISSING = "missing"
+    """When the engine does not have it."""
+    ALWAYS = "always"
+    """Before each container is created; where the registry does not answer, creation fails."""
+    NEVER = "never"
+    """Never: the engine must have it."""
+
+
+class DiskEnforcement(Word):
+    """Who sees to it that a container keeps to its `ephemeral_disk_mb`."""
+
+    UNKNOWN = "unknown"
+    ENGINE = "engine"
+    """The engine's storage refuses to write more."""
+    WATCHED = "watched"
+    """The server looks every few seconds and ends a sandbox that is over; no single file grows over the limit."""
+
+
+class WhenEmpty(Word):
+    """What a creation does when no container is ready. Given to a call, never answered."""
+
+    START_COLD = "start_cold"
+    """Start a container; QuotaExceededError where `max_containers` leaves no room."""
+    WAIT = "wait"
+    """Wait in line, first come, first served; ResourceTimeoutError after `wait_secs`."""
+    FAIL = "fail"
+    """Fail at once with PoolEmptyError."""
 
 
 class PoolErrorReason(Word):

@@ -1,4 +1,7 @@
-"""What the client gives back: frozen dataclasses. Times are aware datetimes in UTC, spans are timedeltas."""
+"""What the client gives back: frozen dataclasses. Times are aware datetimes in UTC, spans are timedeltas.
+
+The representation leaves `env` out: people keep in there what does not belong in a log.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from datetime import datetime, timedelta
 
 from sandpool._core.enums import (
     CommandEndReason,
+    DiskEnforcement,
     PoolErrorReason,
     PoolEventType,
     PoolState,
+    PullPolicy,
     SandboxEndReason,
     SandboxStart,
     SandboxState,
@@ -28,6 +33,17 @@ class PoolError:
     next_attempt_time: datetime | None
     """When the next attempt is due; None when one is under way."""
     consecutive_failures: int
+
+
+@dataclass(frozen=True)
+class ImagePull:
+    """A pull of an image that is under way."""
+
+    image: str
+    current_bytes: int
+    """Fetched so far."""
+    total_bytes: int
+    """To fetch, as far as is known by now; may grow."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,14 @@ class PoolStatus:
     """Sandboxes that found no ready container since the pool was created."""
     last_error: PoolError | None
     """The newest failure to fill the pool; None when the last attempt succeeded."""
+    image_digest: str
+    """The image that the pool's tag names, as the engine identifies it; empty until it was looked up."""
+    image_pull: ImagePull | None
+    """The pull of the pool's image; None unless one is under way."""
+    disk_enforcement: DiskEnforcement | None
+    """How `ephemeral_disk_mb` is enforced on this engine; None until the engine has answered."""
+    waiting: int
+    """Callers who wait in line for a sandbox of this pool."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,24 @@ class Pool:
     """The lifetime of a sandbox from its claim; 0: none."""
     secret_names: tuple[str, ...]
     entrypoint: tuple[str, ...]
+    env: Mapping[str, str] = field(hash=False, repr=False)
+    """Environment of the sandbox's processes and of the entrypoint, over the image's."""
+    readiness_command: tuple[str, ...]
+    """What must succeed in a container before it counts as ready; empty: a container is ready when it runs commands."""
+    readiness_interval_secs: float
+    """Between two tries."""
+    readiness_timeout_secs: float
+    """For one try."""
+    readiness_retries: int
+    """How often it may fail before the container is given up."""
+    pull_policy: PullPolicy
+    image_check_secs: int
+    """Between two looks at whether the image's tag names another image by now; 0: never."""
+    max_age_secs: int
+    """After which an unclaimed container is replaced, less up to a fifth at random; 0: never."""
     paused: bool
+    drain: bool
+    """Paused, and without ready containers."""
     etag: str
     """Give it to an update or a delete to refuse to overwrite another's change."""
     create_time: datetime | None
@@ -120,10 +161,31 @@ class Template:
     """The lifetime of a sandbox from its claim; 0: none."""
     secret_names: tuple[str, ...]
     entrypoint: tuple[str, ...]
+    env: Mapping[str, str] = field(hash=False, repr=False)
+    """Environment of the sandbox's processes and of the entrypoint, over the image's."""
+    readiness_command: tuple[str, ...]
+    """What must succeed in a container before it counts as ready; empty: a container is ready when it runs commands."""
+    readiness_interval_secs: float
+    """Between two tries."""
+    readiness_timeout_secs: float
+    """For one try."""
+    readiness_retries: int
+    """How often it may fail before the container is given up."""
     etag: str
     """Give it to an update or a delete to refuse to overwrite another's change."""
     create_time: datetime | None
     update_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret, which each sandbox of a pool that names it has in its environment. Nobody gets its value back."""
+
+    name: str
+    """Its name, and that of the environment variable."""
+    create_time: datetime | None
+    update_time: datetime | None
+    """When its value was changed last."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +210,9 @@ class SandboxInfo:
     """The lifetime from the claim; 0: none."""
     secret_names: tuple[str, ...]
     entrypoint: tuple[str, ...]
+    env: Mapping[str, str] = field(hash=False, repr=False)
+    """Environment of its processes, as its pool, its template or its creation from an image said; what was given for
+    this sandbox alone is not repeated."""
     metadata: Mapping[str, str] = field(hash=False)
     start: SandboxStart | None
     """Whether it was taken ready or started for the caller; None while it starts."""

@@ -9,7 +9,7 @@ from sandpool._core import convert, methods
 from sandpool._core.arguments import fresh_request_id, given, one_of, refuse, words
 from sandpool._core.call import Call, Page
 from sandpool._core.model import Pool, PoolEvent
-from sandpool._core.specs import Spec, changes
+from sandpool._core.specs import Spec, changes, pull_policy
 from sandpool.v1 import pool_service_pb2 as pb
 
 
@@ -25,6 +25,7 @@ def create_pool(
     timeout: float | None,
 ) -> Call[pb.CreatePoolResponse, Pool]:
     """Create a pool in one of the two styles. Raises TypeError where they are mixed."""
+    options = {**options, "pull_policy": pull_policy(options.get("pull_policy"))}
     if template_name is None:
         if spec.image is None:
             raise TypeError(
@@ -71,9 +72,9 @@ def update_pool(
     return Call(methods.UPDATE_POOL, request, lambda answer: convert.pool(answer.pool), timeout=timeout)
 
 
-def delete_pool(pool_id: str, etag: str, timeout: float | None) -> Call[pb.DeletePoolResponse, None]:
+def delete_pool(pool_id: str, force: bool, etag: str, timeout: float | None) -> Call[pb.DeletePoolResponse, None]:
     """Delete a pool."""
-    request = pb.DeletePoolRequest(pool_id=pool_id, etag=etag, request_id=fresh_request_id())
+    request = pb.DeletePoolRequest(pool_id=pool_id, force=force, etag=etag, request_id=fresh_request_id())
     return Call(methods.DELETE_POOL, request, lambda _: None, timeout=timeout)
 
 

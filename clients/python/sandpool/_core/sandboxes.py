@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from sandpool._core import convert, methods
-from sandpool._core.arguments import fresh_request_id, given, one_of, pairs, words
+from sandpool._core.arguments import fresh_request_id, given, one_of, pairs, refuse, words
 from sandpool._core.call import Call, Page, Repeat
-from sandpool._core.enums import SandboxState
+from sandpool._core.enums import SandboxState, WhenEmpty
 from sandpool._core.model import CommandResult, SandboxInfo
 from sandpool._core.specs import Spec, changes
 from sandpool.v1 import sandbox_pb2
 from sandpool.v1 import sandbox_service_pb2 as pb
 
 CREATE_TIMEOUT: Final = 120.0
-"""The least default for calls that may start a container, and pull its image first, in seconds."""
+"""The least default for calls that may start a container, and pull its image first, in seconds.
+
+The time to wait in line and that of a readiness command come on top.
+"""
+WAIT_SECS: Final = 30.0
+"""How long the server lets a caller wait in line by default, in seconds."""
 COMMAND_TIMEOUT: Final = 60.0
 """How long a command may run by default, in seconds."""
 COMMAND_MARGIN: Final = 10.0
 """What the server may take beyond a command's timeout, to kill it and to answer, in seconds."""
+
+WhenEmptyLike: TypeAlias = WhenEmpty | Literal["start_cold", "wait", "fail"]
+"""What to do when no container is ready, or the word for it."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,22 @@ class Wanted:
     name: str | None = None
     metadata: Mapping[str, str] | None = None
     timeout_secs: int | None = None
+    env: Mapping[str, str] | None = field(default=None, repr=False)
+    when_empty: WhenEmptyLike | None = None
+    wait_secs: float | None = None
+
+    def least_timeout(self) -> float:
+        """What the call needs at least where the caller says nothing: the wait in line and the start, in seconds."""
+        waits = self.when_empty is not None and WhenEmpty(self.when_empty) is WhenEmpty.WAIT
+        wait = (WAIT_SECS if self.wait_secs is None else self.wait_secs) if waits else 0.0
+        return CREATE_TIMEOUT + wait + self.spec.readiness_secs()
 
     def request(self, request_id: str) -> pb.CreateSandboxRequest:
-        """The request. Raises TypeError unless exactly one of pool_id, template_name and image is given."""
+        """The request.
+
+        Raises TypeError unless exactly one of pool_id, template_name and image is given, with what goes with it;
+        ValueError for a `when_empty` that there is not.
+        """
         sources = given(pool_id=self.pool_id, template_name=self.template_name, image=self.spec.image)
         if len(sources) != 1:
             raise TypeError(
@@ -43,6 +64,11 @@ class Wanted:
             )
         if self.spec.image is None:
             self.spec.refuse_all("pool" if self.pool_id is not None else "template")
+        else:
+            refuse("a sandbox from an image is always started cold; leave this out", when_empty=self.when_empty)
+        when = None if self.when_empty is None else WhenEmpty(self.when_empty)
+        if when is not WhenEmpty.WAIT:
+            refuse('goes with when_empty="wait" only', wait_secs=self.wait_secs)
         return pb.CreateSandboxRequest(
             **self.spec.fields(),
             **given(
@@ -51,6 +77,9 @@ class Wanted:
                 name=self.name,
                 metadata=pairs("metadata", self.metadata),
                 timeout_secs=self.timeout_secs,
+                env=pairs("env", self.env),
+                when_empty=None if when is None else pb.WhenEmpty.Value(f"WHEN_EMPTY_{when.upper()}"),
+                wait_secs=self.wait_secs,
             ),
             request_id=request_id,
         )
@@ -63,7 +92,7 @@ def create_sandbox(wanted: Wanted, timeout: float | None) -> Call[pb.CreateSandb
         wanted.request(fresh_request_id()),
         lambda answer: convert.sandbox(answer.sandbox),
         timeout=timeout,
-        least_timeout=CREATE_TIMEOUT,
+        least_timeout=wanted.least_timeout(),
     )
 
 
@@ -77,7 +106,7 @@ def create_batch(
         request,
         lambda answer: convert.sandboxes(answer.sandboxes),
         timeout=timeout,
-        least_timeout=CREATE_TIMEOUT,
+        least_timeout=wanted.least_timeout(),
     )
 
 

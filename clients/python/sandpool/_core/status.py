@@ -37,6 +37,11 @@ _NOT_FOUND: dict[str, type[errors.SandpoolError]] = {
 _BY_REASON: dict[str, type[errors.SandpoolError]] = {
     "POOL_IN_USE": errors.PoolInUseError,
     "TEMPLATE_IN_USE": errors.TemplateInUseError,
+    "SECRET_IN_USE": errors.SecretInUseError,
+    "SECRET_MISSING": errors.SecretUnavailableError,
+    "SECRET_UNREADABLE": errors.SecretUnavailableError,
+    "POOL_PAUSED": errors.PoolPausedError,
+    "POOL_DRAINED": errors.PoolPausedError,
     "SANDBOX_STARTING": errors.SandboxNotReadyError,
     "SANDBOX_ENDED": errors.SandboxNotReadyError,
 }
@@ -99,6 +104,8 @@ def _kind(code: str, details: _Details) -> type[errors.SandpoolError]:
     kind = _BY_CODE.get(code, errors.RemoteAPIError)
     if kind is errors.ResourceNotFoundError:
         return _NOT_FOUND.get(details.resource_type, kind)
+    if kind is errors.QuotaExceededError and details.reason == "POOL_EMPTY":
+        return errors.PoolEmptyError  # not a limit: the pool may have room for many more
     if kind is errors.ResourceStateError:
         if details.reason in errors.CREATION_ERROR_TYPES:
             return errors.ResourceCreationError

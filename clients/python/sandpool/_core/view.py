@@ -90,6 +90,11 @@ class SandboxView:
         return self._info.entrypoint
 
     @property
+    def env(self) -> Mapping[str, str]:
+        """Environment of its processes; what was given for this sandbox alone is not repeated."""
+        return self._info.env
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         """Labels of the caller's choice."""
         return self._info.metadata

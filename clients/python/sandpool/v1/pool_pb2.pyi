@@ -20,6 +20,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PullPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PullPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PullPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PULL_POLICY_UNSPECIFIED: _PullPolicy.ValueType  # 0
+    """In a request: the default, PULL_POLICY_MISSING. Never sent."""
+    PULL_POLICY_MISSING: _PullPolicy.ValueType  # 1
+    """When the engine does not have it."""
+    PULL_POLICY_ALWAYS: _PullPolicy.ValueType  # 2
+    """Before each container is created. Where the registry does not answer, creation fails."""
+    PULL_POLICY_NEVER: _PullPolicy.ValueType  # 3
+    """Never: the engine must have it."""
+
+class PullPolicy(_PullPolicy, metaclass=_PullPolicyEnumTypeWrapper):
+    """When an image is pulled."""
+
+PULL_POLICY_UNSPECIFIED: PullPolicy.ValueType  # 0
+"""In a request: the default, PULL_POLICY_MISSING. Never sent."""
+PULL_POLICY_MISSING: PullPolicy.ValueType  # 1
+"""When the engine does not have it."""
+PULL_POLICY_ALWAYS: PullPolicy.ValueType  # 2
+"""Before each container is created. Where the registry does not answer, creation fails."""
+PULL_POLICY_NEVER: PullPolicy.ValueType  # 3
+"""Never: the engine must have it."""
+Global___PullPolicy: _TypeAlias = PullPolicy  # noqa: Y015
+
+class _DiskEnforcement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskEnforcement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_ENFORCEMENT_UNSPECIFIED: _DiskEnforcement.ValueType  # 0
+    """Not known yet: the engine has not answered."""
+    DISK_ENFORCEMENT_ENGINE: _DiskEnforcement.ValueType  # 1
+    """The engine's storage refuses to write more."""
+    DISK_ENFORCEMENT_WATCHED: _DiskEnforcement.ValueType  # 2
+    """The server looks every few seconds and ends a sandbox that is over; a single file cannot grow over the limit."""
+
+class DiskEnforcement(_DiskEnforcement, metaclass=_DiskEnforcementEnumTypeWrapper):
+    """How the limit on a container's disk is enforced."""
+
+DISK_ENFORCEMENT_UNSPECIFIED: DiskEnforcement.ValueType  # 0
+"""Not known yet: the engine has not answered."""
+DISK_ENFORCEMENT_ENGINE: DiskEnforcement.ValueType  # 1
+"""The engine's storage refuses to write more."""
+DISK_ENFORCEMENT_WATCHED: DiskEnforcement.ValueType  # 2
+"""The server looks every few seconds and ends a sandbox that is over; a single file cannot grow over the limit."""
+Global___DiskEnforcement: _TypeAlias = DiskEnforcement  # noqa: Y015
+
 class _PoolState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -36,6 +88,8 @@ class _PoolStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PoolState.V
     """Fewer containers are ready than wanted, and the last attempt to create one failed; see `last_error`."""
     POOL_STATE_PAUSED: _PoolState.ValueType  # 4
     """The pool is paused."""
+    POOL_STATE_DRAINED: _PoolState.ValueType  # 5
+    """The pool is drained: it is paused and keeps nothing ready. Sandboxes may still be in use."""
 
 class PoolState(_PoolState, metaclass=_PoolStateEnumTypeWrapper):
     """A pool's condition."""
@@ -50,6 +104,8 @@ POOL_STATE_DEGRADED: PoolState.ValueType  # 3
 """Fewer containers are ready than wanted, and the last attempt to create one failed; see `last_error`."""
 POOL_STATE_PAUSED: PoolState.ValueType  # 4
 """The pool is paused."""
+POOL_STATE_DRAINED: PoolState.ValueType  # 5
+"""The pool is drained: it is paused and keeps nothing ready. Sandboxes may still be in use."""
 Global___PoolState: _TypeAlias = PoolState  # noqa: Y015
 
 class _PoolErrorReason:
@@ -102,6 +158,26 @@ class Pool(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     POOL_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
@@ -119,6 +195,15 @@ class Pool(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
+    PULL_POLICY_FIELD_NUMBER: _builtins.int
+    IMAGE_CHECK_SECS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
     """The server's identifier of the pool, `pool-` and 20 characters. Output only, never changes."""
     name: _builtins.str
@@ -153,13 +238,30 @@ class Pool(_message.Message):
     """Changes with each update of the fields above; send it with an update to refuse to overwrite another's.
     Output only.
     """
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`. Mutable on a pool with its own specification. Default 0.5."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take. Mutable on a pool with its own specification. Default 5."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up. Mutable on a pool with its own specification. Default 20."""
+    pull_policy: Global___PullPolicy.ValueType
+    """When the image is pulled. Mutable. Default PULL_POLICY_MISSING."""
+    image_check_secs: _builtins.int
+    """Seconds between two looks at whether the image's tag names another image by now; if so the pool's unclaimed
+    containers are replaced. 0: never. Mutable. Default 0.
+    """
+    max_age_secs: _builtins.int
+    """Seconds after which an unclaimed container is replaced, less up to a fifth at random. 0: never. Mutable. Default 0."""
+    drain: _builtins.bool
+    """While true the pool is paused, and its unclaimed containers are removed too. Mutable. Default false."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the secrets given to each sandbox. Mutable on a pool with its own specification. Default none."""
 
     @_builtins.property
     def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command that runs in each container beside the sandbox's commands. Empty: none. Mutable on a pool with its own
+        """The command that runs in each container beside the sandbox's commands, from the moment the container is warmed; in a
+        pool with secrets, from the claim. When it ends, the sandbox ends. Empty: none. Mutable on a pool with its own
         specification.
         """
 
@@ -174,6 +276,16 @@ class Pool(_message.Message):
     @_builtins.property
     def status(self) -> Global___PoolStatus:
         """What the pool's containers are doing now. Output only."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable on a pool with its own specification."""
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
+        is ready when it runs commands. Mutable on a pool with its own specification.
+        """
 
     def __init__(
         self,
@@ -195,10 +307,19 @@ class Pool(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         status: Global___PoolStatus | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float = ...,
+        readiness_timeout_secs: _builtins.float = ...,
+        readiness_retries: _builtins.int = ...,
+        pull_policy: Global___PullPolicy.ValueType = ...,
+        image_check_secs: _builtins.int = ...,
+        max_age_secs: _builtins.int = ...,
+        drain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers", "create_time", b"create_time", "max_containers", b"max_containers", "status", b"status", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers", "cpus", b"cpus", "create_time", b"create_time", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pool_id", b"pool_id", "secret_names", b"secret_names", "status", b"status", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "update_time", b"update_time", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers", "cpus", b"cpus", "create_time", b"create_time", "drain", b"drain", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pool_id", b"pool_id", "pull_policy", b"pull_policy", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "secret_names", b"secret_names", "status", b"status", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "update_time", b"update_time", "warm_containers", b"warm_containers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_containers: _TypeAlias = _typing.Literal["max_containers"]  # noqa: Y015
     _WhichOneofArgType__max_containers: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers"]  # noqa: Y015
@@ -222,6 +343,10 @@ class PoolStatus(_message.Message):
     HITS_FIELD_NUMBER: _builtins.int
     MISSES_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    IMAGE_PULL_FIELD_NUMBER: _builtins.int
+    DISK_ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     state: Global___PoolState.ValueType
     """The pool's condition in a word."""
     warm: _builtins.int
@@ -242,9 +367,19 @@ class PoolStatus(_message.Message):
     """Sandboxes that were taken from a ready container since the pool was created."""
     misses: _builtins.int
     """Sandboxes that found no ready container since the pool was created."""
+    image_digest: _builtins.str
+    """The image that the pool's tag names, as the engine identifies it; empty until it was looked up."""
+    disk_enforcement: Global___DiskEnforcement.ValueType
+    """How `ephemeral_disk_mb` is enforced on this engine."""
+    waiting: _builtins.int
+    """Callers who wait in line for a sandbox of this pool."""
     @_builtins.property
     def last_error(self) -> Global___PoolError:
         """The newest failure to fill the pool; absent when the last attempt succeeded."""
+
+    @_builtins.property
+    def image_pull(self) -> Global___ImagePull:
+        """The pull of the pool's image; absent unless one is under way."""
 
     def __init__(
         self,
@@ -259,14 +394,48 @@ class PoolStatus(_message.Message):
         hits: _builtins.int = ...,
         misses: _builtins.int = ...,
         last_error: Global___PoolError | None = ...,
+        image_digest: _builtins.str = ...,
+        image_pull: Global___ImagePull | None = ...,
+        disk_enforcement: Global___DiskEnforcement.ValueType = ...,
+        waiting: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image_pull", b"image_pull", "last_error", b"last_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "creating", b"creating", "hits", b"hits", "last_error", b"last_error", "misses", b"misses", "removing", b"removing", "stale", b"stale", "state", b"state", "wanted", b"wanted", "warm", b"warm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "creating", b"creating", "disk_enforcement", b"disk_enforcement", "hits", b"hits", "image_digest", b"image_digest", "image_pull", b"image_pull", "last_error", b"last_error", "misses", b"misses", "removing", b"removing", "stale", b"stale", "state", b"state", "waiting", b"waiting", "wanted", b"wanted", "warm", b"warm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PoolStatus: _TypeAlias = PoolStatus  # noqa: Y015
+
+@_typing.final
+class ImagePull(_message.Message):
+    """A pull of an image that is under way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    CURRENT_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """The image."""
+    current_bytes: _builtins.int
+    """Bytes fetched so far."""
+    total_bytes: _builtins.int
+    """Bytes to fetch, as far as they are known; may grow."""
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        current_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_bytes", b"current_bytes", "image", b"image", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImagePull: _TypeAlias = ImagePull  # noqa: Y015
 
 @_typing.final
 class PoolError(_message.Message):

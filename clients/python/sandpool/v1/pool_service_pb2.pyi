@@ -55,6 +55,26 @@ class CreatePoolRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
@@ -68,6 +88,15 @@ class CreatePoolRequest(_message.Message):
     ENTRYPOINT_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
+    PULL_POLICY_FIELD_NUMBER: _builtins.int
+    IMAGE_CHECK_SECS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A name for the pool, unique among the living pools. Default none. Lower-case letters, digits and hyphens, at most 63."""
     image: _builtins.str
@@ -90,6 +119,22 @@ class CreatePoolRequest(_message.Message):
     """Create the pool paused: it takes no containers until an update sets this to false. Default false."""
     request_id: _builtins.str
     """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`, 0.01 to 300; not with a template. Default 0.5."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take, 0.01 to 300; not with a template. Default 5."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; not with a template. Default
+    20.
+    """
+    pull_policy: _pool_pb2.PullPolicy.ValueType
+    """When the image is pulled. Default PULL_POLICY_MISSING."""
+    image_check_secs: _builtins.int
+    """Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0."""
+    max_age_secs: _builtins.int
+    """Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0."""
+    drain: _builtins.bool
+    """Create the pool drained: paused, and without ready containers. Default false."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of secrets to give to each sandbox, at most 64. Each must exist. Default none."""
@@ -97,6 +142,18 @@ class CreatePoolRequest(_message.Message):
     @_builtins.property
     def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A command that runs in each container beside the sandbox's commands, at most 256 words. Default none."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; not with a
+        template. Default none.
+        """
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready, at most 256 words; not with a template.
+        Default none.
+        """
 
     def __init__(
         self,
@@ -114,10 +171,19 @@ class CreatePoolRequest(_message.Message):
         entrypoint: _abc.Iterable[_builtins.str] | None = ...,
         paused: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float | None = ...,
+        readiness_timeout_secs: _builtins.float | None = ...,
+        readiness_retries: _builtins.int | None = ...,
+        pull_policy: _pool_pb2.PullPolicy.ValueType = ...,
+        image_check_secs: _builtins.int = ...,
+        max_age_secs: _builtins.int = ...,
+        drain: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "drain", b"drain", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pull_policy", b"pull_policy", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "warm_containers", b"warm_containers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -127,6 +193,12 @@ class CreatePoolRequest(_message.Message):
     _WhichOneofArgType__max_containers: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
+    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
     _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
     @_typing.overload
@@ -137,6 +209,12 @@ class CreatePoolRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_containers) -> _WhichOneofReturnType__max_containers | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
 
@@ -272,6 +350,26 @@ class UpdatePoolRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     POOL_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
@@ -287,6 +385,15 @@ class UpdatePoolRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
+    PULL_POLICY_FIELD_NUMBER: _builtins.int
+    IMAGE_CHECK_SECS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_SECS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
     """The pool's identifier or name. Required."""
     name: _builtins.str
@@ -313,6 +420,20 @@ class UpdatePoolRequest(_message.Message):
     """Refuse the change with ABORTED unless this is the pool's present etag. Default: change whatever is there."""
     request_id: _builtins.str
     """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default. Refused on a pool that follows a template."""
+    pull_policy: _pool_pb2.PullPolicy.ValueType
+    """When the image is pulled. Default PULL_POLICY_MISSING."""
+    image_check_secs: _builtins.int
+    """Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0."""
+    max_age_secs: _builtins.int
+    """Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0."""
+    drain: _builtins.bool
+    """Whether the pool is drained: paused, and its ready containers removed."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The new names of secrets, at most 64; name it in the mask to empty it. Refused on a pool that follows a template."""
@@ -328,6 +449,14 @@ class UpdatePoolRequest(_message.Message):
         """Which fields of this request to change, by name; fields named here and absent above go back to their default.
         Default: every field that is present.
         """
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default. Refused on a pool that follows a template."""
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default. Refused on a pool that follows a template."""
 
     def __init__(
         self,
@@ -347,17 +476,32 @@ class UpdatePoolRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float | None = ...,
+        readiness_timeout_secs: _builtins.float | None = ...,
+        readiness_retries: _builtins.int | None = ...,
+        pull_policy: _pool_pb2.PullPolicy.ValueType | None = ...,
+        image_check_secs: _builtins.int | None = ...,
+        max_age_secs: _builtins.int | None = ...,
+        drain: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_name", b"_name", "_paused", b"_paused", "_timeout_secs", b"_timeout_secs", "_warm_containers", b"_warm_containers", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_drain", b"_drain", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_image_check_secs", b"_image_check_secs", "_max_age_secs", b"_max_age_secs", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_name", b"_name", "_paused", b"_paused", "_pull_policy", b"_pull_policy", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_warm_containers", b"_warm_containers", "cpus", b"cpus", "drain", b"drain", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pull_policy", b"pull_policy", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask", "warm_containers", b"warm_containers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_name", b"_name", "_paused", b"_paused", "_timeout_secs", b"_timeout_secs", "_warm_containers", b"_warm_containers", "cpus", b"cpus", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pool_id", b"pool_id", "request_id", b"request_id", "secret_names", b"secret_names", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_drain", b"_drain", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_image_check_secs", b"_image_check_secs", "_max_age_secs", b"_max_age_secs", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_name", b"_name", "_paused", b"_paused", "_pull_policy", b"_pull_policy", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_warm_containers", b"_warm_containers", "cpus", b"cpus", "drain", b"drain", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pool_id", b"pool_id", "pull_policy", b"pull_policy", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask", "warm_containers", b"warm_containers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
+    _WhichOneofReturnType__drain: _TypeAlias = _typing.Literal["drain"]  # noqa: Y015
+    _WhichOneofArgType__drain: _TypeAlias = _typing.Literal["_drain", b"_drain"]  # noqa: Y015
     _WhichOneofReturnType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["ephemeral_disk_mb"]  # noqa: Y015
     _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
     _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
     _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
+    _WhichOneofReturnType__image_check_secs: _TypeAlias = _typing.Literal["image_check_secs"]  # noqa: Y015
+    _WhichOneofArgType__image_check_secs: _TypeAlias = _typing.Literal["_image_check_secs", b"_image_check_secs"]  # noqa: Y015
+    _WhichOneofReturnType__max_age_secs: _TypeAlias = _typing.Literal["max_age_secs"]  # noqa: Y015
+    _WhichOneofArgType__max_age_secs: _TypeAlias = _typing.Literal["_max_age_secs", b"_max_age_secs"]  # noqa: Y015
     _WhichOneofReturnType__max_containers: _TypeAlias = _typing.Literal["max_containers"]  # noqa: Y015
     _WhichOneofArgType__max_containers: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
@@ -366,6 +510,14 @@ class UpdatePoolRequest(_message.Message):
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__paused: _TypeAlias = _typing.Literal["paused"]  # noqa: Y015
     _WhichOneofArgType__paused: _TypeAlias = _typing.Literal["_paused", b"_paused"]  # noqa: Y015
+    _WhichOneofReturnType__pull_policy: _TypeAlias = _typing.Literal["pull_policy"]  # noqa: Y015
+    _WhichOneofArgType__pull_policy: _TypeAlias = _typing.Literal["_pull_policy", b"_pull_policy"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
+    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
     _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__warm_containers: _TypeAlias = _typing.Literal["warm_containers"]  # noqa: Y015
@@ -373,9 +525,15 @@ class UpdatePoolRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drain) -> _WhichOneofReturnType__drain | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_check_secs) -> _WhichOneofReturnType__image_check_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_secs) -> _WhichOneofReturnType__max_age_secs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_containers) -> _WhichOneofReturnType__max_containers | None: ...
     @_typing.overload
@@ -384,6 +542,14 @@ class UpdatePoolRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__paused) -> _WhichOneofReturnType__paused | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pull_policy) -> _WhichOneofReturnType__pull_policy | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
     @_typing.overload
@@ -424,22 +590,26 @@ class DeletePoolRequest(_message.Message):
     POOL_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
     """The pool's identifier or name. Required."""
     etag: _builtins.str
     """Refuse with ABORTED unless this is the pool's present etag. Default: delete whatever is there."""
     request_id: _builtins.str
     """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    force: _builtins.bool
+    """Delete the pool even while sandboxes of it are in use, and end those. Default false."""
     def __init__(
         self,
         *,
         pool_id: _builtins.str = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "pool_id", b"pool_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "pool_id", b"pool_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,7 +104,8 @@ class PoolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeletePool(self, request, context):
-        """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use.
+        """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use;
+        with `force` those end too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class PoolServiceStub:
     keep what they started with. ABORTED when the etag is not the present one.
     """
     DeletePool: _grpc.UnaryUnaryMultiCallable[_pool_service_pb2.DeletePoolRequest, _pool_service_pb2.DeletePoolResponse]
-    """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use."""
+    """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use;
+    with `force` those end too.
+    """
     WatchPools: _grpc.UnaryStreamMultiCallable[_pool_service_pb2.WatchPoolsRequest, _pool_service_pb2.WatchPoolsResponse]
     """Streams the present state of the pools and then each change of one. Changes in quick succession may arrive as one;
     the last state always arrives.
@@ -74,7 +76,9 @@ class PoolServiceAsyncStub(PoolServiceStub):
     keep what they started with. ABORTED when the etag is not the present one.
     """
     DeletePool: _aio.UnaryUnaryMultiCallable[_pool_service_pb2.DeletePoolRequest, _pool_service_pb2.DeletePoolResponse]  # type: ignore[assignment]
-    """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use."""
+    """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use;
+    with `force` those end too.
+    """
     WatchPools: _aio.UnaryStreamMultiCallable[_pool_service_pb2.WatchPoolsRequest, _pool_service_pb2.WatchPoolsResponse]  # type: ignore[assignment]
     """Streams the present state of the pools and then each change of one. Changes in quick succession may arrive as one;
     the last state always arrives.
@@ -127,7 +131,9 @@ class PoolServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_service_pb2.DeletePoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pool_service_pb2.DeletePoolResponse, _abc.Awaitable[_pool_service_pb2.DeletePoolResponse]]:
-        """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use."""
+        """Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use;
+        with `force` those end too.
+        """
 
     @_abc_1.abstractmethod
     def WatchPools(

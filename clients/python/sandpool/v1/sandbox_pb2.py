@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sandpool/v1/sandbox.proto\x12\x0bsandpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x07\n\x07Sandbox\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x19.sandpool.v1.SandboxStateR\x05state\x12\x17\n\x07pool_id\x18\x04 \x01(\tR\x06poolId\x12#\n\rtemplate_name\x18\x05 \x01(\tR\x0ctemplateName\x12\x14\n\x05image\x18\x06 \x01(\tR\x05image\x12\x12\n\x04\x63pus\x18\x07 \x01(\x01R\x04\x63pus\x12\x1b\n\tmemory_mb\x18\x08 \x01(\x05R\x08memoryMb\x12*\n\x11\x65phemeral_disk_mb\x18\t \x01(\x05R\x0f\x65phemeralDiskMb\x12!\n\x0ctimeout_secs\x18\n \x01(\x05R\x0btimeoutSecs\x12!\n\x0csecret_names\x18\x0b \x03(\tR\x0bsecretNames\x12\x1e\n\nentrypoint\x18\x0c \x03(\tR\nentrypoint\x12>\n\x08metadata\x18\r \x03(\x0b\x32\".sandpool.v1.Sandbox.MetadataEntryR\x08metadata\x12/\n\x05start\x18\x0e \x01(\x0e\x32\x19.sandpool.v1.SandboxStartR\x05start\x12@\n\x0estart_duration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationR\rstartDuration\x12;\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x08\x65nd_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12<\n\nend_reason\x18\x13 \x01(\x0e\x32\x1d.sandpool.v1.SandboxEndReasonR\tendReason\x12\x1f\n\x0b\x65nd_message\x18\x14 \x01(\tR\nendMessage\x12 \n\texit_code\x18\x15 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x12\n\x04\x65tag\x18\x16 \x01(\tR\x04\x65tag\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0c\n\n_exit_code*\xa1\x01\n\x0cSandboxState\x12\x1d\n\x19SANDBOX_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SANDBOX_STATE_STARTING\x10\x01\x12\x19\n\x15SANDBOX_STATE_RUNNING\x10\x02\x12\x1d\n\x19SANDBOX_STATE_TERMINATING\x10\x03\x12\x1c\n\x18SANDBOX_STATE_TERMINATED\x10\x04*]\n\x0cSandboxStart\x12\x1d\n\x19SANDBOX_START_UNSPECIFIED\x10\x00\x12\x16\n\x12SANDBOX_START_WARM\x10\x01\x12\x16\n\x12SANDBOX_START_COLD\x10\x02*\x9c\x02\n\x10SandboxEndReason\x12\"\n\x1eSANDBOX_END_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSANDBOX_END_REASON_DELETED\x10\x01\x12 \n\x1cSANDBOX_END_REASON_TIMED_OUT\x10\x02\x12\x1d\n\x19SANDBOX_END_REASON_EXITED\x10\x03\x12!\n\x1dSANDBOX_END_REASON_OOM_KILLED\x10\x04\x12$\n SANDBOX_END_REASON_DISK_EXCEEDED\x10\x05\x12\x1b\n\x17SANDBOX_END_REASON_LOST\x10\x06\x12\x1d\n\x19SANDBOX_END_REASON_FAILED\x10\x07*\xbb\x01\n\x10\x43ommandEndReason\x12\"\n\x1e\x43OMMAND_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43OMMAND_END_REASON_EXITED\x10\x01\x12\x1f\n\x1b\x43OMMAND_END_REASON_SIGNALED\x10\x02\x12!\n\x1d\x43OMMAND_END_REASON_OOM_KILLED\x10\x03\x12 \n\x1c\x43OMMAND_END_REASON_TIMED_OUT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sandpool/v1/sandbox.proto\x12\x0bsandpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x08\n\x07Sandbox\x12\x1d\n\nsandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12/\n\x05state\x18\x03 \x01(\x0e\x32\x19.sandpool.v1.SandboxStateR\x05state\x12\x17\n\x07pool_id\x18\x04 \x01(\tR\x06poolId\x12#\n\rtemplate_name\x18\x05 \x01(\tR\x0ctemplateName\x12\x14\n\x05image\x18\x06 \x01(\tR\x05image\x12\x12\n\x04\x63pus\x18\x07 \x01(\x01R\x04\x63pus\x12\x1b\n\tmemory_mb\x18\x08 \x01(\x05R\x08memoryMb\x12*\n\x11\x65phemeral_disk_mb\x18\t \x01(\x05R\x0f\x65phemeralDiskMb\x12!\n\x0ctimeout_secs\x18\n \x01(\x05R\x0btimeoutSecs\x12!\n\x0csecret_names\x18\x0b \x03(\tR\x0bsecretNames\x12\x1e\n\nentrypoint\x18\x0c \x03(\tR\nentrypoint\x12>\n\x08metadata\x18\r \x03(\x0b\x32\".sandpool.v1.Sandbox.MetadataEntryR\x08metadata\x12/\n\x05start\x18\x0e \x01(\x0e\x32\x19.sandpool.v1.SandboxStartR\x05start\x12@\n\x0estart_duration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationR\rstartDuration\x12;\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x35\n\x08\x65nd_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12<\n\nend_reason\x18\x13 \x01(\x0e\x32\x1d.sandpool.v1.SandboxEndReasonR\tendReason\x12\x1f\n\x0b\x65nd_message\x18\x14 \x01(\tR\nendMessage\x12 \n\texit_code\x18\x15 \x01(\x05H\x00R\x08\x65xitCode\x88\x01\x01\x12\x12\n\x04\x65tag\x18\x16 \x01(\tR\x04\x65tag\x12/\n\x03\x65nv\x18\x17 \x03(\x0b\x32\x1d.sandpool.v1.Sandbox.EnvEntryR\x03\x65nv\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0c\n\n_exit_code*\xa1\x01\n\x0cSandboxState\x12\x1d\n\x19SANDBOX_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SANDBOX_STATE_STARTING\x10\x01\x12\x19\n\x15SANDBOX_STATE_RUNNING\x10\x02\x12\x1d\n\x19SANDBOX_STATE_TERMINATING\x10\x03\x12\x1c\n\x18SANDBOX_STATE_TERMINATED\x10\x04*]\n\x0cSandboxStart\x12\x1d\n\x19SANDBOX_START_UNSPECIFIED\x10\x00\x12\x16\n\x12SANDBOX_START_WARM\x10\x01\x12\x16\n\x12SANDBOX_START_COLD\x10\x02*\x9c\x02\n\x10SandboxEndReason\x12\"\n\x1eSANDBOX_END_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSANDBOX_END_REASON_DELETED\x10\x01\x12 \n\x1cSANDBOX_END_REASON_TIMED_OUT\x10\x02\x12\x1d\n\x19SANDBOX_END_REASON_EXITED\x10\x03\x12!\n\x1dSANDBOX_END_REASON_OOM_KILLED\x10\x04\x12$\n SANDBOX_END_REASON_DISK_EXCEEDED\x10\x05\x12\x1b\n\x17SANDBOX_END_REASON_LOST\x10\x06\x12\x1d\n\x19SANDBOX_END_REASON_FAILED\x10\x07*\xbb\x01\n\x10\x43ommandEndReason\x12\"\n\x1e\x43OMMAND_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43OMMAND_END_REASON_EXITED\x10\x01\x12\x1f\n\x1b\x43OMMAND_END_REASON_SIGNALED\x10\x02\x12!\n\x1d\x43OMMAND_END_REASON_OOM_KILLED\x10\x03\x12 \n\x1c\x43OMMAND_END_REASON_TIMED_OUT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SANDBOX_METADATAENTRY']._loaded_options = None
   _globals['_SANDBOX_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_SANDBOXSTATE']._serialized_start=1079
-  _globals['_SANDBOXSTATE']._serialized_end=1240
-  _globals['_SANDBOXSTART']._serialized_start=1242
-  _globals['_SANDBOXSTART']._serialized_end=1335
-  _globals['_SANDBOXENDREASON']._serialized_start=1338
-  _globals['_SANDBOXENDREASON']._serialized_end=1622
-  _globals['_COMMANDENDREASON']._serialized_start=1625
-  _globals['_COMMANDENDREASON']._serialized_end=1812
+  _globals['_SANDBOX_ENVENTRY']._loaded_options = None
+  _globals['_SANDBOX_ENVENTRY']._serialized_options = b'8\001'
+  _globals['_SANDBOXSTATE']._serialized_start=1184
+  _globals['_SANDBOXSTATE']._serialized_end=1345
+  _globals['_SANDBOXSTART']._serialized_start=1347
+  _globals['_SANDBOXSTART']._serialized_end=1440
+  _globals['_SANDBOXENDREASON']._serialized_start=1443
+  _globals['_SANDBOXENDREASON']._serialized_end=1727
+  _globals['_COMMANDENDREASON']._serialized_start=1730
+  _globals['_COMMANDENDREASON']._serialized_end=1917
   _globals['_SANDBOX']._serialized_start=108
-  _globals['_SANDBOX']._serialized_end=1076
-  _globals['_SANDBOX_METADATAENTRY']._serialized_start=1003
-  _globals['_SANDBOX_METADATAENTRY']._serialized_end=1062
+  _globals['_SANDBOX']._serialized_end=1181
+  _globals['_SANDBOX_METADATAENTRY']._serialized_start=1052
+  _globals['_SANDBOX_METADATAENTRY']._serialized_end=1111
+  _globals['_SANDBOX_ENVENTRY']._serialized_start=1113
+  _globals['_SANDBOX_ENVENTRY']._serialized_end=1167
 # @@protoc_insertion_point(module_scope)

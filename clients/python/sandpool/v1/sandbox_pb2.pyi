@@ -179,6 +179,26 @@ class Sandbox(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -201,6 +221,7 @@ class Sandbox(_message.Message):
     END_MESSAGE_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     """The server's identifier of the sandbox, `sbx-` and 20 characters. Output only, never changes."""
     name: _builtins.str
@@ -265,6 +286,12 @@ class Sandbox(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the sandbox ended; absent until then. Output only."""
 
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes from its pool, its template or its creation. What was given for this sandbox
+        alone is not repeated. Immutable.
+        """
+
     def __init__(
         self,
         *,
@@ -290,10 +317,11 @@ class Sandbox(_message.Message):
         end_message: _builtins.str = ...,
         exit_code: _builtins.int | None = ...,
         etag: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "expire_time", b"expire_time", "start_duration", b"start_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpus", b"cpus", "create_time", b"create_time", "end_message", b"end_message", "end_reason", b"end_reason", "end_time", b"end_time", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "exit_code", b"exit_code", "expire_time", b"expire_time", "image", b"image", "memory_mb", b"memory_mb", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "sandbox_id", b"sandbox_id", "secret_names", b"secret_names", "start", b"start", "start_duration", b"start_duration", "state", b"state", "template_name", b"template_name", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpus", b"cpus", "create_time", b"create_time", "end_message", b"end_message", "end_reason", b"end_reason", "end_time", b"end_time", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "exit_code", b"exit_code", "expire_time", b"expire_time", "image", b"image", "memory_mb", b"memory_mb", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "sandbox_id", b"sandbox_id", "secret_names", b"secret_names", "start", b"start", "start_duration", b"start_duration", "state", b"state", "template_name", b"template_name", "timeout_secs", b"timeout_secs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sandpool.v1 import sandbox_pb2 as _sandbox_pb2
 import builtins as _builtins
 import sys
@@ -21,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _WhenEmpty:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WhenEmptyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WhenEmpty.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WHEN_EMPTY_UNSPECIFIED: _WhenEmpty.ValueType  # 0
+    """The default, WHEN_EMPTY_START_COLD."""
+    WHEN_EMPTY_START_COLD: _WhenEmpty.ValueType  # 1
+    """Start a container for this sandbox. RESOURCE_EXHAUSTED (POOL_AT_MAX) when `max_containers` leaves no room."""
+    WHEN_EMPTY_WAIT: _WhenEmpty.ValueType  # 2
+    """Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`."""
+    WHEN_EMPTY_FAIL: _WhenEmpty.ValueType  # 3
+    """Fail at once: RESOURCE_EXHAUSTED (POOL_EMPTY)."""
+
+class WhenEmpty(_WhenEmpty, metaclass=_WhenEmptyEnumTypeWrapper):
+    """What a creation does when its pool, or the pools of its template, have no container ready."""
+
+WHEN_EMPTY_UNSPECIFIED: WhenEmpty.ValueType  # 0
+"""The default, WHEN_EMPTY_START_COLD."""
+WHEN_EMPTY_START_COLD: WhenEmpty.ValueType  # 1
+"""Start a container for this sandbox. RESOURCE_EXHAUSTED (POOL_AT_MAX) when `max_containers` leaves no room."""
+WHEN_EMPTY_WAIT: WhenEmpty.ValueType  # 2
+"""Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`."""
+WHEN_EMPTY_FAIL: WhenEmpty.ValueType  # 3
+"""Fail at once: RESOURCE_EXHAUSTED (POOL_EMPTY)."""
+Global___WhenEmpty: _TypeAlias = WhenEmpty  # noqa: Y015
+
 @_typing.final
 class CreateSandboxRequest(_message.Message):
     """A sandbox to create. Exactly one of `pool_id`, `template_name` and `image` says where it comes from."""
@@ -29,6 +58,26 @@ class CreateSandboxRequest(_message.Message):
 
     @_typing.final
     class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class EnvEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -59,6 +108,13 @@ class CreateSandboxRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
+    WHEN_EMPTY_FIELD_NUMBER: _builtins.int
+    WAIT_SECS_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
     """The pool to draw from, by identifier or name."""
     template_name: _builtins.str
@@ -79,6 +135,18 @@ class CreateSandboxRequest(_message.Message):
     """
     request_id: _builtins.str
     """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`, 0.01 to 300; with an image only. Default 0.5."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take, 0.01 to 300; with an image only. Default 5."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; with an image only. Default
+    20.
+    """
+    when_empty: Global___WhenEmpty.ValueType
+    """What to do when no container is ready. Default WHEN_EMPTY_START_COLD."""
+    wait_secs: _builtins.float
+    """With WHEN_EMPTY_WAIT: how long to wait in line in seconds, 0.001 to 3,600. Default 30."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of secrets to give to the sandbox, at most 64, with an image only. Each must exist. Default none."""
@@ -90,6 +158,18 @@ class CreateSandboxRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels of the caller's choice: at most 64, keys of 1 to 63 characters, values of at most 1,024. Default none."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of this sandbox's processes, over the pool's, the template's or the image's, at most 256 variables; a ready
+        container is taken all the same. Default none.
+        """
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready, at most 256 words; with an image only.
+        Default none.
+        """
 
     def __init__(
         self,
@@ -106,10 +186,17 @@ class CreateSandboxRequest(_message.Message):
         name: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float | None = ...,
+        readiness_timeout_secs: _builtins.float | None = ...,
+        readiness_retries: _builtins.int | None = ...,
+        when_empty: Global___WhenEmpty.ValueType = ...,
+        wait_secs: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "memory_mb", b"memory_mb", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_wait_secs", b"_wait_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "memory_mb", b"memory_mb", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs", "wait_secs", b"wait_secs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_wait_secs", b"_wait_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "wait_secs", b"wait_secs", "when_empty", b"when_empty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -117,8 +204,16 @@ class CreateSandboxRequest(_message.Message):
     _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
+    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
     _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
+    _WhichOneofReturnType__wait_secs: _TypeAlias = _typing.Literal["wait_secs"]  # noqa: Y015
+    _WhichOneofArgType__wait_secs: _TypeAlias = _typing.Literal["_wait_secs", b"_wait_secs"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
     @_typing.overload
@@ -126,7 +221,15 @@ class CreateSandboxRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_secs) -> _WhichOneofReturnType__wait_secs | None: ...
 
 Global___CreateSandboxRequest: _TypeAlias = CreateSandboxRequest  # noqa: Y015
 

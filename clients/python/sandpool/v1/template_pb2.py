@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asandpool/v1/template.proto\x12\x0bsandpool.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x03\n\x08Template\x12\x1f\n\x0btemplate_id\x18\x01 \x01(\tR\ntemplateId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05image\x18\x03 \x01(\tR\x05image\x12\x12\n\x04\x63pus\x18\x04 \x01(\x01R\x04\x63pus\x12\x1b\n\tmemory_mb\x18\x05 \x01(\x05R\x08memoryMb\x12*\n\x11\x65phemeral_disk_mb\x18\x06 \x01(\x05R\x0f\x65phemeralDiskMb\x12!\n\x0ctimeout_secs\x18\x07 \x01(\x05R\x0btimeoutSecs\x12!\n\x0csecret_names\x18\x08 \x03(\tR\x0bsecretNames\x12\x1e\n\nentrypoint\x18\t \x03(\tR\nentrypoint\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asandpool/v1/template.proto\x12\x0bsandpool.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x05\n\x08Template\x12\x1f\n\x0btemplate_id\x18\x01 \x01(\tR\ntemplateId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n\x05image\x18\x03 \x01(\tR\x05image\x12\x12\n\x04\x63pus\x18\x04 \x01(\x01R\x04\x63pus\x12\x1b\n\tmemory_mb\x18\x05 \x01(\x05R\x08memoryMb\x12*\n\x11\x65phemeral_disk_mb\x18\x06 \x01(\x05R\x0f\x65phemeralDiskMb\x12!\n\x0ctimeout_secs\x18\x07 \x01(\x05R\x0btimeoutSecs\x12!\n\x0csecret_names\x18\x08 \x03(\tR\x0bsecretNames\x12\x1e\n\nentrypoint\x18\t \x03(\tR\nentrypoint\x12\x12\n\x04\x65tag\x18\n \x01(\tR\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x30\n\x03\x65nv\x18\r \x03(\x0b\x32\x1e.sandpool.v1.Template.EnvEntryR\x03\x65nv\x12+\n\x11readiness_command\x18\x0e \x03(\tR\x10readinessCommand\x12\x36\n\x17readiness_interval_secs\x18\x0f \x01(\x01R\x15readinessIntervalSecs\x12\x34\n\x16readiness_timeout_secs\x18\x10 \x01(\x01R\x14readinessTimeoutSecs\x12+\n\x11readiness_retries\x18\x11 \x01(\x05R\x10readinessRetries\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandpool.v1.template_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TEMPLATE_ENVENTRY']._loaded_options = None
+  _globals['_TEMPLATE_ENVENTRY']._serialized_options = b'8\001'
   _globals['_TEMPLATE']._serialized_start=77
-  _globals['_TEMPLATE']._serialized_end=499
+  _globals['_TEMPLATE']._serialized_end=805
+  _globals['_TEMPLATE_ENVENTRY']._serialized_start=751
+  _globals['_TEMPLATE_ENVENTRY']._serialized_end=805
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,26 @@ class Template(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
@@ -37,6 +57,11 @@ class Template(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     template_id: _builtins.str
     """The server's identifier of the template, `tpl-` and 20 characters. Output only, never changes."""
     name: _builtins.str
@@ -55,6 +80,12 @@ class Template(_message.Message):
     """The lifetime of a sandbox in seconds from its claim, 0 for none. Mutable. Default 0."""
     etag: _builtins.str
     """Changes with each update; send it with an update to refuse to overwrite another's. Output only."""
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`. Mutable. Default 0.5."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take. Mutable. Default 5."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up. Mutable. Default 20."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the secrets given to each sandbox. Mutable. Default none."""
@@ -71,6 +102,16 @@ class Template(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the template was changed last. Output only."""
 
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable."""
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
+        is ready when it runs commands. Mutable.
+        """
+
     def __init__(
         self,
         *,
@@ -86,10 +127,15 @@ class Template(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float = ...,
+        readiness_timeout_secs: _builtins.float = ...,
+        readiness_retries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "create_time", b"create_time", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "secret_names", b"secret_names", "template_id", b"template_id", "timeout_secs", b"timeout_secs", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "create_time", b"create_time", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "secret_names", b"secret_names", "template_id", b"template_id", "timeout_secs", b"timeout_secs", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,13 +28,15 @@ from sandpool.v1 import rules_pb2 as sandpool_dot_v1_dot_rules__pb2
 from sandpool.v1 import template_pb2 as sandpool_dot_v1_dot_template__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sandpool/v1/template_service.proto\x12\x0bsandpool.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x17sandpool/v1/rules.proto\x1a\x1asandpool/v1/template.proto\"\xf3\x03\n\x15\x43reateTemplateRequest\x12\x1d\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xa8\xac\x1d\x01R\x04name\x12\x1f\n\x05image\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xac\x1d\x01R\x05image\x12\x32\n\x04\x63pus\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00p@){\x14\xaeG\xe1z\x84?@\x01H\x00R\x04\x63pus\x88\x01\x01\x12.\n\tmemory_mb\x18\x04 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x02(\x10H\x01R\x08memoryMb\x88\x01\x01\x12=\n\x11\x65phemeral_disk_mb\x18\x05 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x08(\x01H\x02R\x0f\x65phemeralDiskMb\x88\x01\x01\x12/\n\x0ctimeout_secs\x18\x06 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xe7\x84\x0f(\x00R\x0btimeoutSecs\x12\x35\n\x0csecret_names\x18\x07 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\xc0\xac\x1d\x01R\x0bsecretNames\x12\x35\n\nentrypoint\x18\x08 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\x02\"\nr\x08\x18\x80\x80\x02\xc8\xac\x1d\x01R\nentrypoint\x12+\n\nrequest_id\x18\t \x01(\tB\x0c\xbaH\tr\x04\xd0\xac\x1d\x01\xd8\x01\x01R\trequestIdB\x07\n\x05_cpusB\x0c\n\n_memory_mbB\x14\n\x12_ephemeral_disk_mb\"K\n\x16\x43reateTemplateResponse\x12\x31\n\x08template\x18\x01 \x01(\x0b\x32\x15.sandpool.v1.TemplateR\x08template\"D\n\x12GetTemplateRequest\x12.\n\rtemplate_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\x0ctemplateName\"H\n\x13GetTemplateResponse\x12\x31\n\x08template\x18\x01 \x01(\x0b\x32\x15.sandpool.v1.TemplateR\x08template\"h\n\x14ListTemplatesRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"t\n\x15ListTemplatesResponse\x12\x33\n\ttemplates\x18\x01 \x03(\x0b\x32\x15.sandpool.v1.TemplateR\ttemplates\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb0\x05\n\x15UpdateTemplateRequest\x12.\n\rtemplate_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\x0ctemplateName\x12\"\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xac\x1d\x01H\x00R\x04name\x88\x01\x01\x12$\n\x05image\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xb8\xac\x1d\x01H\x01R\x05image\x88\x01\x01\x12\x32\n\x04\x63pus\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00p@){\x14\xaeG\xe1z\x84?@\x01H\x02R\x04\x63pus\x88\x01\x01\x12.\n\tmemory_mb\x18\x05 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x02(\x10H\x03R\x08memoryMb\x88\x01\x01\x12=\n\x11\x65phemeral_disk_mb\x18\x06 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x08(\x01H\x04R\x0f\x65phemeralDiskMb\x88\x01\x01\x12\x34\n\x0ctimeout_secs\x18\x07 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xe7\x84\x0f(\x00H\x05R\x0btimeoutSecs\x88\x01\x01\x12\x35\n\x0csecret_names\x18\x08 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\xc0\xac\x1d\x01R\x0bsecretNames\x12\x35\n\nentrypoint\x18\t \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\x02\"\nr\x08\x18\x80\x80\x02\xc8\xac\x1d\x01R\nentrypoint\x12;\n\x0bupdate_mask\x18\n \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1b\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12+\n\nrequest_id\x18\x0c \x01(\tB\x0c\xbaH\tr\x04\xd0\xac\x1d\x01\xd8\x01\x01R\trequestIdB\x07\n\x05_nameB\x08\n\x06_imageB\x07\n\x05_cpusB\x0c\n\n_memory_mbB\x14\n\x12_ephemeral_disk_mbB\x0f\n\r_timeout_secs\"K\n\x16UpdateTemplateResponse\x12\x31\n\x08template\x18\x01 \x01(\x0b\x32\x15.sandpool.v1.TemplateR\x08template\"\x91\x01\n\x15\x44\x65leteTemplateRequest\x12.\n\rtemplate_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\x0ctemplateName\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12+\n\nrequest_id\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\xd0\xac\x1d\x01\xd8\x01\x01R\trequestId\"\x18\n\x16\x44\x65leteTemplateResponse2\xcc\x03\n\x0fTemplateService\x12Y\n\x0e\x43reateTemplate\x12\".sandpool.v1.CreateTemplateRequest\x1a#.sandpool.v1.CreateTemplateResponse\x12P\n\x0bGetTemplate\x12\x1f.sandpool.v1.GetTemplateRequest\x1a .sandpool.v1.GetTemplateResponse\x12V\n\rListTemplates\x12!.sandpool.v1.ListTemplatesRequest\x1a\".sandpool.v1.ListTemplatesResponse\x12Y\n\x0eUpdateTemplate\x12\".sandpool.v1.UpdateTemplateRequest\x1a#.sandpool.v1.UpdateTemplateResponse\x12Y\n\x0e\x44\x65leteTemplate\x12\".sandpool.v1.DeleteTemplateRequest\x1a#.sandpool.v1.DeleteTemplateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sandpool/v1/template_service.proto\x12\x0bsandpool.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x17sandpool/v1/rules.proto\x1a\x1asandpool/v1/template.proto\"\x86\x08\n\x15\x43reateTemplateRequest\x12\x1d\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xa8\xac\x1d\x01R\x04name\x12\x1f\n\x05image\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xb8\xac\x1d\x01R\x05image\x12\x32\n\x04\x63pus\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00p@){\x14\xaeG\xe1z\x84?@\x01H\x00R\x04\x63pus\x88\x01\x01\x12.\n\tmemory_mb\x18\x04 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x02(\x10H\x01R\x08memoryMb\x88\x01\x01\x12=\n\x11\x65phemeral_disk_mb\x18\x05 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x08(\x01H\x02R\x0f\x65phemeralDiskMb\x88\x01\x01\x12/\n\x0ctimeout_secs\x18\x06 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xe7\x84\x0f(\x00R\x0btimeoutSecs\x12\x35\n\x0csecret_names\x18\x07 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\xc0\xac\x1d\x01R\x0bsecretNames\x12\x35\n\nentrypoint\x18\x08 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\x02\"\nr\x08\x18\x80\x80\x02\xc8\xac\x1d\x01R\nentrypoint\x12+\n\nrequest_id\x18\t \x01(\tB\x0c\xbaH\tr\x04\xd0\xac\x1d\x01\xd8\x01\x01R\trequestId\x12\\\n\x03\x65nv\x18\n \x03(\x0b\x32+.sandpool.v1.CreateTemplateRequest.EnvEntryB\x1d\xbaH\x1a\x9a\x01\x17\x10\x80\x02\"\x06r\x04\xc0\xac\x1d\x01*\nr\x08\x18\x80\x80\x08\xc8\xac\x1d\x01R\x03\x65nv\x12\x42\n\x11readiness_command\x18\x0b \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\x02\"\nr\x08\x18\x80\x80\x02\xc8\xac\x1d\x01R\x10readinessCommand\x12V\n\x17readiness_interval_secs\x18\x0c \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\xc0r@){\x14\xaeG\xe1z\x84?@\x01H\x03R\x15readinessIntervalSecs\x88\x01\x01\x12T\n\x16readiness_timeout_secs\x18\r \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\xc0r@){\x14\xaeG\xe1z\x84?@\x01H\x04R\x14readinessTimeoutSecs\x88\x01\x01\x12<\n\x11readiness_retries\x18\x0e \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x05R\x10readinessRetries\x88\x01\x01\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x07\n\x05_cpusB\x0c\n\n_memory_mbB\x14\n\x12_ephemeral_disk_mbB\x1a\n\x18_readiness_interval_secsB\x19\n\x17_readiness_timeout_secsB\x14\n\x12_readiness_retries\"K\n\x16\x43reateTemplateResponse\x12\x31\n\x08template\x18\x01 \x01(\x0b\x32\x15.sandpool.v1.TemplateR\x08template\"D\n\x12GetTemplateRequest\x12.\n\rtemplate_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\x0ctemplateName\"H\n\x13GetTemplateResponse\x12\x31\n\x08template\x18\x01 \x01(\x0b\x32\x15.sandpool.v1.TemplateR\x08template\"h\n\x14ListTemplatesRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"t\n\x15ListTemplatesResponse\x12\x33\n\ttemplates\x18\x01 \x03(\x0b\x32\x15.sandpool.v1.TemplateR\ttemplates\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc3\t\n\x15UpdateTemplateRequest\x12.\n\rtemplate_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\x0ctemplateName\x12\"\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xac\x1d\x01H\x00R\x04name\x88\x01\x01\x12$\n\x05image\x18\x03 \x01(\tB\t\xbaH\x06r\x04\xb8\xac\x1d\x01H\x01R\x05image\x88\x01\x01\x12\x32\n\x04\x63pus\x18\x04 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00p@){\x14\xaeG\xe1z\x84?@\x01H\x02R\x04\x63pus\x88\x01\x01\x12.\n\tmemory_mb\x18\x05 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x02(\x10H\x03R\x08memoryMb\x88\x01\x01\x12=\n\x11\x65phemeral_disk_mb\x18\x06 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\x80\x80\x08(\x01H\x04R\x0f\x65phemeralDiskMb\x88\x01\x01\x12\x34\n\x0ctimeout_secs\x18\x07 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xe7\x84\x0f(\x00H\x05R\x0btimeoutSecs\x88\x01\x01\x12\x35\n\x0csecret_names\x18\x08 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\xc0\xac\x1d\x01R\x0bsecretNames\x12\x35\n\nentrypoint\x18\t \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\x02\"\nr\x08\x18\x80\x80\x02\xc8\xac\x1d\x01R\nentrypoint\x12;\n\x0bupdate_mask\x18\n \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x1b\n\x04\x65tag\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12+\n\nrequest_id\x18\x0c \x01(\tB\x0c\xbaH\tr\x04\xd0\xac\x1d\x01\xd8\x01\x01R\trequestId\x12\\\n\x03\x65nv\x18\r \x03(\x0b\x32+.sandpool.v1.UpdateTemplateRequest.EnvEntryB\x1d\xbaH\x1a\x9a\x01\x17\x10\x80\x02\"\x06r\x04\xc0\xac\x1d\x01*\nr\x08\x18\x80\x80\x08\xc8\xac\x1d\x01R\x03\x65nv\x12\x42\n\x11readiness_command\x18\x0e \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10\x80\x02\"\nr\x08\x18\x80\x80\x02\xc8\xac\x1d\x01R\x10readinessCommand\x12V\n\x17readiness_interval_secs\x18\x0f \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\xc0r@){\x14\xaeG\xe1z\x84?@\x01H\x06R\x15readinessIntervalSecs\x88\x01\x01\x12T\n\x16readiness_timeout_secs\x18\x10 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\xc0r@){\x14\xaeG\xe1z\x84?@\x01H\x07R\x14readinessTimeoutSecs\x88\x01\x01\x12<\n\x11readiness_retries\x18\x11 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01H\x08R\x10readinessRetries\x88\x01\x01\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x07\n\x05_nameB\x08\n\x06_imageB\x07\n\x05_cpusB\x0c\n\n_memory_mbB\x14\n\x12_ephemeral_disk_mbB\x0f\n\r_timeout_secsB\x1a\n\x18_readiness_interval_secsB\x19\n\x17_readiness_timeout_secsB\x14\n\x12_readiness_retries\"K\n\x16UpdateTemplateResponse\x12\x31\n\x08template\x18\x01 \x01(\x0b\x32\x15.sandpool.v1.TemplateR\x08template\"\x91\x01\n\x15\x44\x65leteTemplateRequest\x12.\n\rtemplate_name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\x0ctemplateName\x12\x1b\n\x04\x65tag\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12+\n\nrequest_id\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\xd0\xac\x1d\x01\xd8\x01\x01R\trequestId\"\x18\n\x16\x44\x65leteTemplateResponse2\xcc\x03\n\x0fTemplateService\x12Y\n\x0e\x43reateTemplate\x12\".sandpool.v1.CreateTemplateRequest\x1a#.sandpool.v1.CreateTemplateResponse\x12P\n\x0bGetTemplate\x12\x1f.sandpool.v1.GetTemplateRequest\x1a .sandpool.v1.GetTemplateResponse\x12V\n\rListTemplates\x12!.sandpool.v1.ListTemplatesRequest\x1a\".sandpool.v1.ListTemplatesResponse\x12Y\n\x0eUpdateTemplate\x12\".sandpool.v1.UpdateTemplateRequest\x1a#.sandpool.v1.UpdateTemplateResponse\x12Y\n\x0e\x44\x65leteTemplate\x12\".sandpool.v1.DeleteTemplateRequest\x1a#.sandpool.v1.DeleteTemplateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandpool.v1.template_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST_ENVENTRY']._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST_ENVENTRY']._serialized_options = b'8\001'
   _globals['_CREATETEMPLATEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CREATETEMPLATEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\250\254\035\001'
   _globals['_CREATETEMPLATEREQUEST'].fields_by_name['image']._loaded_options = None
@@ -53,12 +55,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETEMPLATEREQUEST'].fields_by_name['entrypoint']._serialized_options = b'\272H\022\222\001\017\020\200\002\"\nr\010\030\200\200\002\310\254\035\001'
   _globals['_CREATETEMPLATEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATETEMPLATEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\tr\004\320\254\035\001\330\001\001'
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['env']._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['env']._serialized_options = b'\272H\032\232\001\027\020\200\002\"\006r\004\300\254\035\001*\nr\010\030\200\200\010\310\254\035\001'
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_command']._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_command']._serialized_options = b'\272H\022\222\001\017\020\200\002\"\nr\010\030\200\200\002\310\254\035\001'
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_interval_secs']._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_interval_secs']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000\300r@){\024\256G\341z\204?@\001'
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_timeout_secs']._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_timeout_secs']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000\300r@){\024\256G\341z\204?@\001'
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_retries']._loaded_options = None
+  _globals['_CREATETEMPLATEREQUEST'].fields_by_name['readiness_retries']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
   _globals['_GETTEMPLATEREQUEST'].fields_by_name['template_name']._loaded_options = None
   _globals['_GETTEMPLATEREQUEST'].fields_by_name['template_name']._serialized_options = b'\272H\006r\004\260\254\035\001'
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTEMPLATESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_UPDATETEMPLATEREQUEST_ENVENTRY']._loaded_options = None
+  _globals['_UPDATETEMPLATEREQUEST_ENVENTRY']._serialized_options = b'8\001'
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['template_name']._loaded_options = None
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['template_name']._serialized_options = b'\272H\006r\004\260\254\035\001'
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['name']._loaded_options = None
@@ -81,6 +95,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\tr\004\320\254\035\001\330\001\001'
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['env']._loaded_options = None
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['env']._serialized_options = b'\272H\032\232\001\027\020\200\002\"\006r\004\300\254\035\001*\nr\010\030\200\200\010\310\254\035\001'
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_command']._loaded_options = None
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_command']._serialized_options = b'\272H\022\222\001\017\020\200\002\"\nr\010\030\200\200\002\310\254\035\001'
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_interval_secs']._loaded_options = None
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_interval_secs']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000\300r@){\024\256G\341z\204?@\001'
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_timeout_secs']._loaded_options = None
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_timeout_secs']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000\300r@){\024\256G\341z\204?@\001'
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_retries']._loaded_options = None
+  _globals['_UPDATETEMPLATEREQUEST'].fields_by_name['readiness_retries']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['template_name']._loaded_options = None
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['template_name']._serialized_options = b'\272H\006r\004\260\254\035\001'
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -88,25 +112,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_DELETETEMPLATEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\tr\004\320\254\035\001\330\001\001'
   _globals['_CREATETEMPLATEREQUEST']._serialized_start=168
-  _globals['_CREATETEMPLATEREQUEST']._serialized_end=667
-  _globals['_CREATETEMPLATERESPONSE']._serialized_start=669
-  _globals['_CREATETEMPLATERESPONSE']._serialized_end=744
-  _globals['_GETTEMPLATEREQUEST']._serialized_start=746
-  _globals['_GETTEMPLATEREQUEST']._serialized_end=814
-  _globals['_GETTEMPLATERESPONSE']._serialized_start=816
-  _globals['_GETTEMPLATERESPONSE']._serialized_end=888
-  _globals['_LISTTEMPLATESREQUEST']._serialized_start=890
-  _globals['_LISTTEMPLATESREQUEST']._serialized_end=994
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=996
-  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=1112
-  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=1115
-  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=1803
-  _globals['_UPDATETEMPLATERESPONSE']._serialized_start=1805
-  _globals['_UPDATETEMPLATERESPONSE']._serialized_end=1880
-  _globals['_DELETETEMPLATEREQUEST']._serialized_start=1883
-  _globals['_DELETETEMPLATEREQUEST']._serialized_end=2028
-  _globals['_DELETETEMPLATERESPONSE']._serialized_start=2030
-  _globals['_DELETETEMPLATERESPONSE']._serialized_end=2054
-  _globals['_TEMPLATESERVICE']._serialized_start=2057
-  _globals['_TEMPLATESERVICE']._serialized_end=2517
+  _globals['_CREATETEMPLATEREQUEST']._serialized_end=1198
+  _globals['_CREATETEMPLATEREQUEST_ENVENTRY']._serialized_start=1022
+  _globals['_CREATETEMPLATEREQUEST_ENVENTRY']._serialized_end=1076
+  _globals['_CREATETEMPLATERESPONSE']._serialized_start=1200
+  _globals['_CREATETEMPLATERESPONSE']._serialized_end=1275
+  _globals['_GETTEMPLATEREQUEST']._serialized_start=1277
+  _globals['_GETTEMPLATEREQUEST']._serialized_end=1345
+  _globals['_GETTEMPLATERESPONSE']._serialized_start=1347
+  _globals['_GETTEMPLATERESPONSE']._serialized_end=1419
+  _globals['_LISTTEMPLATESREQUEST']._serialized_start=1421
+  _globals['_LISTTEMPLATESREQUEST']._serialized_end=1525
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_start=1527
+  _globals['_LISTTEMPLATESRESPONSE']._serialized_end=1643
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_start=1646
+  _globals['_UPDATETEMPLATEREQUEST']._serialized_end=2865
+  _globals['_UPDATETEMPLATEREQUEST_ENVENTRY']._serialized_start=1022
+  _globals['_UPDATETEMPLATEREQUEST_ENVENTRY']._serialized_end=1076
+  _globals['_UPDATETEMPLATERESPONSE']._serialized_start=2867
+  _globals['_UPDATETEMPLATERESPONSE']._serialized_end=2942
+  _globals['_DELETETEMPLATEREQUEST']._serialized_start=2945
+  _globals['_DELETETEMPLATEREQUEST']._serialized_end=3090
+  _globals['_DELETETEMPLATERESPONSE']._serialized_start=3092
+  _globals['_DELETETEMPLATERESPONSE']._serialized_end=3116
+  _globals['_TEMPLATESERVICE']._serialized_start=3119
+  _globals['_TEMPLATESERVICE']._serialized_end=3579
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,26 @@ class CreateTemplateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     CPUS_FIELD_NUMBER: _builtins.int
@@ -35,6 +55,11 @@ class CreateTemplateRequest(_message.Message):
     SECRET_NAMES_FIELD_NUMBER: _builtins.int
     ENTRYPOINT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The template's name, unique among the living templates. Required. Lower-case letters, digits and hyphens, at most 63."""
     image: _builtins.str
@@ -49,6 +74,12 @@ class CreateTemplateRequest(_message.Message):
     """The lifetime of a sandbox in seconds from its claim, at most a year; 0 for none. Default 0."""
     request_id: _builtins.str
     """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`, 0.01 to 300. Default 0.5."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take, 0.01 to 300. Default 5."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up, 1 to 1,000. Default 20."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of secrets to give to each sandbox, at most 64. Each must exist. Default none."""
@@ -56,6 +87,16 @@ class CreateTemplateRequest(_message.Message):
     @_builtins.property
     def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A command that runs in each container beside the sandbox's commands, at most 256 words. Default none."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables. Default
+        none.
+        """
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready, at most 256 words. Default none."""
 
     def __init__(
         self,
@@ -69,10 +110,15 @@ class CreateTemplateRequest(_message.Message):
         secret_names: _abc.Iterable[_builtins.str] | None = ...,
         entrypoint: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float | None = ...,
+        readiness_timeout_secs: _builtins.float | None = ...,
+        readiness_retries: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "memory_mb", b"memory_mb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "memory_mb", b"memory_mb", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "cpus", b"cpus", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "request_id", b"request_id", "secret_names", b"secret_names", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "timeout_secs", b"timeout_secs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -80,12 +126,24 @@ class CreateTemplateRequest(_message.Message):
     _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
     _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
+    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
 
 Global___CreateTemplateRequest: _TypeAlias = CreateTemplateRequest  # noqa: Y015
 
@@ -219,6 +277,26 @@ class UpdateTemplateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
@@ -231,6 +309,11 @@ class UpdateTemplateRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
+    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     template_name: _builtins.str
     """The template's name or identifier. Required."""
     name: _builtins.str
@@ -249,6 +332,12 @@ class UpdateTemplateRequest(_message.Message):
     """Refuse the change with ABORTED unless this is the template's present etag. Default: change whatever is there."""
     request_id: _builtins.str
     """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    readiness_interval_secs: _builtins.float
+    """Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default."""
+    readiness_timeout_secs: _builtins.float
+    """Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default."""
+    readiness_retries: _builtins.int
+    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default."""
     @_builtins.property
     def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The new names of secrets, at most 64; name it in the mask to empty it."""
@@ -262,6 +351,14 @@ class UpdateTemplateRequest(_message.Message):
         """Which fields of this request to change, by name; fields named here and absent above go back to their default.
         Default: every field that is present.
         """
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default."""
+
+    @_builtins.property
+    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default."""
 
     def __init__(
         self,
@@ -278,10 +375,15 @@ class UpdateTemplateRequest(_message.Message):
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
+        readiness_interval_secs: _builtins.float | None = ...,
+        readiness_timeout_secs: _builtins.float | None = ...,
+        readiness_retries: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_memory_mb", b"_memory_mb", "_name", b"_name", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_memory_mb", b"_memory_mb", "_name", b"_name", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_memory_mb", b"_memory_mb", "_name", b"_name", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_memory_mb", b"_memory_mb", "_name", b"_name", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
     _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
@@ -293,6 +395,12 @@ class UpdateTemplateRequest(_message.Message):
     _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
+    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
+    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
+    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
     _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
     @_typing.overload
@@ -305,6 +413,12 @@ class UpdateTemplateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
 

@@ -4,6 +4,7 @@ import * as pb from "../gen/sandpool/v1/pool_pb.js";
 import { type WatchPoolsResponse, WatchEventType } from "../gen/sandpool/v1/pool_service_pb.js";
 import * as sbx from "../gen/sandpool/v1/sandbox_pb.js";
 import type { RunCommandResponse } from "../gen/sandpool/v1/sandbox_service_pb.js";
+import type { Secret as SecretMessage } from "../gen/sandpool/v1/secret_pb.js";
 import type { Template as TemplateMessage } from "../gen/sandpool/v1/template_pb.js";
 import type * as types from "../types.js";
 import { RemoteAPIError } from "./errors.js";
@@ -15,6 +16,20 @@ const POOL_STATES: Readonly<Record<pb.PoolState, types.PoolState>> = {
   [pb.PoolState.FILLING]: "filling",
   [pb.PoolState.DEGRADED]: "degraded",
   [pb.PoolState.PAUSED]: "paused",
+  [pb.PoolState.DRAINED]: "drained",
+};
+
+const PULL_POLICIES: Readonly<Record<pb.PullPolicy, types.PullPolicy>> = {
+  [pb.PullPolicy.UNSPECIFIED]: "unknown",
+  [pb.PullPolicy.MISSING]: "missing",
+  [pb.PullPolicy.ALWAYS]: "always",
+  [pb.PullPolicy.NEVER]: "never",
+};
+
+const DISK_ENFORCEMENTS: Readonly<Record<pb.DiskEnforcement, types.DiskEnforcement | null>> = {
+  [pb.DiskEnforcement.UNSPECIFIED]: null,
+  [pb.DiskEnforcement.ENGINE]: "engine",
+  [pb.DiskEnforcement.WATCHED]: "watched",
 };
 
 const POOL_ERROR_REASONS: Readonly<Record<pb.PoolErrorReason, types.PoolErrorReason>> = {
@@ -95,12 +110,18 @@ interface ContainerMessage {
   timeoutSecs: number;
   secretNames: string[];
   entrypoint: string[];
+  env: { [name: string]: string };
 }
 
 function container(message: ContainerMessage): types.ContainerInfo {
   const { image, cpus, memoryMb, ephemeralDiskMb, timeoutSecs } = message;
   const { secretNames, entrypoint } = message;
-  return { image, cpus, memoryMb, ephemeralDiskMb, timeoutSecs, secretNames, entrypoint };
+  return { image, cpus, memoryMb, ephemeralDiskMb, timeoutSecs, secretNames, entrypoint, env: { ...message.env } };
+}
+
+function readiness(message: pb.Pool | TemplateMessage): types.ReadinessInfo {
+  const { readinessCommand, readinessIntervalSecs, readinessTimeoutSecs, readinessRetries } = message;
+  return { readinessCommand, readinessIntervalSecs, readinessTimeoutSecs, readinessRetries };
 }
 
 function toPoolError(error: pb.PoolError): types.PoolError {
@@ -126,7 +147,20 @@ function toPoolStatus(status: pb.PoolStatus): types.PoolStatus {
     hits: Number(status.hits),
     misses: Number(status.misses),
     lastError: status.lastError === undefined ? null : toPoolError(status.lastError),
+    imageDigest: orNull(status.imageDigest),
+    imagePull: status.imagePull === undefined ? null : toImagePull(status.imagePull),
+    diskEnforcement: toDiskEnforcement(status.diskEnforcement),
+    waiting: status.waiting,
   };
+}
+
+function toImagePull({ image, currentBytes, totalBytes }: pb.ImagePull): types.ImagePull {
+  return { image, currentBytes: Number(currentBytes), totalBytes: Number(totalBytes) };
+}
+
+/** Null is a word of this table, so it cannot stand for a number that is not in it. */
+function toDiskEnforcement(value: pb.DiskEnforcement): types.DiskEnforcement | null {
+  return value in DISK_ENFORCEMENTS ? DISK_ENFORCEMENTS[value] : "unknown";
 }
 
 /** A pool. */
@@ -137,11 +171,16 @@ export function toPool(message: pb.Pool | undefined): types.Pool {
     name: orNull(pool.name),
     templateName: orNull(pool.templateName),
     ...container(pool),
+    ...readiness(pool),
     warmContainers: pool.warmContainers,
     size: pool.warmContainers,
     replicas: pool.warmContainers,
     maxContainers: pool.maxContainers ?? null,
+    pullPolicy: word(PULL_POLICIES, pool.pullPolicy, "unknown"),
+    imageCheckSecs: pool.imageCheckSecs,
+    maxAgeSecs: pool.maxAgeSecs,
     paused: pool.paused,
+    drain: pool.drain,
     etag: pool.etag,
     createTime: timestampDate(required(pool.createTime, "pool.create_time")),
     updateTime: timestampDate(required(pool.updateTime, "pool.update_time")),
@@ -161,9 +200,20 @@ export function toTemplate(message: TemplateMessage | undefined): types.Template
     templateId: template.templateId,
     name: template.name,
     ...container(template),
+    ...readiness(template),
     etag: template.etag,
     createTime: timestampDate(required(template.createTime, "template.create_time")),
     updateTime: timestampDate(required(template.updateTime, "template.update_time")),
+  };
+}
+
+/** A secret. */
+export function toSecret(message: SecretMessage | undefined): types.Secret {
+  const secret = required(message, "the secret");
+  return {
+    name: secret.name,
+    createTime: timestampDate(required(secret.createTime, "secret.create_time")),
+    updateTime: timestampDate(required(secret.updateTime, "secret.update_time")),
   };
 }
 

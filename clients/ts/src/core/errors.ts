@@ -10,11 +10,14 @@
  *     ├── ResourceNotFoundError            there is no such resource                         not_found
  *     ├── ResourceAlreadyExistsError       the name is taken                                 already_exists
  *     ├── ResourceStateError               the resource's state forbids it                   failed_precondition
- *     │   ├── ResourceInUseError           sandboxes use the pool, or pools the template
+ *     │   ├── ResourceInUseError           sandboxes use the pool, or pools the template or the secret
+ *     │   ├── PoolPausedError              the pool is paused or drained
+ *     │   ├── SecretUnavailableError       a secret that is named was deleted, or cannot be read
  *     │   ├── SandboxNotReadyError         the sandbox is not running
  *     │   └── ResourceCreationError        the container could not be started
  *     ├── ResourceChangedError             somebody else changed it since its etag was read  aborted
  *     ├── QuotaExceededError               a limit is reached                                resource_exhausted
+ *     ├── PoolEmptyError                   no container is ready, and the call was to fail   resource_exhausted
  *     ├── ResourceTimeoutError             not done in time                                  deadline_exceeded
  *     └── RemoteAPIError                   anything else: a fault of the server's            internal, unknown, …
  *
@@ -121,6 +124,10 @@ export class ResourceAlreadyExistsError extends SandpoolError {}
 export class ResourceStateError extends SandpoolError {}
 /** The resource cannot be deleted while something uses it, which the message names. */
 export class ResourceInUseError extends ResourceStateError {}
+/** The pool is paused or drained, so that nothing is taken from it; `reason` says which. `resumePool` ends it. */
+export class PoolPausedError extends ResourceStateError {}
+/** A secret that the pool or the template names was deleted, or encrypted with a key that the server lacks. */
+export class SecretUnavailableError extends ResourceStateError {}
 /** The sandbox is not running: it is still starting, or it has ended. */
 export class SandboxNotReadyError extends ResourceStateError {}
 /** The container could not be started; `reason` says why, `IMAGE_NOT_FOUND` for instance. */
@@ -129,7 +136,12 @@ export class ResourceCreationError extends ResourceStateError {}
 export class ResourceChangedError extends SandpoolError {}
 /** A limit is reached, a pool's `maxContainers` for instance; `retryAfterMs` says when to try again. */
 export class QuotaExceededError extends SandpoolError {}
-/** It was not done within the call's time or the server's own limit. */
+/**
+ * No container of the pool is ready, and the call said `whenEmpty: "fail"`; `retryAfterMs` says when to try again. It is
+ * no quota that is reached: the pool may have room, and the same call may start a container or wait for one.
+ */
+export class PoolEmptyError extends SandpoolError {}
+/** It was not done within the call's time, `waitSecs` or the server's own limit. */
 export class ResourceTimeoutError extends SandpoolError {}
 /** A fault of the server's, or an answer that this client does not understand. */
 export class RemoteAPIError extends SandpoolError {}
@@ -218,9 +230,20 @@ const CREATION_REASONS: ReadonlySet<string> = new Set([
   "LIMIT_UNSUPPORTED",
 ]);
 
+/** Reasons of the server for a state with a class of its own. */
+const STATE_REASONS: ReadonlyMap<string, typeof ResourceStateError> = new Map([
+  ["SANDBOX_STARTING", SandboxNotReadyError],
+  ["SANDBOX_ENDED", SandboxNotReadyError],
+  ["POOL_PAUSED", PoolPausedError],
+  ["POOL_DRAINED", PoolPausedError],
+  ["SECRET_MISSING", SecretUnavailableError],
+  ["SECRET_UNREADABLE", SecretUnavailableError],
+]);
+
 function stateErrorClass(reason: string): typeof ResourceStateError {
+  const known = STATE_REASONS.get(reason);
+  if (known !== undefined) return known;
   if (reason.endsWith("_IN_USE")) return ResourceInUseError;
-  if (reason === "SANDBOX_STARTING" || reason === "SANDBOX_ENDED") return SandboxNotReadyError;
   return CREATION_REASONS.has(reason) ? ResourceCreationError : ResourceStateError;
 }
 
@@ -242,7 +265,7 @@ function errorClass(code: Code, reason: string): typeof SandpoolError {
     case Code.Aborted:
       return ResourceChangedError;
     case Code.ResourceExhausted:
-      return QuotaExceededError;
+      return reason === "POOL_EMPTY" ? PoolEmptyError : QuotaExceededError;
     case Code.DeadlineExceeded:
       return ResourceTimeoutError;
     case Code.Unavailable:

@@ -1,12 +1,15 @@
 /** From the options of `options.ts` to the messages of the contract. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { FieldMaskSchema } from "@bufbuild/protobuf/wkt";
+import { PullPolicy } from "../gen/sandpool/v1/pool_pb.js";
 import type { CreatePoolRequestSchema, UpdatePoolRequestSchema } from "../gen/sandpool/v1/pool_service_pb.js";
-import type {
-  CreateSandboxRequestSchema,
-  ListSandboxesRequestSchema,
-  RunCommandRequestSchema,
-  UpdateSandboxRequestSchema,
+import {
+  type BatchCreateSandboxesRequestSchema,
+  type CreateSandboxRequestSchema,
+  type ListSandboxesRequestSchema,
+  type RunCommandRequestSchema,
+  type UpdateSandboxRequestSchema,
+  WhenEmpty,
 } from "../gen/sandpool/v1/sandbox_service_pb.js";
 import type {
   CreateTemplateRequestSchema,
@@ -17,7 +20,46 @@ import { toSandboxState } from "./convert.js";
 import { invalid } from "./errors.js";
 
 const INT32_MAX = 2 ** 31 - 1;
-const INTEGERS = ["memoryMb", "ephemeralDiskMb", "warmContainers", "maxContainers", "timeoutSecs"] as const;
+const INTEGERS = [
+  "memoryMb",
+  "ephemeralDiskMb",
+  "warmContainers",
+  "maxContainers",
+  "timeoutSecs",
+  "readinessRetries",
+  "imageCheckSecs",
+  "maxAgeSecs",
+  "count",
+] as const;
+
+const PULL_POLICIES = { missing: PullPolicy.MISSING, always: PullPolicy.ALWAYS, never: PullPolicy.NEVER } as const;
+const WHEN_EMPTY = { start_cold: WhenEmpty.START_COLD, wait: WhenEmpty.WAIT, fail: WhenEmpty.FAIL } as const;
+
+/** The number of the contract for a word; undefined where there is none. */
+function enumNumber<K extends string, N>(field: string, table: Readonly<Record<K, N>>, word: K | undefined | null) {
+  if (word === undefined || word === null) return undefined;
+  if (Object.hasOwn(table, word)) return table[word];
+  throw invalid(field, `must be one of ${Object.keys(table).join(", ")}, not ${JSON.stringify(word)}`);
+}
+
+/** Half a character outside of the basic plane, which the encoding would silently replace. */
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/** A text to send. The error does not show it, for it may be secret. */
+function text(field: string, value: string): string {
+  if (typeof value !== "string") throw invalid(field, `must be a string, not ${typeof value}`);
+  if (LONE_SURROGATE.test(value)) throw invalid(field, "holds half a character (a lone surrogate), which is no text");
+  return value;
+}
+
+/** A map of texts to send. Errors name keys and never show values. */
+function texts(field: string, values: Readonly<Record<string, string>> | null | undefined): Record<string, string> {
+  const checked = Object.entries(values ?? {}).map(([key, value]) => [
+    text(field, key),
+    text(`${field}[${JSON.stringify(key)}]`, value),
+  ]);
+  return Object.fromEntries(checked) as Record<string, string>;
+}
 
 /** Refuses what the encoding of the contract cannot carry; ranges are the server's to check. */
 function checkIntegers(values: { readonly [K in (typeof INTEGERS)[number]]?: number | null | undefined }): void {
@@ -69,7 +111,16 @@ export function createPoolRequest(
     timeoutSecs: pool.timeoutSecs,
     secretNames: list(pool.secretNames),
     entrypoint: list(pool.entrypoint),
+    env: texts("env", pool.env),
+    readinessCommand: list(pool.readinessCommand),
+    readinessIntervalSecs: pool.readinessIntervalSecs,
+    readinessTimeoutSecs: pool.readinessTimeoutSecs,
+    readinessRetries: pool.readinessRetries,
+    pullPolicy: enumNumber("pullPolicy", PULL_POLICIES, pool.pullPolicy) ?? PullPolicy.UNSPECIFIED,
+    imageCheckSecs: pool.imageCheckSecs ?? 0,
+    maxAgeSecs: pool.maxAgeSecs ?? 0,
     paused: pool.paused ?? false,
+    drain: pool.drain ?? false,
     requestId,
   };
 }
@@ -94,7 +145,16 @@ export function updatePoolRequest(
     timeoutSecs: present(pool.timeoutSecs),
     secretNames: list(pool.secretNames),
     entrypoint: list(pool.entrypoint),
+    env: texts("env", pool.env),
+    readinessCommand: list(pool.readinessCommand),
+    readinessIntervalSecs: present(pool.readinessIntervalSecs),
+    readinessTimeoutSecs: present(pool.readinessTimeoutSecs),
+    readinessRetries: present(pool.readinessRetries),
+    pullPolicy: enumNumber("pullPolicy", PULL_POLICIES, pool.pullPolicy),
+    imageCheckSecs: present(pool.imageCheckSecs),
+    maxAgeSecs: present(pool.maxAgeSecs),
     paused: pool.paused,
+    drain: pool.drain,
     updateMask: mask(changes, {
       newName: "name",
       image: "image",
@@ -106,7 +166,16 @@ export function updatePoolRequest(
       timeoutSecs: "timeout_secs",
       secretNames: "secret_names",
       entrypoint: "entrypoint",
+      env: "env",
+      readinessCommand: "readiness_command",
+      readinessIntervalSecs: "readiness_interval_secs",
+      readinessTimeoutSecs: "readiness_timeout_secs",
+      readinessRetries: "readiness_retries",
+      pullPolicy: "pull_policy",
+      imageCheckSecs: "image_check_secs",
+      maxAgeSecs: "max_age_secs",
       paused: "paused",
+      drain: "drain",
     }),
     etag: pool.etag ?? "",
     requestId,
@@ -128,6 +197,11 @@ export function createTemplateRequest(
     timeoutSecs: template.timeoutSecs ?? 0,
     secretNames: list(template.secretNames),
     entrypoint: list(template.entrypoint),
+    env: texts("env", template.env),
+    readinessCommand: list(template.readinessCommand),
+    readinessIntervalSecs: template.readinessIntervalSecs,
+    readinessTimeoutSecs: template.readinessTimeoutSecs,
+    readinessRetries: template.readinessRetries,
     requestId,
   };
 }
@@ -148,6 +222,11 @@ export function updateTemplateRequest(
     timeoutSecs: present(template.timeoutSecs),
     secretNames: list(template.secretNames),
     entrypoint: list(template.entrypoint),
+    env: texts("env", template.env),
+    readinessCommand: list(template.readinessCommand),
+    readinessIntervalSecs: present(template.readinessIntervalSecs),
+    readinessTimeoutSecs: present(template.readinessTimeoutSecs),
+    readinessRetries: present(template.readinessRetries),
     updateMask: mask(template, {
       newName: "name",
       image: "image",
@@ -157,6 +236,11 @@ export function updateTemplateRequest(
       timeoutSecs: "timeout_secs",
       secretNames: "secret_names",
       entrypoint: "entrypoint",
+      env: "env",
+      readinessCommand: "readiness_command",
+      readinessIntervalSecs: "readiness_interval_secs",
+      readinessTimeoutSecs: "readiness_timeout_secs",
+      readinessRetries: "readiness_retries",
     }),
     etag: template.etag ?? "",
     requestId,
@@ -178,10 +262,35 @@ export function createSandboxRequest(
     timeoutSecs: sandbox.timeoutSecs,
     secretNames: list(sandbox.secretNames),
     entrypoint: list(sandbox.entrypoint),
+    env: texts("env", sandbox.env),
+    readinessCommand: list(sandbox.readinessCommand),
+    readinessIntervalSecs: sandbox.readinessIntervalSecs,
+    readinessTimeoutSecs: sandbox.readinessTimeoutSecs,
+    readinessRetries: sandbox.readinessRetries,
+    whenEmpty: enumNumber("whenEmpty", WHEN_EMPTY, sandbox.whenEmpty) ?? WhenEmpty.UNSPECIFIED,
+    waitSecs: sandbox.waitSecs,
     name: sandbox.name ?? "",
-    metadata: { ...sandbox.metadata },
+    metadata: texts("metadata", sandbox.metadata),
     requestId,
   };
+}
+
+export function batchCreateSandboxesRequest(
+  count: number,
+  sandbox: options.BatchOptions,
+  requestId: string,
+): MessageInitShape<typeof BatchCreateSandboxesRequestSchema> {
+  checkIntegers({ count });
+  return { count, sandbox: createSandboxRequest(sandbox, ""), requestId };
+}
+
+/** Creates a secret, or changes its value: the two requests are alike. */
+export function secretRequest(
+  name: string,
+  value: string,
+  requestId: string,
+): { name: string; value: string; requestId: string } {
+  return { name, value: text("value", value), requestId };
 }
 
 export function updateSandboxRequest(
@@ -193,7 +302,7 @@ export function updateSandboxRequest(
   return {
     sandboxId,
     name: present(sandbox.newName),
-    metadata: { ...sandbox.metadata },
+    metadata: texts("metadata", sandbox.metadata),
     timeoutSecs: present(sandbox.timeoutSecs),
     updateMask: mask(sandbox, { newName: "name", metadata: "metadata", timeoutSecs: "timeout_secs" }),
     etag: sandbox.etag ?? "",
@@ -210,7 +319,7 @@ export function listSandboxesRequest(
     poolId: filter.poolId ?? "",
     templateName: filter.templateName ?? "",
     states: (filter.states ?? []).map(toSandboxState),
-    metadata: { ...filter.metadata },
+    metadata: texts("metadata", filter.metadata),
   };
 }
 
@@ -222,7 +331,7 @@ export function runCommandRequest(
   return {
     sandboxId,
     ...(typeof command === "string" ? { command } : { argv: [...command] }),
-    env: { ...run.env },
+    env: texts("env", run.env),
     workingDir: run.cwd ?? "",
     user: run.user ?? "",
     timeoutSecs: run.timeout,

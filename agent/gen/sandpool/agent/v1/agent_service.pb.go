@@ -67,7 +67,8 @@ type GetInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of the agent's build, as `agent -version` prints it. `dev` for a build that was given none.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// Version of this contract's behaviour, counted from 1; higher ones add to it. The present one is 1.
+	// Version of this contract's behaviour, counted from 1; higher ones add to it. The present one is 2, which added
+	// `ConfigureRequest.max_file_bytes` and the end with the entrypoint.
 	ProtocolVersion int32 `protobuf:"varint,2,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
 	// Random id (32 hexadecimal digits) of this run of the agent. Another one means that the container was restarted:
 	// its processes and configuration are gone.
@@ -194,7 +195,13 @@ type ConfigureRequest struct {
 	Environment map[string]string `protobuf:"bytes,2,rep,name=environment,proto3" json:"environment,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What runs in the container beside the commands. Started by the first call that has it, once; the same one again is
 	// no error and starts nothing, unless the earlier try failed. It sees the environment known at that moment.
-	Entrypoint    *Entrypoint `protobuf:"bytes,3,opt,name=entrypoint,proto3" json:"entrypoint,omitempty"`
+	Entrypoint *Entrypoint `protobuf:"bytes,3,opt,name=entrypoint,proto3" json:"entrypoint,omitempty"`
+	// Largest size in bytes of a file that processes started from now on can write, the entrypoint included: their
+	// RLIMIT_FSIZE, soft and hard. Beyond it a write gets as far as the limit, and one that begins there ends the writer
+	// by SIGXFSZ (25), or fails with EFBIG where the program ignores that signal, as Python does; making a file longer
+	// (truncate) likewise, though a hole takes no space. Pipes and sockets are not limited. 0 (unset): as it was;
+	// unlimited at first. Not negative. It can always be lowered; to raise it again takes CAP_SYS_RESOURCE.
+	MaxFileBytes  int64 `protobuf:"varint,4,opt,name=max_file_bytes,json=maxFileBytes,proto3" json:"max_file_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +255,13 @@ func (x *ConfigureRequest) GetEntrypoint() *Entrypoint {
 		return x.Entrypoint
 	}
 	return nil
+}
+
+func (x *ConfigureRequest) GetMaxFileBytes() int64 {
+	if x != nil {
+		return x.MaxFileBytes
+	}
+	return 0
 }
 
 // Defaults is what a command gets that does not say otherwise; as a rule what the image's configuration says.
@@ -654,13 +668,14 @@ const file_sandpool_agent_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
 	"entrypoint\x18\b \x01(\v2#.sandpool.agent.v1.EntrypointStatusR\n" +
 	"entrypoint\x12)\n" +
-	"\x10running_commands\x18\t \x01(\x05R\x0frunningCommands\"\xa2\x02\n" +
+	"\x10running_commands\x18\t \x01(\x05R\x0frunningCommands\"\xc8\x02\n" +
 	"\x10ConfigureRequest\x127\n" +
 	"\bdefaults\x18\x01 \x01(\v2\x1b.sandpool.agent.v1.DefaultsR\bdefaults\x12V\n" +
 	"\venvironment\x18\x02 \x03(\v24.sandpool.agent.v1.ConfigureRequest.EnvironmentEntryR\venvironment\x12=\n" +
 	"\n" +
 	"entrypoint\x18\x03 \x01(\v2\x1d.sandpool.agent.v1.EntrypointR\n" +
-	"entrypoint\x1a>\n" +
+	"entrypoint\x12$\n" +
+	"\x0emax_file_bytes\x18\x04 \x01(\x03R\fmaxFileBytes\x1a>\n" +
 	"\x10EnvironmentEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x02\n" +

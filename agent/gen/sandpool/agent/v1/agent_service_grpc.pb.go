@@ -38,6 +38,10 @@ const (
 //
 // Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
 // INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+//
+// The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+// exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+// UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
 type AgentServiceClient interface {
 	// GetInfo says who the agent is and how its entrypoint is doing. It does no work at all: it serves as the readiness
 	// probe and as the no-op that other calls are measured against.
@@ -46,10 +50,10 @@ type AgentServiceClient interface {
 	// changes nothing. Callable again at any time: what a request leaves unset stays as it is. Processes that run already
 	// keep what they started with.
 	//
-	// Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT) when another entrypoint has
-	// been started; and, for the entrypoint, each error that RunCommand has for a command that cannot be started. Of a
-	// request that is refused for a bad field nothing has been applied; when only the entrypoint cannot be started, the
-	// rest has been applied.
+	// Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT when another entrypoint has been
+	// started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
+	// entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
+	// started, the rest has been applied; of a request that is refused otherwise, nothing.
 	Configure(ctx context.Context, in *ConfigureRequest, opts ...grpc.CallOption) (*ConfigureResponse, error)
 	// RunCommand runs one command, waits for its end and returns its output. Not idempotent: the command runs once per
 	// call. When the time-out passes, or the caller cancels the call or its deadline passes, the command is killed with
@@ -116,6 +120,10 @@ func (c *agentServiceClient) RunCommand(ctx context.Context, in *RunCommandReque
 //
 // Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
 // INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+//
+// The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+// exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+// UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
 type AgentServiceServer interface {
 	// GetInfo says who the agent is and how its entrypoint is doing. It does no work at all: it serves as the readiness
 	// probe and as the no-op that other calls are measured against.
@@ -124,10 +132,10 @@ type AgentServiceServer interface {
 	// changes nothing. Callable again at any time: what a request leaves unset stays as it is. Processes that run already
 	// keep what they started with.
 	//
-	// Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT) when another entrypoint has
-	// been started; and, for the entrypoint, each error that RunCommand has for a command that cannot be started. Of a
-	// request that is refused for a bad field nothing has been applied; when only the entrypoint cannot be started, the
-	// rest has been applied.
+	// Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT when another entrypoint has been
+	// started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
+	// entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
+	// started, the rest has been applied; of a request that is refused otherwise, nothing.
 	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
 	// RunCommand runs one command, waits for its end and returns its output. Not idempotent: the command runs once per
 	// call. When the time-out passes, or the caller cancels the call or its deadline passes, the command is killed with

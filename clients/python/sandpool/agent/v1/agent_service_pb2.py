@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sandpool.agent.v1 import process_pb2 as sandpool_dot_agent_dot_v1_dot_process__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%sandpool/agent/v1/agent_service.proto\x12\x11sandpool.agent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsandpool/agent/v1/process.proto\"\x10\n\x0eGetInfoRequest\"\xf1\x02\n\x0fGetInfoResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12)\n\x10protocol_version\x18\x02 \x01(\x05R\x0fprotocolVersion\x12\x17\n\x07\x62oot_id\x18\x03 \x01(\tR\x06\x62ootId\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x10\n\x03pid\x18\x05 \x01(\x05R\x03pid\x12#\n\rpid_namespace\x18\x06 \x01(\tR\x0cpidNamespace\x12\x1e\n\nconfigured\x18\x07 \x01(\x08R\nconfigured\x12\x43\n\nentrypoint\x18\x08 \x01(\x0b\x32#.sandpool.agent.v1.EntrypointStatusR\nentrypoint\x12)\n\x10running_commands\x18\t \x01(\x05R\x0frunningCommands\"\xa2\x02\n\x10\x43onfigureRequest\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.sandpool.agent.v1.DefaultsR\x08\x64\x65\x66\x61ults\x12V\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32\x34.sandpool.agent.v1.ConfigureRequest.EnvironmentEntryR\x0b\x65nvironment\x12=\n\nentrypoint\x18\x03 \x01(\x0b\x32\x1d.sandpool.agent.v1.EntrypointR\nentrypoint\x1a>\n\x10\x45nvironmentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x85\x02\n\x08\x44\x65\x66\x61ults\x12N\n\x0b\x65nvironment\x18\x01 \x03(\x0b\x32,.sandpool.agent.v1.Defaults.EnvironmentEntryR\x0b\x65nvironment\x12+\n\x11working_directory\x18\x02 \x01(\tR\x10workingDirectory\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user\x12(\n\x10max_output_bytes\x18\x04 \x01(\x03R\x0emaxOutputBytes\x1a>\n\x10\x45nvironmentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\" \n\nEntrypoint\x12\x12\n\x04\x61rgv\x18\x01 \x03(\tR\x04\x61rgv\"X\n\x11\x43onfigureResponse\x12\x43\n\nentrypoint\x18\x01 \x01(\x0b\x32#.sandpool.agent.v1.EntrypointStatusR\nentrypoint\"\x8c\x03\n\x11RunCommandRequest\x12\x12\n\x04\x61rgv\x18\x01 \x03(\tR\x04\x61rgv\x12\x14\n\x05shell\x18\x02 \x01(\tR\x05shell\x12W\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32\x35.sandpool.agent.v1.RunCommandRequest.EnvironmentEntryR\x0b\x65nvironment\x12+\n\x11working_directory\x18\x04 \x01(\tR\x10workingDirectory\x12\x12\n\x04user\x18\x05 \x01(\tR\x04user\x12\x33\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x14\n\x05stdin\x18\x07 \x01(\x0cR\x05stdin\x12(\n\x10max_output_bytes\x18\x08 \x01(\x03R\x0emaxOutputBytes\x1a>\n\x10\x45nvironmentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xc2\x02\n\x12RunCommandResponse\x12\x16\n\x06stdout\x18\x01 \x01(\x0cR\x06stdout\x12\x16\n\x06stderr\x18\x02 \x01(\x0cR\x06stderr\x12\x34\n\x16stdout_truncated_bytes\x18\x03 \x01(\x03R\x14stdoutTruncatedBytes\x12\x34\n\x16stderr_truncated_bytes\x18\x04 \x01(\x03R\x14stderrTruncatedBytes\x12/\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1d.sandpool.agent.v1.ProcessEndR\x03\x65nd\x12\x35\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12(\n\x10output_left_open\x18\x07 \x01(\x08R\x0eoutputLeftOpen2\x93\x02\n\x0c\x41gentService\x12P\n\x07GetInfo\x12!.sandpool.agent.v1.GetInfoRequest\x1a\".sandpool.agent.v1.GetInfoResponse\x12V\n\tConfigure\x12#.sandpool.agent.v1.ConfigureRequest\x1a$.sandpool.agent.v1.ConfigureResponse\x12Y\n\nRunCommand\x12$.sandpool.agent.v1.RunCommandRequest\x1a%.sandpool.agent.v1.RunCommandResponseB.Z,sandpool/agent/gen/sandpool/agent/v1;agentv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%sandpool/agent/v1/agent_service.proto\x12\x11sandpool.agent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsandpool/agent/v1/process.proto\"\x10\n\x0eGetInfoRequest\"\xf1\x02\n\x0fGetInfoResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12)\n\x10protocol_version\x18\x02 \x01(\x05R\x0fprotocolVersion\x12\x17\n\x07\x62oot_id\x18\x03 \x01(\tR\x06\x62ootId\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x10\n\x03pid\x18\x05 \x01(\x05R\x03pid\x12#\n\rpid_namespace\x18\x06 \x01(\tR\x0cpidNamespace\x12\x1e\n\nconfigured\x18\x07 \x01(\x08R\nconfigured\x12\x43\n\nentrypoint\x18\x08 \x01(\x0b\x32#.sandpool.agent.v1.EntrypointStatusR\nentrypoint\x12)\n\x10running_commands\x18\t \x01(\x05R\x0frunningCommands\"\xc8\x02\n\x10\x43onfigureRequest\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.sandpool.agent.v1.DefaultsR\x08\x64\x65\x66\x61ults\x12V\n\x0b\x65nvironment\x18\x02 \x03(\x0b\x32\x34.sandpool.agent.v1.ConfigureRequest.EnvironmentEntryR\x0b\x65nvironment\x12=\n\nentrypoint\x18\x03 \x01(\x0b\x32\x1d.sandpool.agent.v1.EntrypointR\nentrypoint\x12$\n\x0emax_file_bytes\x18\x04 \x01(\x03R\x0cmaxFileBytes\x1a>\n\x10\x45nvironmentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x85\x02\n\x08\x44\x65\x66\x61ults\x12N\n\x0b\x65nvironment\x18\x01 \x03(\x0b\x32,.sandpool.agent.v1.Defaults.EnvironmentEntryR\x0b\x65nvironment\x12+\n\x11working_directory\x18\x02 \x01(\tR\x10workingDirectory\x12\x12\n\x04user\x18\x03 \x01(\tR\x04user\x12(\n\x10max_output_bytes\x18\x04 \x01(\x03R\x0emaxOutputBytes\x1a>\n\x10\x45nvironmentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\" \n\nEntrypoint\x12\x12\n\x04\x61rgv\x18\x01 \x03(\tR\x04\x61rgv\"X\n\x11\x43onfigureResponse\x12\x43\n\nentrypoint\x18\x01 \x01(\x0b\x32#.sandpool.agent.v1.EntrypointStatusR\nentrypoint\"\x8c\x03\n\x11RunCommandRequest\x12\x12\n\x04\x61rgv\x18\x01 \x03(\tR\x04\x61rgv\x12\x14\n\x05shell\x18\x02 \x01(\tR\x05shell\x12W\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32\x35.sandpool.agent.v1.RunCommandRequest.EnvironmentEntryR\x0b\x65nvironment\x12+\n\x11working_directory\x18\x04 \x01(\tR\x10workingDirectory\x12\x12\n\x04user\x18\x05 \x01(\tR\x04user\x12\x33\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x14\n\x05stdin\x18\x07 \x01(\x0cR\x05stdin\x12(\n\x10max_output_bytes\x18\x08 \x01(\x03R\x0emaxOutputBytes\x1a>\n\x10\x45nvironmentEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xc2\x02\n\x12RunCommandResponse\x12\x16\n\x06stdout\x18\x01 \x01(\x0cR\x06stdout\x12\x16\n\x06stderr\x18\x02 \x01(\x0cR\x06stderr\x12\x34\n\x16stdout_truncated_bytes\x18\x03 \x01(\x03R\x14stdoutTruncatedBytes\x12\x34\n\x16stderr_truncated_bytes\x18\x04 \x01(\x03R\x14stderrTruncatedBytes\x12/\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1d.sandpool.agent.v1.ProcessEndR\x03\x65nd\x12\x35\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12(\n\x10output_left_open\x18\x07 \x01(\x08R\x0eoutputLeftOpen2\x93\x02\n\x0c\x41gentService\x12P\n\x07GetInfo\x12!.sandpool.agent.v1.GetInfoRequest\x1a\".sandpool.agent.v1.GetInfoResponse\x12V\n\tConfigure\x12#.sandpool.agent.v1.ConfigureRequest\x1a$.sandpool.agent.v1.ConfigureResponse\x12Y\n\nRunCommand\x12$.sandpool.agent.v1.RunCommandRequest\x1a%.sandpool.agent.v1.RunCommandResponseB.Z,sandpool/agent/gen/sandpool/agent/v1;agentv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,23 +46,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETINFORESPONSE']._serialized_start=177
   _globals['_GETINFORESPONSE']._serialized_end=546
   _globals['_CONFIGUREREQUEST']._serialized_start=549
-  _globals['_CONFIGUREREQUEST']._serialized_end=839
-  _globals['_CONFIGUREREQUEST_ENVIRONMENTENTRY']._serialized_start=777
-  _globals['_CONFIGUREREQUEST_ENVIRONMENTENTRY']._serialized_end=839
-  _globals['_DEFAULTS']._serialized_start=842
-  _globals['_DEFAULTS']._serialized_end=1103
-  _globals['_DEFAULTS_ENVIRONMENTENTRY']._serialized_start=777
-  _globals['_DEFAULTS_ENVIRONMENTENTRY']._serialized_end=839
-  _globals['_ENTRYPOINT']._serialized_start=1105
-  _globals['_ENTRYPOINT']._serialized_end=1137
-  _globals['_CONFIGURERESPONSE']._serialized_start=1139
-  _globals['_CONFIGURERESPONSE']._serialized_end=1227
-  _globals['_RUNCOMMANDREQUEST']._serialized_start=1230
-  _globals['_RUNCOMMANDREQUEST']._serialized_end=1626
-  _globals['_RUNCOMMANDREQUEST_ENVIRONMENTENTRY']._serialized_start=777
-  _globals['_RUNCOMMANDREQUEST_ENVIRONMENTENTRY']._serialized_end=839
-  _globals['_RUNCOMMANDRESPONSE']._serialized_start=1629
-  _globals['_RUNCOMMANDRESPONSE']._serialized_end=1951
-  _globals['_AGENTSERVICE']._serialized_start=1954
-  _globals['_AGENTSERVICE']._serialized_end=2229
+  _globals['_CONFIGUREREQUEST']._serialized_end=877
+  _globals['_CONFIGUREREQUEST_ENVIRONMENTENTRY']._serialized_start=815
+  _globals['_CONFIGUREREQUEST_ENVIRONMENTENTRY']._serialized_end=877
+  _globals['_DEFAULTS']._serialized_start=880
+  _globals['_DEFAULTS']._serialized_end=1141
+  _globals['_DEFAULTS_ENVIRONMENTENTRY']._serialized_start=815
+  _globals['_DEFAULTS_ENVIRONMENTENTRY']._serialized_end=877
+  _globals['_ENTRYPOINT']._serialized_start=1143
+  _globals['_ENTRYPOINT']._serialized_end=1175
+  _globals['_CONFIGURERESPONSE']._serialized_start=1177
+  _globals['_CONFIGURERESPONSE']._serialized_end=1265
+  _globals['_RUNCOMMANDREQUEST']._serialized_start=1268
+  _globals['_RUNCOMMANDREQUEST']._serialized_end=1664
+  _globals['_RUNCOMMANDREQUEST_ENVIRONMENTENTRY']._serialized_start=815
+  _globals['_RUNCOMMANDREQUEST_ENVIRONMENTENTRY']._serialized_end=877
+  _globals['_RUNCOMMANDRESPONSE']._serialized_start=1667
+  _globals['_RUNCOMMANDRESPONSE']._serialized_end=1989
+  _globals['_AGENTSERVICE']._serialized_start=1992
+  _globals['_AGENTSERVICE']._serialized_end=2267
 # @@protoc_insertion_point(module_scope)

@@ -56,7 +56,9 @@ class GetInfoResponse(_message.Message):
     version: _builtins.str
     """Version of the agent's build, as `agent -version` prints it. `dev` for a build that was given none."""
     protocol_version: _builtins.int
-    """Version of this contract's behaviour, counted from 1; higher ones add to it. The present one is 1."""
+    """Version of this contract's behaviour, counted from 1; higher ones add to it. The present one is 2, which added
+    `ConfigureRequest.max_file_bytes` and the end with the entrypoint.
+    """
     boot_id: _builtins.str
     """Random id (32 hexadecimal digits) of this run of the agent. Another one means that the container was restarted:
     its processes and configuration are gone.
@@ -129,6 +131,14 @@ class ConfigureRequest(_message.Message):
     DEFAULTS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    MAX_FILE_BYTES_FIELD_NUMBER: _builtins.int
+    max_file_bytes: _builtins.int
+    """Largest size in bytes of a file that processes started from now on can write, the entrypoint included: their
+    RLIMIT_FSIZE, soft and hard. Beyond it a write gets as far as the limit, and one that begins there ends the writer
+    by SIGXFSZ (25), or fails with EFBIG where the program ignores that signal, as Python does; making a file longer
+    (truncate) likewise, though a hole takes no space. Pipes and sockets are not limited. 0 (unset): as it was;
+    unlimited at first. Not negative. It can always be lowered; to raise it again takes CAP_SYS_RESOURCE.
+    """
     @_builtins.property
     def defaults(self) -> Global___Defaults:
         """What commands get that do not say otherwise. Replaces the earlier defaults as a whole."""
@@ -153,10 +163,11 @@ class ConfigureRequest(_message.Message):
         defaults: Global___Defaults | None = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         entrypoint: Global___Entrypoint | None = ...,
+        max_file_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "entrypoint", b"entrypoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "entrypoint", b"entrypoint", "environment", b"environment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "entrypoint", b"entrypoint", "environment", b"environment", "max_file_bytes", b"max_file_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,6 +34,10 @@ class AgentServiceStub:
 
     Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
     INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+
+    The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+    exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+    UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
     """
 
     def __init__(self, channel):
@@ -68,6 +72,10 @@ class AgentServiceServicer:
 
     Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
     INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+
+    The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+    exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+    UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
     """
 
     def GetInfo(self, request, context):
@@ -83,10 +91,10 @@ class AgentServiceServicer:
         changes nothing. Callable again at any time: what a request leaves unset stays as it is. Processes that run already
         keep what they started with.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT) when another entrypoint has
-        been started; and, for the entrypoint, each error that RunCommand has for a command that cannot be started. Of a
-        request that is refused for a bad field nothing has been applied; when only the entrypoint cannot be started, the
-        rest has been applied.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT when another entrypoint has been
+        started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
+        entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
+        started, the rest has been applied; of a request that is refused otherwise, nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +153,10 @@ class AgentService:
 
     Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
     INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+
+    The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+    exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+    UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
     """
 
     @staticmethod

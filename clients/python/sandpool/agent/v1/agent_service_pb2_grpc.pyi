@@ -35,6 +35,10 @@ class AgentServiceStub:
 
     Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
     INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+
+    The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+    exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+    UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
     """
 
     @_typing.overload
@@ -50,10 +54,10 @@ class AgentServiceStub:
     changes nothing. Callable again at any time: what a request leaves unset stays as it is. Processes that run already
     keep what they started with.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT) when another entrypoint has
-    been started; and, for the entrypoint, each error that RunCommand has for a command that cannot be started. Of a
-    request that is refused for a bad field nothing has been applied; when only the entrypoint cannot be started, the
-    rest has been applied.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT when another entrypoint has been
+    started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
+    entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
+    started, the rest has been applied; of a request that is refused otherwise, nothing.
     """
     RunCommand: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RunCommandRequest, _agent_service_pb2.RunCommandResponse]
     """RunCommand runs one command, waits for its end and returns its output. Not idempotent: the command runs once per
@@ -80,6 +84,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
     INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+
+    The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+    exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+    UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -92,10 +100,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     changes nothing. Callable again at any time: what a request leaves unset stays as it is. Processes that run already
     keep what they started with.
 
-    Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT) when another entrypoint has
-    been started; and, for the entrypoint, each error that RunCommand has for a command that cannot be started. Of a
-    request that is refused for a bad field nothing has been applied; when only the entrypoint cannot be started, the
-    rest has been applied.
+    Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT when another entrypoint has been
+    started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
+    entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
+    started, the rest has been applied; of a request that is refused otherwise, nothing.
     """
     RunCommand: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RunCommandRequest, _agent_service_pb2.RunCommandResponse]  # type: ignore[assignment]
     """RunCommand runs one command, waits for its end and returns its output. Not idempotent: the command runs once per
@@ -121,6 +129,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors carry google.rpc.ErrorInfo with domain `sandpool` and one of the reasons named at each method; an
     INVALID_ARGUMENT carries google.rpc.BadRequest too, with the path of the field. Requests are limited to 8 MiB.
+
+    The agent ends with its entrypoint: when the entrypoint has ended, it stops all other processes as on SIGTERM and
+    exits with the entrypoint's exit code, 128 plus the signal's number if a signal ended it. Calls are answered with
+    UNAVAILABLE (SHUTTING_DOWN) from then on, GetInfo excepted; commands under way end with END_REASON_SHUT_DOWN.
     """
 
     @_abc_1.abstractmethod
@@ -143,10 +155,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         changes nothing. Callable again at any time: what a request leaves unset stays as it is. Processes that run already
         keep what they started with.
 
-        Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT) when another entrypoint has
-        been started; and, for the entrypoint, each error that RunCommand has for a command that cannot be started. Of a
-        request that is refused for a bad field nothing has been applied; when only the entrypoint cannot be started, the
-        rest has been applied.
+        Errors: INVALID_ARGUMENT (INVALID_FIELD); FAILED_PRECONDITION (ENTRYPOINT_CONFLICT when another entrypoint has been
+        started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
+        entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
+        started, the rest has been applied; of a request that is refused otherwise, nothing.
         """
 
     @_abc_1.abstractmethod

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/pool.proto.
  */
 export const file_sandpool_v1_pool: GenFile = /*@__PURE__*/
-  fileDesc("ChZzYW5kcG9vbC92MS9wb29sLnByb3RvEgtzYW5kcG9vbC52MSK5AwoEUG9vbBIPCgdwb29sX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSFQoNdGVtcGxhdGVfbmFtZRgDIAEoCRINCgVpbWFnZRgEIAEoCRIMCgRjcHVzGAUgASgBEhEKCW1lbW9yeV9tYhgGIAEoBRIZChFlcGhlbWVyYWxfZGlza19tYhgHIAEoBRIXCg93YXJtX2NvbnRhaW5lcnMYCCABKAUSGwoObWF4X2NvbnRhaW5lcnMYCSABKAVIAIgBARIUCgx0aW1lb3V0X3NlY3MYCiABKAUSFAoMc2VjcmV0X25hbWVzGAsgAygJEhIKCmVudHJ5cG9pbnQYDCADKAkSDgoGcGF1c2VkGA0gASgIEgwKBGV0YWcYDiABKAkSLwoLY3JlYXRlX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGBAgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgZzdGF0dXMYESABKAsyFy5zYW5kcG9vbC52MS5Qb29sU3RhdHVzQhEKD19tYXhfY29udGFpbmVycyLeAQoKUG9vbFN0YXR1cxIlCgVzdGF0ZRgBIAEoDjIWLnNhbmRwb29sLnYxLlBvb2xTdGF0ZRIMCgR3YXJtGAIgASgFEhAKCGNyZWF0aW5nGAMgASgFEg4KBmFjdGl2ZRgEIAEoBRIQCghyZW1vdmluZxgFIAEoBRINCgVzdGFsZRgGIAEoBRIOCgZ3YW50ZWQYByABKAUSDAoEaGl0cxgIIAEoAxIOCgZtaXNzZXMYCSABKAMSKgoKbGFzdF9lcnJvchgKIAEoCzIWLnNhbmRwb29sLnYxLlBvb2xFcnJvciLJAQoJUG9vbEVycm9yEiwKBnJlYXNvbhgBIAEoDjIcLnNhbmRwb29sLnYxLlBvb2xFcnJvclJlYXNvbhIPCgdtZXNzYWdlGAIgASgJEigKBHRpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEW5leHRfYXR0ZW1wdF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIcChRjb25zZWN1dGl2ZV9mYWlsdXJlcxgFIAEoBSqFAQoJUG9vbFN0YXRlEhoKFlBPT0xfU1RBVEVfVU5TUEVDSUZJRUQQABIUChBQT09MX1NUQVRFX1JFQURZEAESFgoSUE9PTF9TVEFURV9GSUxMSU5HEAISFwoTUE9PTF9TVEFURV9ERUdSQURFRBADEhUKEVBPT0xfU1RBVEVfUEFVU0VEEAQqtwIKD1Bvb2xFcnJvclJlYXNvbhIhCh1QT09MX0VSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEiUKIVBPT0xfRVJST1JfUkVBU09OX0lNQUdFX05PVF9GT1VORBABEiEKHVBPT0xfRVJST1JfUkVBU09OX1BVTExfRkFJTEVEEAISIgoeUE9PTF9FUlJPUl9SRUFTT05fU1RBUlRfRkFJTEVEEAMSHwobUE9PTF9FUlJPUl9SRUFTT05fTk9UX1JFQURZEAQSKAokUE9PTF9FUlJPUl9SRUFTT05fRU5HSU5FX1VOUkVBQ0hBQkxFEAUSHwobUE9PTF9FUlJPUl9SRUFTT05fRElTS19GVUxMEAYSJwojUE9PTF9FUlJPUl9SRUFTT05fTElNSVRfVU5TVVBQT1JURUQQB2IGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChZzYW5kcG9vbC92MS9wb29sLnByb3RvEgtzYW5kcG9vbC52MSLyBQoEUG9vbBIPCgdwb29sX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSFQoNdGVtcGxhdGVfbmFtZRgDIAEoCRINCgVpbWFnZRgEIAEoCRIMCgRjcHVzGAUgASgBEhEKCW1lbW9yeV9tYhgGIAEoBRIZChFlcGhlbWVyYWxfZGlza19tYhgHIAEoBRIXCg93YXJtX2NvbnRhaW5lcnMYCCABKAUSGwoObWF4X2NvbnRhaW5lcnMYCSABKAVIAIgBARIUCgx0aW1lb3V0X3NlY3MYCiABKAUSFAoMc2VjcmV0X25hbWVzGAsgAygJEhIKCmVudHJ5cG9pbnQYDCADKAkSDgoGcGF1c2VkGA0gASgIEgwKBGV0YWcYDiABKAkSLwoLY3JlYXRlX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGBAgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgZzdGF0dXMYESABKAsyFy5zYW5kcG9vbC52MS5Qb29sU3RhdHVzEicKA2VudhgSIAMoCzIaLnNhbmRwb29sLnYxLlBvb2wuRW52RW50cnkSGQoRcmVhZGluZXNzX2NvbW1hbmQYEyADKAkSHwoXcmVhZGluZXNzX2ludGVydmFsX3NlY3MYFCABKAESHgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgVIAEoARIZChFyZWFkaW5lc3NfcmV0cmllcxgWIAEoBRIsCgtwdWxsX3BvbGljeRgXIAEoDjIXLnNhbmRwb29sLnYxLlB1bGxQb2xpY3kSGAoQaW1hZ2VfY2hlY2tfc2VjcxgYIAEoBRIUCgxtYXhfYWdlX3NlY3MYGSABKAUSDQoFZHJhaW4YGiABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fbWF4X2NvbnRhaW5lcnMi6QIKClBvb2xTdGF0dXMSJQoFc3RhdGUYASABKA4yFi5zYW5kcG9vbC52MS5Qb29sU3RhdGUSDAoEd2FybRgCIAEoBRIQCghjcmVhdGluZxgDIAEoBRIOCgZhY3RpdmUYBCABKAUSEAoIcmVtb3ZpbmcYBSABKAUSDQoFc3RhbGUYBiABKAUSDgoGd2FudGVkGAcgASgFEgwKBGhpdHMYCCABKAMSDgoGbWlzc2VzGAkgASgDEioKCmxhc3RfZXJyb3IYCiABKAsyFi5zYW5kcG9vbC52MS5Qb29sRXJyb3ISFAoMaW1hZ2VfZGlnZXN0GAsgASgJEioKCmltYWdlX3B1bGwYDCABKAsyFi5zYW5kcG9vbC52MS5JbWFnZVB1bGwSNgoQZGlza19lbmZvcmNlbWVudBgNIAEoDjIcLnNhbmRwb29sLnYxLkRpc2tFbmZvcmNlbWVudBIPCgd3YWl0aW5nGA4gASgFIkYKCUltYWdlUHVsbBINCgVpbWFnZRgBIAEoCRIVCg1jdXJyZW50X2J5dGVzGAIgASgDEhMKC3RvdGFsX2J5dGVzGAMgASgDIskBCglQb29sRXJyb3ISLAoGcmVhc29uGAEgASgOMhwuc2FuZHBvb2wudjEuUG9vbEVycm9yUmVhc29uEg8KB21lc3NhZ2UYAiABKAkSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbmV4dF9hdHRlbXB0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhwKFGNvbnNlY3V0aXZlX2ZhaWx1cmVzGAUgASgFKnEKClB1bGxQb2xpY3kSGwoXUFVMTF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIXChNQVUxMX1BPTElDWV9NSVNTSU5HEAESFgoSUFVMTF9QT0xJQ1lfQUxXQVlTEAISFQoRUFVMTF9QT0xJQ1lfTkVWRVIQAypuCg9EaXNrRW5mb3JjZW1lbnQSIAocRElTS19FTkZPUkNFTUVOVF9VTlNQRUNJRklFRBAAEhsKF0RJU0tfRU5GT1JDRU1FTlRfRU5HSU5FEAESHAoYRElTS19FTkZPUkNFTUVOVF9XQVRDSEVEEAIqnQEKCVBvb2xTdGF0ZRIaChZQT09MX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQUE9PTF9TVEFURV9SRUFEWRABEhYKElBPT0xfU1RBVEVfRklMTElORxACEhcKE1BPT0xfU1RBVEVfREVHUkFERUQQAxIVChFQT09MX1NUQVRFX1BBVVNFRBAEEhYKElBPT0xfU1RBVEVfRFJBSU5FRBAFKrcCCg9Qb29sRXJyb3JSZWFzb24SIQodUE9PTF9FUlJPUl9SRUFTT05fVU5TUEVDSUZJRUQQABIlCiFQT09MX0VSUk9SX1JFQVNPTl9JTUFHRV9OT1RfRk9VTkQQARIhCh1QT09MX0VSUk9SX1JFQVNPTl9QVUxMX0ZBSUxFRBACEiIKHlBPT0xfRVJST1JfUkVBU09OX1NUQVJUX0ZBSUxFRBADEh8KG1BPT0xfRVJST1JfUkVBU09OX05PVF9SRUFEWRAEEigKJFBPT0xfRVJST1JfUkVBU09OX0VOR0lORV9VTlJFQUNIQUJMRRAFEh8KG1BPT0xfRVJST1JfUkVBU09OX0RJU0tfRlVMTBAGEicKI1BPT0xfRVJST1JfUkVBU09OX0xJTUlUX1VOU1VQUE9SVEVEEAdiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * A pool keeps containers of one kind started and ready, so that a sandbox can be taken from it at once.
@@ -103,7 +103,8 @@ export type Pool = Message<"sandpool.v1.Pool"> & {
   secretNames: string[];
 
   /**
-   * The command that runs in each container beside the sandbox's commands. Empty: none. Mutable on a pool with its own
+   * The command that runs in each container beside the sandbox's commands, from the moment the container is warmed; in a
+   * pool with secrets, from the claim. When it ends, the sandbox ends. Empty: none. Mutable on a pool with its own
    * specification.
    *
    * @generated from field: repeated string entrypoint = 12;
@@ -146,6 +147,71 @@ export type Pool = Message<"sandpool.v1.Pool"> & {
    * @generated from field: sandpool.v1.PoolStatus status = 17;
    */
   status?: PoolStatus | undefined;
+
+  /**
+   * Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable on a pool with its own specification.
+   *
+   * @generated from field: map<string, string> env = 18;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
+   * is ready when it runs commands. Mutable on a pool with its own specification.
+   *
+   * @generated from field: repeated string readiness_command = 19;
+   */
+  readinessCommand: string[];
+
+  /**
+   * Seconds between two tries of `readiness_command`. Mutable on a pool with its own specification. Default 0.5.
+   *
+   * @generated from field: double readiness_interval_secs = 20;
+   */
+  readinessIntervalSecs: number;
+
+  /**
+   * Seconds that one try of `readiness_command` may take. Mutable on a pool with its own specification. Default 5.
+   *
+   * @generated from field: double readiness_timeout_secs = 21;
+   */
+  readinessTimeoutSecs: number;
+
+  /**
+   * How often `readiness_command` may fail before the container is given up. Mutable on a pool with its own specification. Default 20.
+   *
+   * @generated from field: int32 readiness_retries = 22;
+   */
+  readinessRetries: number;
+
+  /**
+   * When the image is pulled. Mutable. Default PULL_POLICY_MISSING.
+   *
+   * @generated from field: sandpool.v1.PullPolicy pull_policy = 23;
+   */
+  pullPolicy: PullPolicy;
+
+  /**
+   * Seconds between two looks at whether the image's tag names another image by now; if so the pool's unclaimed
+   * containers are replaced. 0: never. Mutable. Default 0.
+   *
+   * @generated from field: int32 image_check_secs = 24;
+   */
+  imageCheckSecs: number;
+
+  /**
+   * Seconds after which an unclaimed container is replaced, less up to a fifth at random. 0: never. Mutable. Default 0.
+   *
+   * @generated from field: int32 max_age_secs = 25;
+   */
+  maxAgeSecs: number;
+
+  /**
+   * While true the pool is paused, and its unclaimed containers are removed too. Mutable. Default false.
+   *
+   * @generated from field: bool drain = 26;
+   */
+  drain: boolean;
 };
 
 /**
@@ -231,6 +297,34 @@ export type PoolStatus = Message<"sandpool.v1.PoolStatus"> & {
    * @generated from field: sandpool.v1.PoolError last_error = 10;
    */
   lastError?: PoolError | undefined;
+
+  /**
+   * The image that the pool's tag names, as the engine identifies it; empty until it was looked up.
+   *
+   * @generated from field: string image_digest = 11;
+   */
+  imageDigest: string;
+
+  /**
+   * The pull of the pool's image; absent unless one is under way.
+   *
+   * @generated from field: sandpool.v1.ImagePull image_pull = 12;
+   */
+  imagePull?: ImagePull | undefined;
+
+  /**
+   * How `ephemeral_disk_mb` is enforced on this engine.
+   *
+   * @generated from field: sandpool.v1.DiskEnforcement disk_enforcement = 13;
+   */
+  diskEnforcement: DiskEnforcement;
+
+  /**
+   * Callers who wait in line for a sandbox of this pool.
+   *
+   * @generated from field: int32 waiting = 14;
+   */
+  waiting: number;
 };
 
 /**
@@ -239,6 +333,41 @@ export type PoolStatus = Message<"sandpool.v1.PoolStatus"> & {
  */
 export const PoolStatusSchema: GenMessage<PoolStatus> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_pool, 1);
+
+/**
+ * A pull of an image that is under way.
+ *
+ * @generated from message sandpool.v1.ImagePull
+ */
+export type ImagePull = Message<"sandpool.v1.ImagePull"> & {
+  /**
+   * The image.
+   *
+   * @generated from field: string image = 1;
+   */
+  image: string;
+
+  /**
+   * Bytes fetched so far.
+   *
+   * @generated from field: int64 current_bytes = 2;
+   */
+  currentBytes: bigint;
+
+  /**
+   * Bytes to fetch, as far as they are known; may grow.
+   *
+   * @generated from field: int64 total_bytes = 3;
+   */
+  totalBytes: bigint;
+};
+
+/**
+ * Describes the message sandpool.v1.ImagePull.
+ * Use `create(ImagePullSchema)` to create a new message.
+ */
+export const ImagePullSchema: GenMessage<ImagePull> = /*@__PURE__*/
+  messageDesc(file_sandpool_v1_pool, 2);
 
 /**
  * A failure to create a container for a pool.
@@ -287,7 +416,82 @@ export type PoolError = Message<"sandpool.v1.PoolError"> & {
  * Use `create(PoolErrorSchema)` to create a new message.
  */
 export const PoolErrorSchema: GenMessage<PoolError> = /*@__PURE__*/
-  messageDesc(file_sandpool_v1_pool, 2);
+  messageDesc(file_sandpool_v1_pool, 3);
+
+/**
+ * When an image is pulled.
+ *
+ * @generated from enum sandpool.v1.PullPolicy
+ */
+export enum PullPolicy {
+  /**
+   * In a request: the default, PULL_POLICY_MISSING. Never sent.
+   *
+   * @generated from enum value: PULL_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * When the engine does not have it.
+   *
+   * @generated from enum value: PULL_POLICY_MISSING = 1;
+   */
+  MISSING = 1,
+
+  /**
+   * Before each container is created. Where the registry does not answer, creation fails.
+   *
+   * @generated from enum value: PULL_POLICY_ALWAYS = 2;
+   */
+  ALWAYS = 2,
+
+  /**
+   * Never: the engine must have it.
+   *
+   * @generated from enum value: PULL_POLICY_NEVER = 3;
+   */
+  NEVER = 3,
+}
+
+/**
+ * Describes the enum sandpool.v1.PullPolicy.
+ */
+export const PullPolicySchema: GenEnum<PullPolicy> = /*@__PURE__*/
+  enumDesc(file_sandpool_v1_pool, 0);
+
+/**
+ * How the limit on a container's disk is enforced.
+ *
+ * @generated from enum sandpool.v1.DiskEnforcement
+ */
+export enum DiskEnforcement {
+  /**
+   * Not known yet: the engine has not answered.
+   *
+   * @generated from enum value: DISK_ENFORCEMENT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The engine's storage refuses to write more.
+   *
+   * @generated from enum value: DISK_ENFORCEMENT_ENGINE = 1;
+   */
+  ENGINE = 1,
+
+  /**
+   * The server looks every few seconds and ends a sandbox that is over; a single file cannot grow over the limit.
+   *
+   * @generated from enum value: DISK_ENFORCEMENT_WATCHED = 2;
+   */
+  WATCHED = 2,
+}
+
+/**
+ * Describes the enum sandpool.v1.DiskEnforcement.
+ */
+export const DiskEnforcementSchema: GenEnum<DiskEnforcement> = /*@__PURE__*/
+  enumDesc(file_sandpool_v1_pool, 1);
 
 /**
  * A pool's condition.
@@ -329,13 +533,20 @@ export enum PoolState {
    * @generated from enum value: POOL_STATE_PAUSED = 4;
    */
   PAUSED = 4,
+
+  /**
+   * The pool is drained: it is paused and keeps nothing ready. Sandboxes may still be in use.
+   *
+   * @generated from enum value: POOL_STATE_DRAINED = 5;
+   */
+  DRAINED = 5,
 }
 
 /**
  * Describes the enum sandpool.v1.PoolState.
  */
 export const PoolStateSchema: GenEnum<PoolState> = /*@__PURE__*/
-  enumDesc(file_sandpool_v1_pool, 0);
+  enumDesc(file_sandpool_v1_pool, 2);
 
 /**
  * Why a container could not be created.
@@ -404,5 +615,5 @@ export enum PoolErrorReason {
  * Describes the enum sandpool.v1.PoolErrorReason.
  */
 export const PoolErrorReasonSchema: GenEnum<PoolErrorReason> = /*@__PURE__*/
-  enumDesc(file_sandpool_v1_pool, 1);
+  enumDesc(file_sandpool_v1_pool, 3);
 

@@ -7,7 +7,7 @@ import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
-import type { Pool } from "./pool_pb.js";
+import type { Pool, PullPolicy } from "./pool_pb.js";
 import { file_sandpool_v1_pool } from "./pool_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/pool_service.proto.
  */
 export const file_sandpool_v1_pool_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYW5kcG9vbC92MS9wb29sX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIpAJChFDcmVhdGVQb29sUmVxdWVzdBIaCgRuYW1lGAEgASgJQgy6SAnYAQFyBKisHQESGwoFaW1hZ2UYAiABKAlCDLpICdgBAXIEuKwdARIjCg10ZW1wbGF0ZV9uYW1lGAMgASgJQgy6SAnYAQFyBLCsHQESLAoEY3B1cxgEIAEoAUIZukgWEhRAARkAAAAAAABwQCl7FK5H4XqEP0gAiAEBEiQKCW1lbW9yeV9tYhgFIAEoBUIMukgJGgcYgICAAigQSAGIAQESLAoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAVCDLpICRoHGICAgAgoAUgCiAEBEiMKD3dhcm1fY29udGFpbmVycxgHIAEoBUIKukgHGgUY6AcoABIoCg5tYXhfY29udGFpbmVycxgIIAEoBUILukgIGgYYoI0GKAFIA4gBARInCgx0aW1lb3V0X3NlY3MYCSABKAVCDLpICRoHGIDnhA8oAEgEiAEBEigKDHNlY3JldF9uYW1lcxgKIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhIOCgZwYXVzZWQYDCABKAgSIAoKcmVxdWVzdF9pZBgNIAEoCUIMukgJ2AEBcgTQrB0BOsoEukjGBBppChFjcmVhdGVfcG9vbC5pbWFnZRIiZ2l2ZSBlaXRoZXIgaW1hZ2Ugb3IgdGVtcGxhdGVfbmFtZRowKHRoaXMuaW1hZ2UgPT0gJycpICE9ICh0aGlzLnRlbXBsYXRlX25hbWUgPT0gJycpGr4CChljcmVhdGVfcG9vbC50ZW1wbGF0ZV9uYW1lEn9jcHVzLCBtZW1vcnlfbWIsIGVwaGVtZXJhbF9kaXNrX21iLCBzZWNyZXRfbmFtZXMgYW5kIGVudHJ5cG9pbnQgY29tZSBmcm9tIHRoZSB0ZW1wbGF0ZTsgbGVhdmUgdGhlbSBvdXQgb3IgZ2l2ZSBhbiBpbWFnZSBpbnN0ZWFkGp8BdGhpcy50ZW1wbGF0ZV9uYW1lID09ICcnIHx8ICEoaGFzKHRoaXMuY3B1cykgfHwgaGFzKHRoaXMubWVtb3J5X21iKSB8fCBoYXModGhpcy5lcGhlbWVyYWxfZGlza19tYikgfHwgc2l6ZSh0aGlzLnNlY3JldF9uYW1lcykgPiAwIHx8IHNpemUodGhpcy5lbnRyeXBvaW50KSA+IDApGpcBChtjcmVhdGVfcG9vbC53YXJtX2NvbnRhaW5lcnMSLndhcm1fY29udGFpbmVycyBtdXN0IG5vdCBleGNlZWQgbWF4X2NvbnRhaW5lcnMaSCFoYXModGhpcy5tYXhfY29udGFpbmVycykgfHwgdGhpcy53YXJtX2NvbnRhaW5lcnMgPD0gdGhpcy5tYXhfY29udGFpbmVyc0IHCgVfY3B1c0IMCgpfbWVtb3J5X21iQhQKEl9lcGhlbWVyYWxfZGlza19tYkIRCg9fbWF4X2NvbnRhaW5lcnNCDwoNX3RpbWVvdXRfc2VjcyI1ChJDcmVhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wiLAoOR2V0UG9vbFJlcXVlc3QSGgoHcG9vbF9pZBgBIAEoCUIJukgGcgSwrB0BIjIKD0dldFBvb2xSZXNwb25zZRIfCgRwb29sGAEgASgLMhEuc2FuZHBvb2wudjEuUG9vbCJPChBMaXN0UG9vbHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCJOChFMaXN0UG9vbHNSZXNwb25zZRIgCgVwb29scxgBIAMoCzIRLnNhbmRwb29sLnYxLlBvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsIFChFVcGRhdGVQb29sUmVxdWVzdBIaCgdwb29sX2lkGAEgASgJQgm6SAZyBLCsHQESHAoEbmFtZRgCIAEoCUIJukgGcgTgrB0BSACIAQESHQoFaW1hZ2UYAyABKAlCCbpIBnIEuKwdAUgBiAEBEiwKBGNwdXMYBCABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAogBARIkCgltZW1vcnlfbWIYBSABKAVCDLpICRoHGICAgAIoEEgDiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAYgASgFQgy6SAkaBxiAgIAIKAFIBIgBARIoCg93YXJtX2NvbnRhaW5lcnMYByABKAVCCrpIBxoFGOgHKABIBYgBARIoCg5tYXhfY29udGFpbmVycxgIIAEoBUILukgIGgYYoI0GKAFIBogBARInCgx0aW1lb3V0X3NlY3MYCSABKAVCDLpICRoHGIDnhA8oAEgHiAEBEigKDHNlY3JldF9uYW1lcxgKIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhITCgZwYXVzZWQYDCABKAhICIgBARIvCgt1cGRhdGVfbWFzaxgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgOIAEoCUIHukgEcgIYQBIgCgpyZXF1ZXN0X2lkGA8gASgJQgy6SAnYAQFyBNCsHQFCBwoFX25hbWVCCAoGX2ltYWdlQgcKBV9jcHVzQgwKCl9tZW1vcnlfbWJCFAoSX2VwaGVtZXJhbF9kaXNrX21iQhIKEF93YXJtX2NvbnRhaW5lcnNCEQoPX21heF9jb250YWluZXJzQg8KDV90aW1lb3V0X3NlY3NCCQoHX3BhdXNlZCI1ChJVcGRhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wiaAoRRGVsZXRlUG9vbFJlcXVlc3QSGgoHcG9vbF9pZBgBIAEoCUIJukgGcgSwrB0BEhUKBGV0YWcYAiABKAlCB7pIBHICGEASIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BIhQKEkRlbGV0ZVBvb2xSZXNwb25zZSI3ChFXYXRjaFBvb2xzUmVxdWVzdBIiCghwb29sX2lkcxgBIAMoCUIQukgNkgEKEGQiBnIEsKwdASJgChJXYXRjaFBvb2xzUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wSKQoEdHlwZRgCIAEoDjIbLnNhbmRwb29sLnYxLldhdGNoRXZlbnRUeXBlKowBCg5XYXRjaEV2ZW50VHlwZRIgChxXQVRDSF9FVkVOVF9UWVBFX1VOU1BFQ0lGSUVEEAASHAoYV0FUQ0hfRVZFTlRfVFlQRV9QUkVTRU5UEAESHAoYV0FUQ0hfRVZFTlRfVFlQRV9DSEFOR0VEEAISHAoYV0FUQ0hfRVZFTlRfVFlQRV9ERUxFVEVEEAMy3QMKC1Bvb2xTZXJ2aWNlEk0KCkNyZWF0ZVBvb2wSHi5zYW5kcG9vbC52MS5DcmVhdGVQb29sUmVxdWVzdBofLnNhbmRwb29sLnYxLkNyZWF0ZVBvb2xSZXNwb25zZRJECgdHZXRQb29sEhsuc2FuZHBvb2wudjEuR2V0UG9vbFJlcXVlc3QaHC5zYW5kcG9vbC52MS5HZXRQb29sUmVzcG9uc2USSgoJTGlzdFBvb2xzEh0uc2FuZHBvb2wudjEuTGlzdFBvb2xzUmVxdWVzdBoeLnNhbmRwb29sLnYxLkxpc3RQb29sc1Jlc3BvbnNlEk0KClVwZGF0ZVBvb2wSHi5zYW5kcG9vbC52MS5VcGRhdGVQb29sUmVxdWVzdBofLnNhbmRwb29sLnYxLlVwZGF0ZVBvb2xSZXNwb25zZRJNCgpEZWxldGVQb29sEh4uc2FuZHBvb2wudjEuRGVsZXRlUG9vbFJlcXVlc3QaHy5zYW5kcG9vbC52MS5EZWxldGVQb29sUmVzcG9uc2USTwoKV2F0Y2hQb29scxIeLnNhbmRwb29sLnYxLldhdGNoUG9vbHNSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuV2F0Y2hQb29sc1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_sandpool_v1_pool]);
+  fileDesc("Ch5zYW5kcG9vbC92MS9wb29sX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIocPChFDcmVhdGVQb29sUmVxdWVzdBIaCgRuYW1lGAEgASgJQgy6SAnYAQFyBKisHQESGwoFaW1hZ2UYAiABKAlCDLpICdgBAXIEuKwdARIjCg10ZW1wbGF0ZV9uYW1lGAMgASgJQgy6SAnYAQFyBLCsHQESLAoEY3B1cxgEIAEoAUIZukgWEhRAARkAAAAAAABwQCl7FK5H4XqEP0gAiAEBEiQKCW1lbW9yeV9tYhgFIAEoBUIMukgJGgcYgICAAigQSAGIAQESLAoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAVCDLpICRoHGICAgAgoAUgCiAEBEiMKD3dhcm1fY29udGFpbmVycxgHIAEoBUIKukgHGgUY6AcoABIoCg5tYXhfY29udGFpbmVycxgIIAEoBUILukgIGgYYoI0GKAFIA4gBARInCgx0aW1lb3V0X3NlY3MYCSABKAVCDLpICRoHGIDnhA8oAEgEiAEBEigKDHNlY3JldF9uYW1lcxgKIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhIOCgZwYXVzZWQYDCABKAgSIAoKcmVxdWVzdF9pZBgNIAEoCUIMukgJ2AEBcgTQrB0BElMKA2VudhgOIAMoCzInLnNhbmRwb29sLnYxLkNyZWF0ZVBvb2xSZXF1ZXN0LkVudkVudHJ5Qh26SBqaARcQgAIiBnIEwKwdASoKcgjIrB0BGICACBIwChFyZWFkaW5lc3NfY29tbWFuZBgPIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEj8KF3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzGBAgASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SAWIAQESPgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgRIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gGiAEBEioKEXJlYWRpbmVzc19yZXRyaWVzGBIgASgFQgq6SAcaBRjoBygBSAeIAQESNgoLcHVsbF9wb2xpY3kYEyABKA4yFy5zYW5kcG9vbC52MS5QdWxsUG9saWN5Qgi6SAWCAQIQARImChBpbWFnZV9jaGVja19zZWNzGBQgASgFQgy6SAkaBxiA54QPKAASIgoMbWF4X2FnZV9zZWNzGBUgASgFQgy6SAkaBxiA54QPKAASDQoFZHJhaW4YFiABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ATqBBrpI/QUaaQoRY3JlYXRlX3Bvb2wuaW1hZ2USImdpdmUgZWl0aGVyIGltYWdlIG9yIHRlbXBsYXRlX25hbWUaMCh0aGlzLmltYWdlID09ICcnKSAhPSAodGhpcy50ZW1wbGF0ZV9uYW1lID09ICcnKRr1AwoZY3JlYXRlX3Bvb2wudGVtcGxhdGVfbmFtZRKTAWNwdXMsIG1lbW9yeV9tYiwgZXBoZW1lcmFsX2Rpc2tfbWIsIHNlY3JldF9uYW1lcywgZW50cnlwb2ludCwgZW52IGFuZCByZWFkaW5lc3Nf4oCmIGNvbWUgZnJvbSB0aGUgdGVtcGxhdGU7IGxlYXZlIHRoZW0gb3V0IG9yIGdpdmUgYW4gaW1hZ2UgaW5zdGVhZBrBAnRoaXMudGVtcGxhdGVfbmFtZSA9PSAnJyB8fCAhKGhhcyh0aGlzLmNwdXMpIHx8IGhhcyh0aGlzLm1lbW9yeV9tYikgfHwgaGFzKHRoaXMuZXBoZW1lcmFsX2Rpc2tfbWIpIHx8IHNpemUodGhpcy5zZWNyZXRfbmFtZXMpID4gMCB8fCBzaXplKHRoaXMuZW50cnlwb2ludCkgPiAwIHx8IHNpemUodGhpcy5lbnYpID4gMCB8fCBzaXplKHRoaXMucmVhZGluZXNzX2NvbW1hbmQpID4gMCB8fCBoYXModGhpcy5yZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcykgfHwgaGFzKHRoaXMucmVhZGluZXNzX3RpbWVvdXRfc2VjcykgfHwgaGFzKHRoaXMucmVhZGluZXNzX3JldHJpZXMpKRqXAQobY3JlYXRlX3Bvb2wud2FybV9jb250YWluZXJzEi53YXJtX2NvbnRhaW5lcnMgbXVzdCBub3QgZXhjZWVkIG1heF9jb250YWluZXJzGkghaGFzKHRoaXMubWF4X2NvbnRhaW5lcnMpIHx8IHRoaXMud2FybV9jb250YWluZXJzIDw9IHRoaXMubWF4X2NvbnRhaW5lcnNCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCEQoPX21heF9jb250YWluZXJzQg8KDV90aW1lb3V0X3NlY3NCGgoYX3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzQhkKF19yZWFkaW5lc3NfdGltZW91dF9zZWNzQhQKEl9yZWFkaW5lc3NfcmV0cmllcyI1ChJDcmVhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wiLAoOR2V0UG9vbFJlcXVlc3QSGgoHcG9vbF9pZBgBIAEoCUIJukgGcgSwrB0BIjIKD0dldFBvb2xSZXNwb25zZRIfCgRwb29sGAEgASgLMhEuc2FuZHBvb2wudjEuUG9vbCJPChBMaXN0UG9vbHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCJOChFMaXN0UG9vbHNSZXNwb25zZRIgCgVwb29scxgBIAMoCzIRLnNhbmRwb29sLnYxLlBvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItYKChFVcGRhdGVQb29sUmVxdWVzdBIaCgdwb29sX2lkGAEgASgJQgm6SAZyBLCsHQESHAoEbmFtZRgCIAEoCUIJukgGcgTgrB0BSACIAQESHQoFaW1hZ2UYAyABKAlCCbpIBnIEuKwdAUgBiAEBEiwKBGNwdXMYBCABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAogBARIkCgltZW1vcnlfbWIYBSABKAVCDLpICRoHGICAgAIoEEgDiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAYgASgFQgy6SAkaBxiAgIAIKAFIBIgBARIoCg93YXJtX2NvbnRhaW5lcnMYByABKAVCCrpIBxoFGOgHKABIBYgBARIoCg5tYXhfY29udGFpbmVycxgIIAEoBUILukgIGgYYoI0GKAFIBogBARInCgx0aW1lb3V0X3NlY3MYCSABKAVCDLpICRoHGIDnhA8oAEgHiAEBEigKDHNlY3JldF9uYW1lcxgKIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhITCgZwYXVzZWQYDCABKAhICIgBARIvCgt1cGRhdGVfbWFzaxgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgOIAEoCUIHukgEcgIYQBIgCgpyZXF1ZXN0X2lkGA8gASgJQgy6SAnYAQFyBNCsHQESUwoDZW52GBAgAygLMicuc2FuZHBvb2wudjEuVXBkYXRlUG9vbFJlcXVlc3QuRW52RW50cnlCHbpIGpoBFxCAAiIGcgTArB0BKgpyCMisHQEYgIAIEjAKEXJlYWRpbmVzc19jb21tYW5kGBEgAygJQhW6SBKSAQ8QgAIiCnIIyKwdARiAgAISPwoXcmVhZGluZXNzX2ludGVydmFsX3NlY3MYEiABKAFCGbpIFhIUQAEZAAAAAADAckApexSuR+F6hD9ICYgBARI+ChZyZWFkaW5lc3NfdGltZW91dF9zZWNzGBMgASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SAqIAQESKgoRcmVhZGluZXNzX3JldHJpZXMYFCABKAVCCrpIBxoFGOgHKAFIC4gBARI7CgtwdWxsX3BvbGljeRgVIAEoDjIXLnNhbmRwb29sLnYxLlB1bGxQb2xpY3lCCLpIBYIBAhABSAyIAQESKwoQaW1hZ2VfY2hlY2tfc2VjcxgWIAEoBUIMukgJGgcYgOeEDygASA2IAQESJwoMbWF4X2FnZV9zZWNzGBcgASgFQgy6SAkaBxiA54QPKABIDogBARISCgVkcmFpbhgYIAEoCEgPiAEBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX25hbWVCCAoGX2ltYWdlQgcKBV9jcHVzQgwKCl9tZW1vcnlfbWJCFAoSX2VwaGVtZXJhbF9kaXNrX21iQhIKEF93YXJtX2NvbnRhaW5lcnNCEQoPX21heF9jb250YWluZXJzQg8KDV90aW1lb3V0X3NlY3NCCQoHX3BhdXNlZEIaChhfcmVhZGluZXNzX2ludGVydmFsX3NlY3NCGQoXX3JlYWRpbmVzc190aW1lb3V0X3NlY3NCFAoSX3JlYWRpbmVzc19yZXRyaWVzQg4KDF9wdWxsX3BvbGljeUITChFfaW1hZ2VfY2hlY2tfc2Vjc0IPCg1fbWF4X2FnZV9zZWNzQggKBl9kcmFpbiI1ChJVcGRhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2widwoRRGVsZXRlUG9vbFJlcXVlc3QSGgoHcG9vbF9pZBgBIAEoCUIJukgGcgSwrB0BEhUKBGV0YWcYAiABKAlCB7pIBHICGEASIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BEg0KBWZvcmNlGAQgASgIIhQKEkRlbGV0ZVBvb2xSZXNwb25zZSI3ChFXYXRjaFBvb2xzUmVxdWVzdBIiCghwb29sX2lkcxgBIAMoCUIQukgNkgEKEGQiBnIEsKwdASJgChJXYXRjaFBvb2xzUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wSKQoEdHlwZRgCIAEoDjIbLnNhbmRwb29sLnYxLldhdGNoRXZlbnRUeXBlKowBCg5XYXRjaEV2ZW50VHlwZRIgChxXQVRDSF9FVkVOVF9UWVBFX1VOU1BFQ0lGSUVEEAASHAoYV0FUQ0hfRVZFTlRfVFlQRV9QUkVTRU5UEAESHAoYV0FUQ0hfRVZFTlRfVFlQRV9DSEFOR0VEEAISHAoYV0FUQ0hfRVZFTlRfVFlQRV9ERUxFVEVEEAMy3QMKC1Bvb2xTZXJ2aWNlEk0KCkNyZWF0ZVBvb2wSHi5zYW5kcG9vbC52MS5DcmVhdGVQb29sUmVxdWVzdBofLnNhbmRwb29sLnYxLkNyZWF0ZVBvb2xSZXNwb25zZRJECgdHZXRQb29sEhsuc2FuZHBvb2wudjEuR2V0UG9vbFJlcXVlc3QaHC5zYW5kcG9vbC52MS5HZXRQb29sUmVzcG9uc2USSgoJTGlzdFBvb2xzEh0uc2FuZHBvb2wudjEuTGlzdFBvb2xzUmVxdWVzdBoeLnNhbmRwb29sLnYxLkxpc3RQb29sc1Jlc3BvbnNlEk0KClVwZGF0ZVBvb2wSHi5zYW5kcG9vbC52MS5VcGRhdGVQb29sUmVxdWVzdBofLnNhbmRwb29sLnYxLlVwZGF0ZVBvb2xSZXNwb25zZRJNCgpEZWxldGVQb29sEh4uc2FuZHBvb2wudjEuRGVsZXRlUG9vbFJlcXVlc3QaHy5zYW5kcG9vbC52MS5EZWxldGVQb29sUmVzcG9uc2USTwoKV2F0Y2hQb29scxIeLnNhbmRwb29sLnYxLldhdGNoUG9vbHNSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuV2F0Y2hQb29sc1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_sandpool_v1_pool]);
 
 /**
  * A pool to create. Either `image` or `template_name` says what its containers are.
@@ -113,6 +113,72 @@ export type CreatePoolRequest = Message<"sandpool.v1.CreatePoolRequest"> & {
    * @generated from field: string request_id = 13;
    */
   requestId: string;
+
+  /**
+   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; not with a
+   * template. Default none.
+   *
+   * @generated from field: map<string, string> env = 14;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * A command that must succeed in a container before it counts as ready, at most 256 words; not with a template.
+   * Default none.
+   *
+   * @generated from field: repeated string readiness_command = 15;
+   */
+  readinessCommand: string[];
+
+  /**
+   * Seconds between two tries of `readiness_command`, 0.01 to 300; not with a template. Default 0.5.
+   *
+   * @generated from field: optional double readiness_interval_secs = 16;
+   */
+  readinessIntervalSecs?: number | undefined;
+
+  /**
+   * Seconds that one try of `readiness_command` may take, 0.01 to 300; not with a template. Default 5.
+   *
+   * @generated from field: optional double readiness_timeout_secs = 17;
+   */
+  readinessTimeoutSecs?: number | undefined;
+
+  /**
+   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; not with a template. Default
+   * 20.
+   *
+   * @generated from field: optional int32 readiness_retries = 18;
+   */
+  readinessRetries?: number | undefined;
+
+  /**
+   * When the image is pulled. Default PULL_POLICY_MISSING.
+   *
+   * @generated from field: sandpool.v1.PullPolicy pull_policy = 19;
+   */
+  pullPolicy: PullPolicy;
+
+  /**
+   * Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0.
+   *
+   * @generated from field: int32 image_check_secs = 20;
+   */
+  imageCheckSecs: number;
+
+  /**
+   * Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0.
+   *
+   * @generated from field: int32 max_age_secs = 21;
+   */
+  maxAgeSecs: number;
+
+  /**
+   * Create the pool drained: paused, and without ready containers. Default false.
+   *
+   * @generated from field: bool drain = 22;
+   */
+  drain: boolean;
 };
 
 /**
@@ -354,6 +420,69 @@ export type UpdatePoolRequest = Message<"sandpool.v1.UpdatePoolRequest"> & {
    * @generated from field: string request_id = 15;
    */
   requestId: string;
+
+  /**
+   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default. Refused on a pool that follows a template.
+   *
+   * @generated from field: map<string, string> env = 16;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default. Refused on a pool that follows a template.
+   *
+   * @generated from field: repeated string readiness_command = 17;
+   */
+  readinessCommand: string[];
+
+  /**
+   * Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template.
+   *
+   * @generated from field: optional double readiness_interval_secs = 18;
+   */
+  readinessIntervalSecs?: number | undefined;
+
+  /**
+   * Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template.
+   *
+   * @generated from field: optional double readiness_timeout_secs = 19;
+   */
+  readinessTimeoutSecs?: number | undefined;
+
+  /**
+   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default. Refused on a pool that follows a template.
+   *
+   * @generated from field: optional int32 readiness_retries = 20;
+   */
+  readinessRetries?: number | undefined;
+
+  /**
+   * When the image is pulled. Default PULL_POLICY_MISSING.
+   *
+   * @generated from field: optional sandpool.v1.PullPolicy pull_policy = 21;
+   */
+  pullPolicy?: PullPolicy | undefined;
+
+  /**
+   * Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0.
+   *
+   * @generated from field: optional int32 image_check_secs = 22;
+   */
+  imageCheckSecs?: number | undefined;
+
+  /**
+   * Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0.
+   *
+   * @generated from field: optional int32 max_age_secs = 23;
+   */
+  maxAgeSecs?: number | undefined;
+
+  /**
+   * Whether the pool is drained: paused, and its ready containers removed.
+   *
+   * @generated from field: optional bool drain = 24;
+   */
+  drain?: boolean | undefined;
 };
 
 /**
@@ -410,6 +539,13 @@ export type DeletePoolRequest = Message<"sandpool.v1.DeletePoolRequest"> & {
    * @generated from field: string request_id = 3;
    */
   requestId: string;
+
+  /**
+   * Delete the pool even while sandboxes of it are in use, and end those. Default false.
+   *
+   * @generated from field: bool force = 4;
+   */
+  force: boolean;
 };
 
 /**
@@ -574,7 +710,8 @@ export const PoolService: GenService<{
     output: typeof UpdatePoolResponseSchema;
   },
   /**
-   * Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use.
+   * Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use;
+   * with `force` those end too.
    *
    * @generated from rpc sandpool.v1.PoolService.DeletePool
    */

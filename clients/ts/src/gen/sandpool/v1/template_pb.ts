@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/template.proto.
  */
 export const file_sandpool_v1_template: GenFile = /*@__PURE__*/
-  fileDesc("ChpzYW5kcG9vbC92MS90ZW1wbGF0ZS5wcm90bxILc2FuZHBvb2wudjEiqAIKCFRlbXBsYXRlEhMKC3RlbXBsYXRlX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSDAoEY3B1cxgEIAEoARIRCgltZW1vcnlfbWIYBSABKAUSGQoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAUSFAoMdGltZW91dF9zZWNzGAcgASgFEhQKDHNlY3JldF9uYW1lcxgIIAMoCRISCgplbnRyeXBvaW50GAkgAygJEgwKBGV0YWcYCiABKAkSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChpzYW5kcG9vbC92MS90ZW1wbGF0ZS5wcm90bxILc2FuZHBvb2wudjEi+AMKCFRlbXBsYXRlEhMKC3RlbXBsYXRlX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSDAoEY3B1cxgEIAEoARIRCgltZW1vcnlfbWIYBSABKAUSGQoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAUSFAoMdGltZW91dF9zZWNzGAcgASgFEhQKDHNlY3JldF9uYW1lcxgIIAMoCRISCgplbnRyeXBvaW50GAkgAygJEgwKBGV0YWcYCiABKAkSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgNlbnYYDSADKAsyHi5zYW5kcG9vbC52MS5UZW1wbGF0ZS5FbnZFbnRyeRIZChFyZWFkaW5lc3NfY29tbWFuZBgOIAMoCRIfChdyZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcxgPIAEoARIeChZyZWFkaW5lc3NfdGltZW91dF9zZWNzGBAgASgBEhkKEXJlYWRpbmVzc19yZXRyaWVzGBEgASgFGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * A template is a named specification of containers, for pools and for sandboxes.
@@ -104,6 +104,42 @@ export type Template = Message<"sandpool.v1.Template"> & {
    * @generated from field: google.protobuf.Timestamp update_time = 12;
    */
   updateTime?: Timestamp | undefined;
+
+  /**
+   * Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable.
+   *
+   * @generated from field: map<string, string> env = 13;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
+   * is ready when it runs commands. Mutable.
+   *
+   * @generated from field: repeated string readiness_command = 14;
+   */
+  readinessCommand: string[];
+
+  /**
+   * Seconds between two tries of `readiness_command`. Mutable. Default 0.5.
+   *
+   * @generated from field: double readiness_interval_secs = 15;
+   */
+  readinessIntervalSecs: number;
+
+  /**
+   * Seconds that one try of `readiness_command` may take. Mutable. Default 5.
+   *
+   * @generated from field: double readiness_timeout_secs = 16;
+   */
+  readinessTimeoutSecs: number;
+
+  /**
+   * How often `readiness_command` may fail before the container is given up. Mutable. Default 20.
+   *
+   * @generated from field: int32 readiness_retries = 17;
+   */
+  readinessRetries: number;
 };
 
 /**

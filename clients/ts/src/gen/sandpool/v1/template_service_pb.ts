@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/template_service.proto.
  */
 export const file_sandpool_v1_template_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzYW5kcG9vbC92MS90ZW1wbGF0ZV9zZXJ2aWNlLnByb3RvEgtzYW5kcG9vbC52MSKUAwoVQ3JlYXRlVGVtcGxhdGVSZXF1ZXN0EhcKBG5hbWUYASABKAlCCbpIBnIEqKwdARIYCgVpbWFnZRgCIAEoCUIJukgGcgS4rB0BEiwKBGNwdXMYAyABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAIgBARIkCgltZW1vcnlfbWIYBCABKAVCDLpICRoHGICAgAIoEEgBiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAUgASgFQgy6SAkaBxiAgIAIKAFIAogBARIiCgx0aW1lb3V0X3NlY3MYBiABKAVCDLpICRoHGIDnhA8oABIoCgxzZWNyZXRfbmFtZXMYByADKAlCErpID5IBDBBAGAEiBnIEwKwdARIpCgplbnRyeXBvaW50GAggAygJQhW6SBKSAQ8QgAIiCnIIyKwdARiAgAISIAoKcmVxdWVzdF9pZBgJIAEoCUIMukgJ2AEBcgTQrB0BQgcKBV9jcHVzQgwKCl9tZW1vcnlfbWJCFAoSX2VwaGVtZXJhbF9kaXNrX21iIkEKFkNyZWF0ZVRlbXBsYXRlUmVzcG9uc2USJwoIdGVtcGxhdGUYASABKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZSI2ChJHZXRUZW1wbGF0ZVJlcXVlc3QSIAoNdGVtcGxhdGVfbmFtZRgBIAEoCUIJukgGcgSwrB0BIj4KE0dldFRlbXBsYXRlUmVzcG9uc2USJwoIdGVtcGxhdGUYASABKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZSJTChRMaXN0VGVtcGxhdGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAQiWgoVTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEigKCXRlbXBsYXRlcxgBIAMoCzIVLnNhbmRwb29sLnYxLlRlbXBsYXRlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKxBAoVVXBkYXRlVGVtcGxhdGVSZXF1ZXN0EiAKDXRlbXBsYXRlX25hbWUYASABKAlCCbpIBnIEsKwdARIcCgRuYW1lGAIgASgJQgm6SAZyBKisHQFIAIgBARIdCgVpbWFnZRgDIAEoCUIJukgGcgS4rB0BSAGIAQESLAoEY3B1cxgEIAEoAUIZukgWEhRAARkAAAAAAABwQCl7FK5H4XqEP0gCiAEBEiQKCW1lbW9yeV9tYhgFIAEoBUIMukgJGgcYgICAAigQSAOIAQESLAoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAVCDLpICRoHGICAgAgoAUgEiAEBEicKDHRpbWVvdXRfc2VjcxgHIAEoBUIMukgJGgcYgOeEDygASAWIAQESKAoMc2VjcmV0X25hbWVzGAggAygJQhK6SA+SAQwQQBgBIgZyBMCsHQESKQoKZW50cnlwb2ludBgJIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEi8KC3VwZGF0ZV9tYXNrGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIVCgRldGFnGAsgASgJQge6SARyAhhAEiAKCnJlcXVlc3RfaWQYDCABKAlCDLpICdgBAXIE0KwdAUIHCgVfbmFtZUIICgZfaW1hZ2VCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCDwoNX3RpbWVvdXRfc2VjcyJBChZVcGRhdGVUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUicgoVRGVsZXRlVGVtcGxhdGVSZXF1ZXN0EiAKDXRlbXBsYXRlX25hbWUYASABKAlCCbpIBnIEsKwdARIVCgRldGFnGAIgASgJQge6SARyAhhAEiAKCnJlcXVlc3RfaWQYAyABKAlCDLpICdgBAXIE0KwdASIYChZEZWxldGVUZW1wbGF0ZVJlc3BvbnNlMswDCg9UZW1wbGF0ZVNlcnZpY2USWQoOQ3JlYXRlVGVtcGxhdGUSIi5zYW5kcG9vbC52MS5DcmVhdGVUZW1wbGF0ZVJlcXVlc3QaIy5zYW5kcG9vbC52MS5DcmVhdGVUZW1wbGF0ZVJlc3BvbnNlElAKC0dldFRlbXBsYXRlEh8uc2FuZHBvb2wudjEuR2V0VGVtcGxhdGVSZXF1ZXN0GiAuc2FuZHBvb2wudjEuR2V0VGVtcGxhdGVSZXNwb25zZRJWCg1MaXN0VGVtcGxhdGVzEiEuc2FuZHBvb2wudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaIi5zYW5kcG9vbC52MS5MaXN0VGVtcGxhdGVzUmVzcG9uc2USWQoOVXBkYXRlVGVtcGxhdGUSIi5zYW5kcG9vbC52MS5VcGRhdGVUZW1wbGF0ZVJlcXVlc3QaIy5zYW5kcG9vbC52MS5VcGRhdGVUZW1wbGF0ZVJlc3BvbnNlElkKDkRlbGV0ZVRlbXBsYXRlEiIuc2FuZHBvb2wudjEuRGVsZXRlVGVtcGxhdGVSZXF1ZXN0GiMuc2FuZHBvb2wudjEuRGVsZXRlVGVtcGxhdGVSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_field_mask, file_sandpool_v1_template]);
+  fileDesc("CiJzYW5kcG9vbC92MS90ZW1wbGF0ZV9zZXJ2aWNlLnByb3RvEgtzYW5kcG9vbC52MSLFBgoVQ3JlYXRlVGVtcGxhdGVSZXF1ZXN0EhcKBG5hbWUYASABKAlCCbpIBnIEqKwdARIYCgVpbWFnZRgCIAEoCUIJukgGcgS4rB0BEiwKBGNwdXMYAyABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAIgBARIkCgltZW1vcnlfbWIYBCABKAVCDLpICRoHGICAgAIoEEgBiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAUgASgFQgy6SAkaBxiAgIAIKAFIAogBARIiCgx0aW1lb3V0X3NlY3MYBiABKAVCDLpICRoHGIDnhA8oABIoCgxzZWNyZXRfbmFtZXMYByADKAlCErpID5IBDBBAGAEiBnIEwKwdARIpCgplbnRyeXBvaW50GAggAygJQhW6SBKSAQ8QgAIiCnIIyKwdARiAgAISIAoKcmVxdWVzdF9pZBgJIAEoCUIMukgJ2AEBcgTQrB0BElcKA2VudhgKIAMoCzIrLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVxdWVzdC5FbnZFbnRyeUIdukgamgEXEIACIgZyBMCsHQEqCnIIyKwdARiAgAgSMAoRcmVhZGluZXNzX2NvbW1hbmQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhI/ChdyZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcxgMIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gDiAEBEj4KFnJlYWRpbmVzc190aW1lb3V0X3NlY3MYDSABKAFCGbpIFhIUQAEZAAAAAADAckApexSuR+F6hD9IBIgBARIqChFyZWFkaW5lc3NfcmV0cmllcxgOIAEoBUIKukgHGgUY6AcoAUgFiAEBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCGgoYX3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzQhkKF19yZWFkaW5lc3NfdGltZW91dF9zZWNzQhQKEl9yZWFkaW5lc3NfcmV0cmllcyJBChZDcmVhdGVUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUiNgoSR2V0VGVtcGxhdGVSZXF1ZXN0EiAKDXRlbXBsYXRlX25hbWUYASABKAlCCbpIBnIEsKwdASI+ChNHZXRUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUiUwoUTGlzdFRlbXBsYXRlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAEIloKFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIoCgl0ZW1wbGF0ZXMYASADKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki4gcKFVVwZGF0ZVRlbXBsYXRlUmVxdWVzdBIgCg10ZW1wbGF0ZV9uYW1lGAEgASgJQgm6SAZyBLCsHQESHAoEbmFtZRgCIAEoCUIJukgGcgSorB0BSACIAQESHQoFaW1hZ2UYAyABKAlCCbpIBnIEuKwdAUgBiAEBEiwKBGNwdXMYBCABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAogBARIkCgltZW1vcnlfbWIYBSABKAVCDLpICRoHGICAgAIoEEgDiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAYgASgFQgy6SAkaBxiAgIAIKAFIBIgBARInCgx0aW1lb3V0X3NlY3MYByABKAVCDLpICRoHGIDnhA8oAEgFiAEBEigKDHNlY3JldF9uYW1lcxgIIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCSADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhIvCgt1cGRhdGVfbWFzaxgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgLIAEoCUIHukgEcgIYQBIgCgpyZXF1ZXN0X2lkGAwgASgJQgy6SAnYAQFyBNCsHQESVwoDZW52GA0gAygLMisuc2FuZHBvb2wudjEuVXBkYXRlVGVtcGxhdGVSZXF1ZXN0LkVudkVudHJ5Qh26SBqaARcQgAIiBnIEwKwdASoKcgjIrB0BGICACBIwChFyZWFkaW5lc3NfY29tbWFuZBgOIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEj8KF3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzGA8gASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SAaIAQESPgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgQIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gHiAEBEioKEXJlYWRpbmVzc19yZXRyaWVzGBEgASgFQgq6SAcaBRjoBygBSAiIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfbmFtZUIICgZfaW1hZ2VCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCDwoNX3RpbWVvdXRfc2Vjc0IaChhfcmVhZGluZXNzX2ludGVydmFsX3NlY3NCGQoXX3JlYWRpbmVzc190aW1lb3V0X3NlY3NCFAoSX3JlYWRpbmVzc19yZXRyaWVzIkEKFlVwZGF0ZVRlbXBsYXRlUmVzcG9uc2USJwoIdGVtcGxhdGUYASABKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZSJyChVEZWxldGVUZW1wbGF0ZVJlcXVlc3QSIAoNdGVtcGxhdGVfbmFtZRgBIAEoCUIJukgGcgSwrB0BEhUKBGV0YWcYAiABKAlCB7pIBHICGEASIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BIhgKFkRlbGV0ZVRlbXBsYXRlUmVzcG9uc2UyzAMKD1RlbXBsYXRlU2VydmljZRJZCg5DcmVhdGVUZW1wbGF0ZRIiLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVxdWVzdBojLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVzcG9uc2USUAoLR2V0VGVtcGxhdGUSHy5zYW5kcG9vbC52MS5HZXRUZW1wbGF0ZVJlcXVlc3QaIC5zYW5kcG9vbC52MS5HZXRUZW1wbGF0ZVJlc3BvbnNlElYKDUxpc3RUZW1wbGF0ZXMSIS5zYW5kcG9vbC52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBoiLnNhbmRwb29sLnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJZCg5VcGRhdGVUZW1wbGF0ZRIiLnNhbmRwb29sLnYxLlVwZGF0ZVRlbXBsYXRlUmVxdWVzdBojLnNhbmRwb29sLnYxLlVwZGF0ZVRlbXBsYXRlUmVzcG9uc2USWQoORGVsZXRlVGVtcGxhdGUSIi5zYW5kcG9vbC52MS5EZWxldGVUZW1wbGF0ZVJlcXVlc3QaIy5zYW5kcG9vbC52MS5EZWxldGVUZW1wbGF0ZVJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_field_mask, file_sandpool_v1_template]);
 
 /**
  * A template to create.
@@ -85,6 +85,42 @@ export type CreateTemplateRequest = Message<"sandpool.v1.CreateTemplateRequest">
    * @generated from field: string request_id = 9;
    */
   requestId: string;
+
+  /**
+   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables. Default
+   * none.
+   *
+   * @generated from field: map<string, string> env = 10;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * A command that must succeed in a container before it counts as ready, at most 256 words. Default none.
+   *
+   * @generated from field: repeated string readiness_command = 11;
+   */
+  readinessCommand: string[];
+
+  /**
+   * Seconds between two tries of `readiness_command`, 0.01 to 300. Default 0.5.
+   *
+   * @generated from field: optional double readiness_interval_secs = 12;
+   */
+  readinessIntervalSecs?: number | undefined;
+
+  /**
+   * Seconds that one try of `readiness_command` may take, 0.01 to 300. Default 5.
+   *
+   * @generated from field: optional double readiness_timeout_secs = 13;
+   */
+  readinessTimeoutSecs?: number | undefined;
+
+  /**
+   * How often `readiness_command` may fail before the container is given up, 1 to 1,000. Default 20.
+   *
+   * @generated from field: optional int32 readiness_retries = 14;
+   */
+  readinessRetries?: number | undefined;
 };
 
 /**
@@ -303,6 +339,41 @@ export type UpdateTemplateRequest = Message<"sandpool.v1.UpdateTemplateRequest">
    * @generated from field: string request_id = 12;
    */
   requestId: string;
+
+  /**
+   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default.
+   *
+   * @generated from field: map<string, string> env = 13;
+   */
+  env: { [key: string]: string };
+
+  /**
+   * A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default.
+   *
+   * @generated from field: repeated string readiness_command = 14;
+   */
+  readinessCommand: string[];
+
+  /**
+   * Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default.
+   *
+   * @generated from field: optional double readiness_interval_secs = 15;
+   */
+  readinessIntervalSecs?: number | undefined;
+
+  /**
+   * Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default.
+   *
+   * @generated from field: optional double readiness_timeout_secs = 16;
+   */
+  readinessTimeoutSecs?: number | undefined;
+
+  /**
+   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default.
+   *
+   * @generated from field: optional int32 readiness_retries = 17;
+   */
+  readinessRetries?: number | undefined;
 };
 
 /**

@@ -1,0 +1,57 @@
+"""Callers who wait in line for sandboxes: first come, first served.
+
+The line holds places, not members. A caller at the front claims like any other; whoever leaves, served or not, leaves
+nothing behind, so a caller who goes away never takes a member along.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sandpool_server.usecases.changes import ChangeHub
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One caller's place: for how many sandboxes, and which pools could give them."""
+
+    pool_ids: tuple[str, ...]
+    count: int
+
+
+class WaitingLine:
+    """All places, in the order of arrival. Implements `ports.Line`. Belongs to one event loop."""
+
+    def __init__(self, changes: ChangeHub) -> None:
+        self._changes = changes
+        self._places: list[Place] = []
+
+    def __bool__(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._places)
+
+    def waiting(self, pool_id: str) -> int:
+        """For how many sandboxes callers wait; those of a template count for its oldest pool."""
+        return sum(place.count for place in self._places if place.pool_ids[0] == pool_id)
+
+    def awaited(self, pool_ids: tuple[str, ...]) -> int:
+        """For how many sandboxes callers wait that one of these pools could give."""
+        return sum(place.count for place in self._places if not set(place.pool_ids).isdisjoint(pool_ids))
+
+    def is_next(self, place: Place) -> bool:
+        """Whether nobody before this place could be served by one of its pools."""
+        before = self._places[: self._places.index(place)]
+        return all(set(other.pool_ids).isdisjoint(place.pool_ids) for other in before)
+
+    @contextmanager
+    def join(self, pool_ids: tuple[str, ...], count: int) -> Iterator[Place]:
+        """A place at the end of the line for the length of the block."""
+        place = Place(pool_ids, count)
+        self._places.append(place)
+        self._changes.publish(frozenset(pool_ids))
+        try:
+            yield place
+        finally:
+            self._places.remove(place)
+            # Those behind it move up, and the pools need fewer.
+            self._changes.publish(frozenset(pool_ids))

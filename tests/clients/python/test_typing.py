@@ -1,0 +1,42 @@
+"""The client's types say what its documentation says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+CASES = Path(__file__).with_name("typing_cases.py")
+
+
+def mypy(file: Path, cache: Path) -> tuple[int, str]:
+    """How mypy ends over a file, and what it says."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "--cache-dir", str(cache), str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of these tests' own: another mypy may be at work in the tree."""
+    return tmp_path_factory.mktemp("mypy")
+
+
+def test_what_the_types_allow_and_refuse(cache: Path):
+    code, said = mypy(CASES, cache)
+    assert code == 0, said
+
+
+def test_an_expectation_that_is_not_met_is_found(cache: Path, tmp_path: Path):
+    """Were mypy to look away, the test above could not fail."""
+    wrong = tmp_path / "wrong_cases.py"
+    wrong.write_text(
+        "from sandpool import SandboxClient\n"
+        'SandboxClient().create(pool_id="p")  # type: ignore[call-overload]\n'
+        'SandboxClient().create(pool_id="p", memory_mb=64)\n'
+    )
+    code, said = mypy(wrong, cache)
+    assert code == 1
+    assert 'wrong_cases.py:2: error: Unused "type: ignore' in said
+    assert "wrong_cases.py:3: error: No overload variant" in said

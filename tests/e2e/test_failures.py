@@ -1,0 +1,279 @@
+"""Failure is told honestly, costs little, disturbs nobody else, and is over as soon as its cause is.
+
+The rows named are those of docs/user-demands.md.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from sandpool import (
+    Pool,
+    PoolErrorReason,
+    PoolState,
+    QuotaExceededError,
+    ResourceCreationError,
+    ResourceTimeoutError,
+    RetryPolicy,
+    SandboxClient,
+    SandboxStart,
+    SandpoolError,
+)
+from tests.e2e.conftest import MakePool
+from tests.support.engine_events import EngineEvents
+from tests.support.engine_view import EngineView
+from tests.support.pool_members import container, members_of, wait_until_no_container
+from tests.support.proxied_engine import ProxiedEngine
+from tests.support.server_process import ServerProcess
+from tests.support.waiting import WAIT_SECS, wait_for_pool, wait_until_warm
+
+pytestmark = pytest.mark.engine
+
+NO_SPACE = "write /var/lib/docker/overlay2/x: no space left on device"
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedEngine]:
+    """The engine behind a proxy that can be told to misbehave."""
+    socket = tmp_path_factory.mktemp("proxy") / "engine.sock"
+    with ProxiedEngine(os.environ["DOCKER_HOST"], socket) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def server(faulty: ProxiedEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The module's server works with that engine. It is stopped, and its containers removed, while that is well."""
+    with ServerProcess(tmp_path_factory.mktemp("server") / "data", docker_host=faulty.url) as process:
+        yield process
+        faulty.heal()
+
+
+@pytest.fixture
+def trouble(server: ServerProcess, faulty: ProxiedEngine) -> Iterator[ProxiedEngine]:
+    """The proxy, well again after each test; and so is the server."""
+    yield faulty
+    faulty.heal()
+    wait_for_health(server, HealthCheckResponse.SERVING)
+
+
+def wait_for_health(server: ServerProcess, wanted: int) -> None:
+    """Return once the server says of itself what is wanted; fails after half a minute."""
+    with grpc.insecure_channel(server.address) as channel:
+        for answer in HealthStub(channel).Watch(HealthCheckRequest(), timeout=30):
+            if answer.status == wanted:
+                return
+    raise AssertionError("the watch of the server's health ended")
+
+
+def wait_for_failure(client: SandboxClient, pool: Pool, reason: PoolErrorReason, times: int = 1) -> Pool:
+    """The pool once it has failed for that reason so often in a row."""
+    failing = wait_for_pool(
+        client,
+        pool.pool_id,
+        lambda seen: seen.status.last_error is not None and seen.status.last_error.consecutive_failures >= times,
+    )
+    assert failing.status.last_error is not None
+    assert failing.status.last_error.reason is reason, failing.status.last_error
+    assert failing.status.last_error.message
+    assert (failing.status.state, failing.status.warm) == (PoolState.DEGRADED, 0)
+    return failing
+
+
+def wait_before_next_attempt(pool: Pool) -> float:
+    """Seconds from the failure to the next attempt."""
+    error = pool.status.last_error
+    assert error is not None
+    assert error.time is not None
+    assert error.next_attempt_time is not None
+    return (error.next_attempt_time - error.time).total_seconds()
+
+
+def test_each_failure_has_its_reason_and_none_disturbs_another(
+    client: SandboxClient, registry: str, make_pool: MakePool
+):
+    """Row 3: four pools that cannot be filled say why; a fifth beside them fills and serves as ever."""
+    wrong = {
+        PoolErrorReason.IMAGE_NOT_FOUND: {"image": f"{registry}/sandpool-test/does-not-exist:1"},
+        PoolErrorReason.PULL_FAILED: {"image": "127.0.0.1:9/nothing/listens:1"},
+        PoolErrorReason.START_FAILED: {"entrypoint": ["/no/such/program"]},
+        PoolErrorReason.LIMIT_UNSUPPORTED: {"cpus": 256.0},
+    }
+    failing = {reason: make_pool(warm_containers=5, **fields) for reason, fields in wrong.items()}
+    good = make_pool(warm_containers=2)
+    wait_until_warm(client, good.pool_id, 2)
+    for reason, pool in failing.items():
+        wait_for_failure(client, pool, reason, times=2)
+        with pytest.raises(ResourceCreationError) as refused:
+            client.create(pool_id=pool.pool_id)
+        assert refused.value.reason == reason.name
+        assert refused.value.message
+    assert client.create(pool_id=good.pool_id).start is SandboxStart.WARM
+    wait_until_warm(client, good.pool_id, 2)
+    assert client.get_pool(good.pool_id).status.last_error is None
+    for pool in failing.values():
+        assert client.get_pool(pool.pool_id).status.active == 0
+        client.pause_pool(pool.pool_id)
+
+
+def test_the_back_off_grows_and_an_update_ends_it(client: SandboxClient, make_pool: MakePool, engine: EngineView):
+    """Rows 2, 3, 8: one attempt at a time, each after a longer wait, nothing left behind; a fix is tried at once."""
+    pool = make_pool(warm_containers=5, entrypoint=["/no/such/program"])
+    with EngineEvents(pool.pool_id) as events:
+        for times in (1, 2, 3):
+            failing = wait_for_failure(client, pool, PoolErrorReason.START_FAILED, times)
+            assert failing.status.last_error is not None
+            exponent = failing.status.last_error.consecutive_failures - 1
+            assert 2**exponent / 2 <= wait_before_next_attempt(failing) <= 2**exponent
+        attempts = failing.status.last_error.consecutive_failures
+        assert len(events.of("create")) <= attempts + 1, "it span"
+        fixed = client.update_pool(pool.pool_id, entrypoint=None)
+        assert fixed.status.last_error is None
+        fixed = wait_until_warm(client, pool.pool_id, 5)
+        assert fixed.status.last_error is None
+        assert fixed.status.state is PoolState.READY
+    assert len(members_of(engine, pool.pool_id)) == 5
+
+    client.update_pool(pool.pool_id, entrypoint=["/no/such/program"])
+    again = wait_for_pool(client, pool.pool_id, lambda seen: seen.status.last_error is not None)
+    assert again.status.last_error is not None
+    assert again.status.last_error.consecutive_failures == 1, "the success in between made it forget"
+
+
+def test_an_entrypoint_that_ends_at_once_makes_no_spin(client: SandboxClient, make_pool: MakePool, engine: EngineView):
+    """Rows 3, 4: members that die as soon as they are ready are no capacity, and are made ever more slowly."""
+    pool = make_pool(warm_containers=2, entrypoint=["sh", "-c", "exit 7"])
+    with EngineEvents(pool.pool_id) as events:
+        began = time.monotonic()
+        failing = wait_for_pool(
+            client,
+            pool.pool_id,
+            lambda seen: seen.status.last_error is not None and seen.status.last_error.consecutive_failures >= 3,
+        )
+        took = time.monotonic() - began
+        created = len(events.of("create"))
+    assert failing.status.last_error is not None
+    assert failing.status.last_error.reason is PoolErrorReason.START_FAILED
+    assert "7" in failing.status.last_error.message
+    assert took > 0.5, "three failures in a row with waits of at least a half second each between them"
+    assert created <= 10, f"{created} containers in {took:.1f} s"
+
+
+def test_a_pool_whose_engine_is_full(client: SandboxClient, make_pool: MakePool, trouble: ProxiedEngine):
+    """Rows 3, 17: disk_full, to the pool's owner and to a caller; over by itself when there is space again."""
+    trouble.fail("/containers/create", 500, NO_SPACE)
+    pool = make_pool(warm_containers=1)
+    failing = wait_for_failure(client, pool, PoolErrorReason.DISK_FULL)
+    assert failing.status.last_error is not None
+    assert "disk is full" in failing.status.last_error.message
+    with pytest.raises(QuotaExceededError) as refused:
+        client.create(pool_id=pool.pool_id)
+    assert (refused.value.reason, refused.value.quota_subject) == ("DISK_FULL", "engine:disk")
+    assert refused.value.retry_after
+    trouble.heal()
+    assert wait_until_warm(client, pool.pool_id, 1).status.last_error is None
+
+
+def test_a_failed_create_removes_what_it_made(
+    client: SandboxClient, make_pool: MakePool, trouble: ProxiedEngine, engine: EngineView
+):
+    """Row 8: the engine makes the container and cannot start it: it is removed, for a pool and for a caller."""
+    pool = make_pool()
+    trouble.fail("/start", 500, "driver failed programming external connectivity")
+    with EngineEvents(pool.pool_id) as events:
+        with pytest.raises(ResourceCreationError) as refused:
+            client.create(pool_id=pool.pool_id)
+        assert refused.value.reason == "START_FAILED"
+        assert "external connectivity" in refused.value.message
+        client.update_pool(pool.pool_id, warm_containers=1)
+        wait_for_failure(client, pool, PoolErrorReason.START_FAILED, times=2)  # The caller's was the first.
+        client.pause_pool(pool.pool_id)
+        wait_until_no_container(engine, pool.pool_id)
+        events.wait(lambda seen: len(seen.of("destroy")) >= 2)
+        assert {event.member_id for event in events.of("create")} == {event.member_id for event in events.of("destroy")}
+
+
+@pytest.mark.parametrize("how", ["hung", "stopped"])
+def test_an_engine_that_is_away(
+    server: ServerProcess,
+    client: SandboxClient,
+    make_pool: MakePool,
+    trouble: ProxiedEngine,
+    engine: EngineView,
+    how: str,
+):
+    """Rows 6, 8, 11, 23: what needs no engine works on, what needs it ends in time, and all is whole again after."""
+    pool = make_pool(warm_containers=3)
+    wait_until_warm(client, pool.pool_id, 3)
+    in_use = client.create(pool_id=pool.pool_id)
+    wait_until_warm(client, pool.pool_id, 3)
+    if how == "hung":
+        trouble.hang()
+    else:
+        trouble.refuse()
+    wait_for_health(server, HealthCheckResponse.NOT_SERVING)
+
+    claimed = client.create(pool_id=pool.pool_id)
+    assert claimed.start is SandboxStart.WARM
+    assert claimed.start_duration is not None
+    assert claimed.start_duration.total_seconds() < 2
+    assert [one.run(["echo", "on"]).stdout for one in (in_use, claimed)] == ["on\n", "on\n"]
+    began = time.monotonic()
+    with SandboxClient(server.address, retry=RetryPolicy(max_attempts=1)) as impatient:
+        with pytest.raises(SandpoolError) as failed:
+            impatient.create(image="busybox:latest", timeout=3)
+        assert time.monotonic() - began < 5
+        expected = {"hung": {"DEADLINE_EXCEEDED"}, "stopped": {"UNAVAILABLE"}}
+        assert failed.value.code in expected[how] or isinstance(failed.value, ResourceTimeoutError)
+    in_use.delete()
+    # Behind the server's back, while it cannot know.
+    lost = min(members_of(engine, pool.pool_id) - {in_use.sandbox_id, claimed.sandbox_id})
+    engine.api.remove_container(container(lost), force=True)
+
+    trouble.heal()
+    wait_for_health(server, HealthCheckResponse.SERVING)
+    whole = wait_for_pool(
+        client,
+        pool.pool_id,
+        lambda seen: (
+            lost not in members_of(engine, pool.pool_id)
+            and in_use.sandbox_id not in members_of(engine, pool.pool_id)
+            and (seen.status.warm, seen.status.creating, seen.status.removing, seen.status.active) == (3, 0, 0, 1)
+        ),
+    )
+    assert whole.status.last_error is None
+    assert len(members_of(engine, pool.pool_id)) == 4
+    assert claimed.run("true").success
+    server_id = engine.server_id_of(claimed.sandbox_id)
+    known = {found.sandbox_id for found in client.list_sandboxes()}
+    alone = {"label": [f"sandpool.server={server_id}", "sandpool.pool="]}
+    engine.wait_until(
+        lambda seen: (
+            {one["Labels"]["sandpool.member"] for one in seen.api.containers(all=True, filters=alone)} <= known
+        ),
+        WAIT_SECS,
+    )
+
+
+def test_starts_that_hang_hold_up_no_claim(
+    client: SandboxClient, make_pool: MakePool, trouble: ProxiedEngine, engine: EngineView
+):
+    """Rows 18, 23: while the engine starts nothing, claims and removals go on; then the pool fills up again."""
+    pool = make_pool(warm_containers=2)
+    wait_until_warm(client, pool.pool_id, 2)
+    trouble.hang_on("/start")
+    first, second = (client.create(pool_id=pool.pool_id) for _ in range(2))
+    assert {first.start, second.start} == {SandboxStart.WARM}
+    with pytest.raises(ResourceTimeoutError):
+        client.create(pool_id=pool.pool_id, timeout=2)
+    first.delete()
+    engine.wait_until(lambda seen: first.sandbox_id not in members_of(seen, pool.pool_id))
+    assert second.run("true").success
+    trouble.heal()
+    wait_until_warm(client, pool.pool_id, 2)
+    assert client.get_pool(pool.pool_id).status.active == 1
+    engine.wait_until(lambda seen: len(members_of(seen, pool.pool_id)) == 3)
