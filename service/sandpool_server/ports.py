@@ -436,6 +436,8 @@ class RuntimeEventKind(StrEnum):
     OOM = "oom"
     REMOVED = "removed"
     PAUSED = "paused"
+    KILLED = "killed"
+    """Somebody had the engine end it; DIED follows. Also before a removal by force."""
     RESYNC = "resync"
     """The stream of events was interrupted: compare everything."""
 

@@ -123,6 +123,8 @@ def test_the_environment_of_a_template(client: SandboxClient, make_pool: MakePoo
     wait_until_warm(client, pool.pool_id, 1)
     warm = client.create(template_name="with-env", env={"B": "sandbox"})
     assert (warm.start, warm.run("echo $A $B").stdout) == (SandboxStart.WARM, "template sandbox\n")
+    listed = client.list_sandboxes(template_name="with-env", states=["running"])
+    assert [found.sandbox_id for found in listed] == [warm.sandbox_id]
 
 
 def test_what_is_given_for_one_sandbox_still_draws_warm(client: SandboxClient, make_pool: MakePool):

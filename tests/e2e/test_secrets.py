@@ -231,6 +231,7 @@ def test_a_search_for_planted_secrets_finds_none(tmp_path_factory: pytest.TempPa
         walk = ApiWalk(channel)
         for where, answer in (*refusals(walk, sandbox.sandbox_id, broken.pool_id, value), *walk.answers()):
             search.content(f"api: {where}", answer)
+        wait_until_warm(client, broken.pool_id, 0)
         search.folder(server.data_dir)
         search.content("log", server.log)
         for name in ("cmdline", "environ"):

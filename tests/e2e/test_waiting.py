@@ -22,7 +22,7 @@ from sandpool import (
 from sandpool.v1.sandbox_service_pb2 import WHEN_EMPTY_WAIT, CreateSandboxRequest
 from sandpool.v1.sandbox_service_pb2_grpc import SandboxServiceStub
 from tests.e2e.conftest import MakePool
-from tests.support.callers import behind
+from tests.support.callers import behind, errors_of, sandboxes_of, together
 from tests.support.engine_view import EngineView
 from tests.support.pool_members import members_of, wait_until_no_container
 from tests.support.server_process import ServerProcess
@@ -158,6 +158,18 @@ def test_a_pool_that_keeps_none_ready_makes_one_for_who_waits(
         sandbox.delete()
     wait_until_no_container(engine, pool.pool_id)
     assert client.get_pool(pool.pool_id).status.misses == 0
+
+
+def test_at_the_maximum_what_is_being_made_serves_a_caller(client: SandboxClient, make_pool: MakePool):
+    """Rows 5, 17: refilling takes no place away from callers: one gets what is made, those beyond are refused."""
+    pool = make_pool(warm_containers=1, max_containers=2, readiness_command=["sleep", "1"])
+    wait_until_warm(client, pool.pool_id, 1)
+    client.create(pool_id=pool.pool_id)
+    wait_for_pool(client, pool.pool_id, lambda seen: seen.status.creating == 1)
+    answers = together(3, lambda _: client.create(pool_id=pool.pool_id))
+    (served,) = sandboxes_of(answers)
+    assert served.start is SandboxStart.WARM
+    assert [error.reason for error in errors_of(answers)] == ["POOL_AT_MAX"] * 2
 
 
 def test_who_does_not_wait_does_not_overtake_who_does(client: SandboxClient, make_pool: MakePool):

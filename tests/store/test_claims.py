@@ -295,6 +295,17 @@ async def test_at_max_is_empty_too_without_cold_starts(store: SqlStore) -> None:
         assert caught.value.reason == reason
 
 
+async def test_a_start_leaves_room_for_those_in_line(store: SqlStore) -> None:
+    pool = await make_pool(store, 0, max_containers=3)
+    with pytest.raises(Exhausted) as caught:
+        await store.claim(b.claim_request(2, pool_ref=pool.id, reserved=2))
+    assert caught.value.reason == "POOL_AT_MAX"
+    assert (await claim_one(store, pool_ref=pool.id, reserved=2)).state is MemberState.STARTING
+    assert await counts(store, pool.id) == PoolCounts(starting=1)
+    unlimited = await make_pool(store, 0)
+    assert (await claim_one(store, pool_ref=unlimited.id, reserved=9)).state is MemberState.STARTING
+
+
 @pytest.mark.parametrize("pools", [0, 2])
 async def test_a_templates_pools_can_be_empty(store: SqlStore, pools: int) -> None:
     template = await store.create_template(b.template("base"), None)

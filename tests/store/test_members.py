@@ -57,6 +57,13 @@ async def test_only_what_the_pool_wants_now_is_added(
     assert len(notified) == (1 if added else 0)
 
 
+@pytest.mark.parametrize(("max_containers", "added"), [(None, 3), (3, 2), (1, 0)])
+async def test_those_in_line_are_wanted_for_on_top(store: SqlStore, max_containers: int | None, added: int) -> None:
+    pool = await make_pool(store, 1, warm_containers=1, max_containers=max_containers)
+    members = await store.add_members(pool.id, pool.spec.digest(), b.sandbox_ids(9), b.T0, waiting=3)
+    assert len(members) == added
+
+
 async def test_nothing_is_added_to_a_pool_that_changed_its_mind(store: SqlStore) -> None:
     pool = await make_pool(store, warm_containers=5)
     digest = pool.spec.digest()

@@ -187,6 +187,7 @@ class FakeRuntime:
     def vanish(self, member_id: str) -> None:
         """Remove a container, as somebody else on the engine might."""
         if self.containers[member_id].running:
+            self.emit(RuntimeEvent(RuntimeEventKind.KILLED, member_id))
             self.die(member_id)
         del self.containers[member_id]
         self.emit(RuntimeEvent(RuntimeEventKind.REMOVED, member_id))
@@ -234,10 +235,16 @@ class SlowRuntime(FakeRuntime):
     def __init__(self, images: tuple[str, ...] = (IMAGE, PYTHON_IMAGE)) -> None:
         super().__init__(images)
         self._permits = asyncio.Semaphore(0)
+        self._began = asyncio.Event()
         self.waiting = 0
+
+    async def a_launch(self) -> None:
+        """Wait until a launch waits, its container made."""
+        await self._began.wait()
 
     async def starting(self, member: Member) -> None:
         self.waiting += 1
+        self._began.set()
         try:
             await self._permits.acquire()
         finally:

@@ -25,19 +25,24 @@ class EventHandler:
         self._recovery = recovery
         self._clock = clock
         self._out_of_memory: set[str] = set()
+        self._killed: set[str] = set()
 
     async def handle(self, event: RuntimeEvent) -> None:
         """Write down what an event means. Raises `Unavailable` when the store (for RESYNC: or the engine) is silent."""
         match event.kind:
             case RuntimeEventKind.RESYNC:
                 self._out_of_memory.clear()
+                self._killed.clear()
                 await self._recovery.reconcile()
             case RuntimeEventKind.OOM:
                 self._out_of_memory.add(event.member_id)
+            case RuntimeEventKind.KILLED:
+                self._killed.add(event.member_id)
             case RuntimeEventKind.DIED:
                 await self._died(event)
             case RuntimeEventKind.REMOVED:
                 self._out_of_memory.discard(event.member_id)
+                self._killed.discard(event.member_id)
                 await self._end(event.member_id, EndReason.LOST, "its container was removed by somebody else")
             case RuntimeEventKind.PAUSED:
                 end = MemberEnd(EndReason.LOST, self._clock.now())
@@ -49,6 +54,9 @@ class EventHandler:
         # The kernel may have killed another process, long before this end: the first one's own shows in its exit code.
         if event.member_id in self._out_of_memory and event.exit_code in (None, _KILLED):
             await self._end(event.member_id, EndReason.OOM_KILLED, "it ran out of memory", event.exit_code)
+        elif event.member_id in self._killed:
+            message = "its container was killed or removed by somebody else"
+            await self._end(event.member_id, EndReason.LOST, message, event.exit_code)
         else:
             await self._end(event.member_id, EndReason.EXITED, "its container ended", event.exit_code)
 

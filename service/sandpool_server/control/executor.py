@@ -68,6 +68,7 @@ class Executor:
         self._checks: dict[str, asyncio.Task[None]] = {}
         self._removal_failures: dict[str, int] = {}
         self._died: dict[str, int | None] = {}
+        self._ending: set[str] = set()
         self._early_deaths: dict[str, tuple[int, datetime]] = {}
         self.engine_ready = asyncio.Event()
         """Set once the engine has what members share; until then nothing is launched."""
@@ -103,8 +104,7 @@ class Executor:
                 end = MemberEnd(EndReason.FAILED, self._clock.now(), "the server stopped while it was being started")
                 await self._store.end_members([member_id], _BEING_MADE, end)
             case CancelLaunch(member_id=member_id):
-                if (task := self._launches.get(member_id)) is not None:
-                    task.cancel()
+                self._stop_launch(member_id)
             case RemoveContainer(member_id=member_id, pool_id=pool_id):
                 self.begin_removal(member_id, pool_id)
             case CheckImage(pool_id=pool_id):
@@ -175,6 +175,7 @@ class Executor:
         def done(_: "asyncio.Task[_T]") -> None:
             self._launches.pop(member.id, None)
             self._died.pop(member.id, None)
+            self._ending.discard(member.id)
             # A slot is free, and if the member is to be removed that can begin now.
             self._changes.publish(frozenset({member.id, member.pool_id}))
 
@@ -189,9 +190,11 @@ class Executor:
             waited = (now - (member.claim.claim_time if member.claim else member.create_time)).total_seconds()
             ready = await self._store.member_ready(member.id, address, now, waited)
         except LaunchFailed as error:
+            self._ending.add(member.id)
             await asyncio.shield(self._failed(member, error))
             raise
         except asyncio.CancelledError:
+            self._ending.add(member.id)
             if member.id not in self._died:
                 await asyncio.shield(self._give_up(member, "its creation was stopped"))
                 raise
@@ -295,14 +298,20 @@ class Executor:
 
     def container_died(self, member_id: str, exit_code: int | None) -> bool:
         """Fail the launch of a member whose container ended under it; False when it is not being launched."""
-        task = self._launches.get(member_id)
-        if task is None:
+        if member_id not in self._launches:
             return False
         # A launch that is being stopped removes its container: that is no death of the member's own.
-        if not task.cancelling():
+        if member_id not in self._ending:
             self._died[member_id] = exit_code
-            task.cancel()
+            self._stop_launch(member_id)
         return True
+
+    def _stop_launch(self, member_id: str) -> None:
+        """Cancel a launch, once: one that has failed already is writing that down and is not to be disturbed."""
+        task = self._launches.get(member_id)
+        if task is not None and member_id not in self._ending:
+            self._ending.add(member_id)
+            task.cancel()
 
     # --- removal --------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,10 @@ _KINDS = {
     "oom": RuntimeEventKind.OOM,
     "destroy": RuntimeEventKind.REMOVED,
     "pause": RuntimeEventKind.PAUSED,
+    "kill": RuntimeEventKind.KILLED,
 }
+_ENDING_SIGNALS = {"9", "15"}
+"""Of the signals that somebody may have the engine send, those that end a container."""
 _RESYNC = RuntimeEvent(RuntimeEventKind.RESYNC)
 _MAX_QUEUED = 10_000
 _CONNECT_SECS = 5.0
@@ -160,6 +163,8 @@ def runtime_event(raw: dict[str, Any]) -> RuntimeEvent | None:
     attributes = (raw.get("Actor") or {}).get("Attributes") or {}
     member_id = attributes.get(labels.MEMBER)
     if kind is None or not member_id:
+        return None
+    if kind is RuntimeEventKind.KILLED and str(attributes.get("signal")) not in _ENDING_SIGNALS:
         return None
     code = str(attributes.get("exitCode", ""))
     exit_code = int(code) if kind is RuntimeEventKind.DIED and code.isdecimal() else None

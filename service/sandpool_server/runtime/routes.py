@@ -169,5 +169,18 @@ def _remove(client: EngineClient, settings: RuntimeSettings) -> None:
     else:
         if labels.is_ours(found["Config"].get("Labels"), settings.server_id):
             ignore_gone(lambda: client.remove_container(found["Id"], force=True))
+            _remove_image(client, settings.server_id, found["Image"])
     reference = f"{labels.filler_repository(settings.server_id)}:latest"
     ignore_gone(lambda: client.remove_image(reference, force=True))
+
+
+def _remove_image(client: EngineClient, server_id: str, image: str) -> None:
+    """Remove the image of an earlier probe, which lost its name if that was taken away while the probe ran."""
+    try:
+        description = client.image(image)
+    except APIError as error:
+        if status(error) != 404:
+            raise
+        return
+    if labels.is_ours((description.get("Config") or {}).get("Labels"), server_id):
+        ignore_gone(lambda: client.remove_image(image, force=True))

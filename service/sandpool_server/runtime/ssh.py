@@ -18,6 +18,7 @@ from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixH
 _DIAL = "docker system dial-stdio"
 _CONNECT_SECS = 10
 _ALIVE_SECS = 15
+_MAX_GREETING = 16 * 1024
 _LOOK_UP_SECS = 10
 _SSH_FAILED = 255
 """The exit code that ssh keeps for its own failures."""
@@ -66,7 +67,11 @@ class _Connection(UnixHTTPConnection):
     """One connection, and the ssh process behind it."""
 
     def connect(self) -> None:
-        """Start ssh. Whether it gets through shows with the first answer, or with its end."""
+        """Start ssh and wait for the engine's first answer through it.
+
+        Logging in may take longer than a request is given; so it has a time of its own, and is not begun anew with each
+        request that came too early.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             end = theirs.fileno()
@@ -81,10 +86,16 @@ class _Connection(UnixHTTPConnection):
             except BaseException:
                 ours.close()
                 raise
-        ours.settimeout(self.timeout)
-        self.sock = ours
         self._process = process
         threading.Thread(target=_see_off, args=(process, self.base_url), name="engine-ssh", daemon=True).start()
+        try:
+            _greet(ours)
+        except BaseException:
+            ours.close()
+            process.terminate()
+            raise
+        ours.settimeout(self.timeout)
+        self.sock = ours
 
     def close(self) -> None:
         """Close the connection and end its process."""
@@ -92,6 +103,23 @@ class _Connection(UnixHTTPConnection):
         process = getattr(self, "_process", None)
         if process is not None:
             process.terminate()
+
+
+def _greet(connection: socket.socket) -> None:
+    """Ask for a sign of life. Raises `TimeoutError` when none comes in the time for logging in, `ConnectionError`."""
+    connection.settimeout(_CONNECT_SECS)
+    answer = b""
+    try:
+        connection.sendall(b"HEAD /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
+        while not answer.endswith(b"\r\n\r\n") and (more := connection.recv(_MAX_GREETING)):
+            answer += more  # To its end: the answer to a HEAD has no body.
+            if len(answer) > _MAX_GREETING:
+                break
+    except (BrokenPipeError, ConnectionResetError) as error:
+        # Not as it is: while a request is sent, urllib3 takes these to mean that an answer is there to be read.
+        raise ConnectionError("ssh has ended") from error
+    if not answer.endswith(b"\r\n\r\n"):
+        raise ConnectionError("no engine answers through ssh")
 
 
 def _see_off(process: "subprocess.Popen[bytes]", url: str) -> None:

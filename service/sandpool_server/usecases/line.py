@@ -38,10 +38,14 @@ class WaitingLine:
         """For how many sandboxes callers wait that one of these pools could give."""
         return sum(place.count for place in self._places if not set(place.pool_ids).isdisjoint(pool_ids))
 
+    def ahead(self, place: Place) -> int:
+        """For how many sandboxes callers before this place wait that one of its pools could give."""
+        before = self._places[: self._places.index(place)]
+        return sum(other.count for other in before if not set(other.pool_ids).isdisjoint(place.pool_ids))
+
     def is_next(self, place: Place) -> bool:
         """Whether nobody before this place could be served by one of its pools."""
-        before = self._places[: self._places.index(place)]
-        return all(set(other.pool_ids).isdisjoint(place.pool_ids) for other in before)
+        return not self.ahead(place)
 
     @contextmanager
     def join(self, pool_ids: tuple[str, ...], count: int) -> Iterator[Place]:

@@ -1,6 +1,7 @@
 """What the calls on sandboxes mean."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
@@ -11,6 +12,7 @@ from sandpool_server.domain.errors import (
     FieldViolation,
     InvalidArgument,
     LaunchFailed,
+    NotFound,
     NotReadyInTime,
     SandpoolError,
     Unavailable,
@@ -126,7 +128,42 @@ class Sandboxes:
         # Nobody waits, nearly always: then this costs nothing.
         awaited = self._line.awaited(await self._pool_ids(request)) if self._line else 0
         cold = new.when_empty is WhenEmpty.START_COLD
-        return await self._claim(replace(request, warm=not awaited, cold=cold, reserved=awaited))
+        try:
+            return await self._claim(replace(request, warm=not awaited, cold=cold, reserved=awaited))
+        except Exhausted as error:
+            if error.reason != "POOL_AT_MAX":
+                raise
+            return await self._take_what_is_made(request, error)
+
+    async def _take_what_is_made(self, request: ClaimRequest, at_max: Exhausted) -> ClaimResult:
+        """At the maximum, a member that is being made for the pool serves as well as one started for the caller.
+
+        Waits for it, behind those who wait already; raises `at_max` when there is none, or no more, for this caller.
+        """
+        pool_ids = await self._pool_ids(request)
+        if await self._within_reach(request.namespace, pool_ids) < self._line.awaited(pool_ids) + request.count:
+            raise at_max
+        with self._changes.subscribe() as subscription, self._line.join(pool_ids, request.count) as place:
+            while await self._within_reach(request.namespace, pool_ids) >= self._line.ahead(place) + place.count:
+                if self._line.is_next(place):
+                    try:
+                        return await self._claim(replace(request, now=self._clock.now()))
+                    except Exhausted as error:
+                        at_max = error
+                while (await subscription.next()).isdisjoint(pool_ids):
+                    pass
+        raise at_max
+
+    async def _within_reach(self, namespace: str, pool_ids: tuple[str, ...]) -> int:
+        """How many sandboxes the pools could give without anything ending: ready, being made, or still to be made."""
+        number = 0
+        for pool_id in pool_ids:
+            with contextlib.suppress(NotFound):
+                view = await self._store.get_pool(namespace, pool_id)
+                number += view.counts.warm + view.counts.creating
+                if view.pool.max_containers is not None:
+                    number += max(0, view.pool.max_containers - view.counts.total)
+        return number
 
     async def _wait_in_line(self, request: ClaimRequest, seconds: float) -> ClaimResult:
         pool_ids = await self._pool_ids(request)

@@ -79,6 +79,8 @@ def test_an_image_without_configuration_has_defaults() -> None:
         ("oom", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.OOM, "sbx-1", None)),
         ("destroy", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.REMOVED, "sbx-1", None)),
         ("pause", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.PAUSED, "sbx-1", None)),
+        ("kill", {"sandpool.member": "sbx-1", "signal": "9"}, (RuntimeEventKind.KILLED, "sbx-1", None)),
+        ("kill", {"sandpool.member": "sbx-1", "signal": "1"}, None),
         ("start", {"sandpool.member": "sbx-1"}, None),
         ("die", {"exitCode": "0"}, None),
     ],
