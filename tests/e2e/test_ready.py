@@ -218,11 +218,11 @@ def test_what_happens_to_members_behind_our_back(client: SandboxClient, make_poo
         engine.api.pause(container(paused))
         events.wait(lambda seen: len(seen.of("create")) == 3)
         wait_until_warm(client, pool.pool_id, 3)
-        # Far less than the half minute after which everything is compared anyway; about 20 ms on a quiet machine.
+        # Less than the half minute after which everything is compared anyway; a busy machine needs seconds for a start.
         for gone, action in ((removed, "destroy"), (killed, "die"), (paused, "pause")):
             (happened,) = [event for event in events.of(action) if event.member_id == gone]
             replaced = events.of("create", after=happened.time)[0]
-            assert replaced.time - happened.time < 10, f"{action}: {events.seen}"
+            assert replaced.time - happened.time < 20, f"{action}: {events.seen}"
     after = members_of(engine, pool.pool_id)
     assert len(after) == 3
     assert not after & before

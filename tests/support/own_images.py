@@ -17,6 +17,7 @@ class OwnImages:
         self._engine = engine
         self._api = engine.api
         self.repository = f"{registry}/sandpool-test/{secrets.token_hex(4)}"
+        self._made: set[str] = set()
 
     def push(self, tag: str, release: str) -> str:
         """Push a busybox whose variable RELEASE is as given; the engine has it under that tag then, too.
@@ -25,11 +26,12 @@ class OwnImages:
         """
         made = self._api.create_container(BASE, ["true"], network_disabled=True)["Id"]
         try:
-            image = self._api.commit(made, self.repository, tag, changes=[f"ENV RELEASE={release}"])["Id"]
+            image = str(self._api.commit(made, self.repository, tag, changes=[f"ENV RELEASE={release}"])["Id"])
         finally:
             self._api.remove_container(made, force=True)
+        self._made.add(image)  # Its tag may move on to another.
         self._push(tag)
-        return str(image)
+        return image
 
     def push_bytes(self, tag: str, size: int) -> str:
         """Push an image with one file of that many random bytes, and take it off the engine; returns its name."""
@@ -57,7 +59,8 @@ class OwnImages:
 
     def remove(self) -> None:
         """Take all of them off the engine, once no container uses them any more."""
-        for image in set(self._api.images(name=self.repository, quiet=True)):
+        there = set(self._api.images(quiet=True))
+        for image in there & (self._made | set(self._api.images(name=self.repository, quiet=True))):
             in_use = {"ancestor": image}
             self._engine.wait_until(lambda seen, f=in_use: not seen.api.containers(all=True, filters=f))  # type: ignore[misc]
             self._api.remove_image(image, force=True)

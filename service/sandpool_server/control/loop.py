@@ -26,6 +26,9 @@ _log = structlog.get_logger(__name__)
 
 _NO_POOL = ""
 
+_REST = 3.0
+"""After a round of planning, how many times its length passes before the next, so that it takes a quarter of the time."""
+
 
 class Watch(Protocol):
     """Something that is looked at now and then."""
@@ -114,9 +117,10 @@ class ControlLoop:
             due: frozenset[str] | None = None
             last_full = self._clock.monotonic()
             while True:
+                began = self._clock.monotonic()
                 for snapshot in await self._store.snapshot(due):
                     await self._plan(snapshot)
-                due = await self._next_due(subscription)
+                due = await self._next_due(subscription, self._clock.monotonic() - began)
                 if self._clock.monotonic() - last_full >= self._settings.round_interval:
                     due, last_full = None, self._clock.monotonic()
                     await self._purge()
@@ -137,8 +141,8 @@ class ControlLoop:
         if unmet > 0:
             self._waiting_for_slots.add(snapshot.id)
 
-    async def _next_due(self, subscription: Subscription) -> frozenset[str]:
-        """Wait for something to do; returns the pools to look at."""
+    async def _next_due(self, subscription: Subscription, planned_secs: float) -> frozenset[str]:
+        """Wait for something to do; returns the pools to look at. `planned_secs` is how long the last round took."""
         now = self._clock.now()
         next_wake = min([*self._wakes.values(), now + timedelta(seconds=self._settings.round_interval)])
         changed: frozenset[str] = frozenset()
@@ -147,8 +151,10 @@ class ControlLoop:
                 changed = await subscription.next()
         except TimeoutError:
             pass
-        # What changed is answered first: the callers' own work is not made to wait for planning.
-        await asyncio.sleep(self._settings.min_interval)
+        # What changed is answered first: the callers' own work is not made to wait for planning. With large pools a
+        # round takes as long as a few claims; then what happens meanwhile is planned for together.
+        rest = min(_REST * planned_secs, self._settings.max_interval)
+        await asyncio.sleep(max(self._settings.min_interval, rest))
         now = self._clock.now()
         due = {pool_id for pool_id, time in self._wakes.items() if time <= now}
         # A change of a member names its pool too; those without a pool are cheap to look at.

@@ -12,11 +12,11 @@ class ControlSettings:
     `refill_parallelism` is how many members are created at once to fill pools, `cold_parallelism` how many for callers
     who wait; the first is kept small so that claims have CPU left. `ready_timeout` is how long a started container may
     take until its agent answers, `engine_wait` how long a start waits for an engine that has not answered since the
-    server began. `resync_interval` is how often everything is looked at even if nothing seems to
-    happen, `min_interval` the shortest time between two rounds of planning. Ended sandboxes stay visible for
-    `ended_retention`, answers to named requests are kept for `request_retention`. Ready members are probed every
-    `probe_interval` and given up after `probe_failures` failures in a row; disks are looked at every `disk_interval`
-    where the engine does not enforce their limits.
+    server began. `resync_interval` is how often everything is looked at even if nothing seems to happen. Between two
+    rounds of planning passes at least `min_interval`, more after a long round, but for its sake no more than
+    `max_interval`. Ended sandboxes stay visible for `ended_retention`, answers to named requests are kept for
+    `request_retention`. Ready members are probed every `probe_interval` and given up after `probe_failures` failures in
+    a row; disks are looked at every `disk_interval` where the engine does not enforce their limits.
     """
 
     refill_parallelism: int = 2
@@ -26,6 +26,7 @@ class ControlSettings:
     engine_wait: float = 5.0
     resync_interval: float = 30.0
     min_interval: float = 0.005
+    max_interval: float = 0.1
     ended_retention: float = 3600.0
     request_retention: float = 86400.0
     probe_interval: float = 10.0
