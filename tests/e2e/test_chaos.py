@@ -79,6 +79,7 @@ def test_nothing_is_lost_leaked_or_double_after_thirty_kills(own_server: ServerP
                 caller.result(60)
         print(dict(sorted(ledger.calls.items())))
         with SandboxClient(own_server.address) as client:
+            client.get_pool(limited)  # repeated until the server is found again; a watch is not
             pools = [wait_for_pool(client, pool_id, settled) for pool_id in (limited, unlimited)]
             engine.wait_until(lambda seen: len(seen.members(server_id)) == len(rows(own_server.data_dir)))
             compare(own_server, engine, server_id, client, ledger, pools)

@@ -201,7 +201,7 @@ def test_callers_and_deaths_at_once(client: SandboxClient, make_pool: MakePool, 
     for sandbox_id in set(got) - set(doomed):
         assert client.get(sandbox_id).run("true").success
     for sandbox_id in set(got) & set(doomed):
-        wait_for_sandbox(client, sandbox_id, lambda seen: seen.end_reason is SandboxEndReason.EXITED)
+        wait_for_sandbox(client, sandbox_id, lambda seen: seen.end_reason is SandboxEndReason.LOST)
 
 
 def test_what_happens_to_members_behind_our_back(client: SandboxClient, make_pool: MakePool, engine: EngineView):
@@ -237,9 +237,9 @@ def test_a_sandbox_in_use_that_dies_says_so(client: SandboxClient, make_pool: Ma
     engine.api.remove_container(container(removed.sandbox_id), force=True)
     wait_until_warm(client, pool.pool_id, 2)
     ended = wait_for_sandbox(client, killed.sandbox_id, lambda seen: seen.state is SandboxState.TERMINATED)
-    assert (ended.end_reason, ended.exit_code) == (SandboxEndReason.EXITED, 137)
+    assert (ended.end_reason, ended.exit_code) == (SandboxEndReason.LOST, 137)
     ended = wait_for_sandbox(client, removed.sandbox_id, lambda seen: seen.state is SandboxState.TERMINATED)
-    assert ended.end_reason in {SandboxEndReason.LOST, SandboxEndReason.EXITED}
+    assert ended.end_reason is SandboxEndReason.LOST
     assert ended.end_time is not None
     assert not {killed.sandbox_id, removed.sandbox_id} & members_of(engine, pool.pool_id)
     assert client.get_pool(pool.pool_id).status.active == 0

@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 _NO_POOL = ""
 
 _REST = 3.0
-"""After a round of planning, how many times its length passes before the next, so that it takes a quarter of the time."""
+"""How many times the length of a round of planning passes before the next: it takes a quarter of the time at most."""
 
 
 class Watch(Protocol):
