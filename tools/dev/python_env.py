@@ -50,7 +50,8 @@ class PythonEnvironment:
             if not self._works():
                 self._create()
             self._install_uv()
-            self._uv_pip("sync", self._lock)
+            # Compiled here: where Python may not write bytecode, every start would compile every package anew.
+            self._uv_pip("sync", "--compile-bytecode", self._lock)
             editable = [part for project in self._projects for part in ("--editable", str(project))]
             self._uv_pip("install", "--no-deps", "--no-build-isolation", *editable)
             self._stamp.write(self._version())

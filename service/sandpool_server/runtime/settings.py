@@ -35,7 +35,7 @@ class RuntimeSettings:
 
     Empty: 127.0.0.1 where the engine is local, else the address that the engine's url names.
     """
-    probe_secs: float = 3.0
+    probe_secs: float = 8.0
     """How long the probe tries to reach a container's own address."""
 
     network_subnet: str = ""
