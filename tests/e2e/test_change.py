@@ -170,14 +170,14 @@ def test_a_tag_that_moved_is_rolled_over(
     client: SandboxClient, engine: EngineView, images: OwnImages, make_pool: MakePool
 ):
     """Row 12: the registry has another image under the same tag; where the pool says so, that is seen by itself."""
-    first = images.push("live", "1")
+    images.push("live", "1")
+    images.push("next", "2")
     pool = make_pool(image=f"{images.repository}:live", warm_containers=2, image_check_secs=1)
     present = settled(client, pool.pool_id, 2)
     assert present.status.image_digest
     in_use = client.create(pool_id=pool.pool_id)
     settled(client, pool.pool_id, 2)
-    images.push("live", "2")
-    images.point("live", first)  # The engine does not know yet.
+    images.move("live", to="next")
     moved = wait_for_pool(client, pool.pool_id, lambda seen: seen.status.image_digest != present.status.image_digest)
     # In the same moment, seen from outside: the digest changes, and what is of the old one is stale.
     assert moved.status.warm < 2

@@ -4,10 +4,12 @@ import io
 import os
 import secrets
 import tarfile
+import urllib.request
 
 from tests.support.engine_view import EngineView
 
 BASE = "busybox:latest"
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class OwnImages:
@@ -52,6 +54,19 @@ class OwnImages:
     def point(self, tag: str, image: str) -> None:
         """Let the tag name another image on the engine; the registry's tag stays as it is."""
         self._api.tag(image, self.repository, tag, force=True)
+
+    def move(self, tag: str, to: str) -> None:
+        """Let the registry's tag name what its tag `to` names; the engine does not learn of it."""
+        registry, _, name = self.repository.partition("/")
+        manifests = f"http://{registry}/v2/{name}/manifests"
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{manifests}/{to}", headers={"Accept": _MANIFEST})
+        ) as found:
+            manifest = found.read()
+        headers = {"Content-Type": _MANIFEST}
+        put = urllib.request.Request(f"{manifests}/{tag}", manifest, headers, method="PUT")
+        with urllib.request.urlopen(put) as answer:
+            assert answer.status == 201
 
     def forget(self, tag: str) -> None:
         """Take the tag off the engine; the registry keeps it."""
