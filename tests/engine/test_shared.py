@@ -183,3 +183,13 @@ async def test_a_launch_prepares_what_was_not_prepared(server: DockerRuntime) ->
     assert server.disk_enforcement is None
     await server.launch(make_member(), TOKEN)
     assert server.disk_enforcement is not None
+
+
+async def test_purge_removes_the_images_that_a_kill_left(
+    server: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient
+) -> None:
+    label = f"sandpool.server={own_settings.server_id}"
+    engine.import_image_from_data(EMPTY_TAR, changes=[f"LABEL {label}"])
+    assert engine.images(all=True, filters={"label": label})
+    await server.purge()
+    assert engine.images(all=True, filters={"label": label}) == []

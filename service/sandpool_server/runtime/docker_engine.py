@@ -269,4 +269,5 @@ class DockerRuntime:
 
     def _remove_shared(self, client: EngineClient) -> None:
         shared.remove_network(client, self._settings.server_id)
+        shared.remove_images(client, self._settings.server_id)
         shared.remove_volume(client, self._agent.version)

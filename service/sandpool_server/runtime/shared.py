@@ -228,6 +228,12 @@ def remove_network(client: EngineClient, server_id: str) -> None:
             ignore_gone(lambda found=network["Id"]: client.remove_network(found))
 
 
+def remove_images(client: EngineClient, server_id: str) -> None:
+    """Remove the images that this server imported and was killed before it removed them."""
+    for image in client.images(all=True, filters={"label": f"{labels.SERVER}={server_id}"}):
+        ignore_gone(lambda found=image["Id"]: client.remove_image(found))
+
+
 def remove_volume(client: EngineClient, agent_version: str) -> None:
     """Remove the agent's volume unless a container, of whatever server, uses it."""
     name = labels.volume_name(agent_version)

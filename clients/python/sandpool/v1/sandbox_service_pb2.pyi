@@ -31,7 +31,9 @@ class _WhenEmptyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WhenEmpty.V
     WHEN_EMPTY_UNSPECIFIED: _WhenEmpty.ValueType  # 0
     """The default, WHEN_EMPTY_START_COLD."""
     WHEN_EMPTY_START_COLD: _WhenEmpty.ValueType  # 1
-    """Start a container for this sandbox. RESOURCE_EXHAUSTED (POOL_AT_MAX) when `max_containers` leaves no room."""
+    """Start a container for this sandbox; where `max_containers` leaves no room for it, take one that the pool is making.
+    RESOURCE_EXHAUSTED (POOL_AT_MAX) when there is none for this caller either.
+    """
     WHEN_EMPTY_WAIT: _WhenEmpty.ValueType  # 2
     """Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`."""
     WHEN_EMPTY_FAIL: _WhenEmpty.ValueType  # 3
@@ -43,7 +45,9 @@ class WhenEmpty(_WhenEmpty, metaclass=_WhenEmptyEnumTypeWrapper):
 WHEN_EMPTY_UNSPECIFIED: WhenEmpty.ValueType  # 0
 """The default, WHEN_EMPTY_START_COLD."""
 WHEN_EMPTY_START_COLD: WhenEmpty.ValueType  # 1
-"""Start a container for this sandbox. RESOURCE_EXHAUSTED (POOL_AT_MAX) when `max_containers` leaves no room."""
+"""Start a container for this sandbox; where `max_containers` leaves no room for it, take one that the pool is making.
+RESOURCE_EXHAUSTED (POOL_AT_MAX) when there is none for this caller either.
+"""
 WHEN_EMPTY_WAIT: WhenEmpty.ValueType  # 2
 """Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`."""
 WHEN_EMPTY_FAIL: WhenEmpty.ValueType  # 3

@@ -718,7 +718,8 @@ export enum WhenEmpty {
   UNSPECIFIED = 0,
 
   /**
-   * Start a container for this sandbox. RESOURCE_EXHAUSTED (POOL_AT_MAX) when `max_containers` leaves no room.
+   * Start a container for this sandbox; where `max_containers` leaves no room for it, take one that the pool is making.
+   * RESOURCE_EXHAUSTED (POOL_AT_MAX) when there is none for this caller either.
    *
    * @generated from enum value: WHEN_EMPTY_START_COLD = 1;
    */
