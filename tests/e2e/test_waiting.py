@@ -115,15 +115,19 @@ def test_deadlines_at_every_moment_of_a_wait(
             got.add(call.result(SECS).sandbox.sandbox_id)
         except grpc.RpcError as error:
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # noqa: PT017 (each call may end either way)
-    # What a caller never heard of ends behind; the pool is whole when nothing but what was answered is in use.
+    # What the server saw nobody take ends behind. An answer that is on its way when its caller's deadline passes is
+    # lost to both: no server can tell, and only a retry with the same request id would find it. It takes a rare moment.
     wait_for_pool(
         client,
         pool.pool_id,
-        lambda seen: (seen.status.active, seen.status.warm, seen.status.waiting) == (len(got), 2, 0),
+        lambda seen: (
+            (seen.status.warm, seen.status.creating, seen.status.removing, seen.status.waiting) == (2, 0, 0, 0)
+            and len(got) <= seen.status.active <= len(got) + 2
+        ),
     )
-    assert {found.sandbox_id for found in client.list_sandboxes(pool_id=pool.pool_id, states=["running"])} == got
-    wait_for_pool(client, pool.pool_id, lambda seen: seen.status.removing == 0)
-    assert len(members_of(engine, pool.pool_id)) == len(got) + 2
+    running = {found.sandbox_id for found in client.list_sandboxes(pool_id=pool.pool_id, states=["running"])}
+    assert got <= running
+    assert len(members_of(engine, pool.pool_id)) == len(running) + 2
 
 
 def test_three_ways_to_get_none_are_three_errors(client: SandboxClient, make_pool: MakePool):
