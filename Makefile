@@ -22,7 +22,7 @@ help:
 	@echo 'DOCKER_HOST      the engine to use; else the default socket; else a private one is started'
 	@echo 'SANDPOOL_SERVER_ADDRESS and its like: settings of the server that `make serve` starts'
 	@echo 'SANDPOOL_CACHE   downloads, images, the private engine'"'"'s data; ~/.cache/sandpool'
-	@echo 'SANDPOOL_OFFLINE set to 1, no registry but the local one is asked for images'
+	@echo 'SANDPOOL_OFFLINE set to 1, no registry but the local one is asked for images; so in test and bench'
 
 demo serve test check lint bench generate lock setup clean:
 	@$(DEV) $@

@@ -119,6 +119,10 @@ class Commands:
             return what(engine)
 
 
+LOCAL_ONLY = ("test", "check", "bench")
+"""Commands whose engine speaks to no registry but the local one: what they show must not hang on anything outside."""
+
+
 def main() -> int:
     """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.dev", description=__doc__)
@@ -129,6 +133,8 @@ def main() -> int:
     run.add_argument("argv", nargs=argparse.REMAINDER, help="-- and the command")
     arguments = parser.parse_args()
     leave_in_order()
+    if arguments.command in LOCAL_ONLY:
+        os.environ.setdefault("SANDPOOL_OFFLINE", "1")
     chosen = Commands(Paths.from_environment())
     try:
         if arguments.command == "run":
