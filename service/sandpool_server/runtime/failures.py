@@ -72,15 +72,15 @@ def normalised(error: Exception) -> Exception:
 def _chain_has(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
     """Whether the error, or what it wraps, is of one of these kinds; libraries wrap in args, reason and cause alike."""
     seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        one = todo.pop()
+    unseen: list[object] = [error]
+    while unseen:
+        one = unseen.pop()
         if not isinstance(one, BaseException) or id(one) in seen:
             continue
         seen.add(id(one))
         if isinstance(one, kinds):
             return True
-        todo += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        unseen += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
     return False
 
 
