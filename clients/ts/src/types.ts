@@ -41,7 +41,16 @@ export type SandboxEndReason =
   | "unknown";
 
 /** Why a command ended. */
-export type CommandEndReason = "exited" | "signaled" | "oom_killed" | "timed_out" | "unknown";
+export type CommandEndReason =
+  | "exited"
+  | "signaled"
+  | "oom_killed"
+  | "timed_out"
+  | "killed"
+  | "idle_timed_out"
+  | "disconnected"
+  | "shut_down"
+  | "unknown";
 
 /** What a message of a watch tells: the state at its beginning, a change since, or the end of it. */
 export type WatchEventType = "present" | "changed" | "deleted" | "unknown";

@@ -22,6 +22,7 @@ VARIABLE_NAME_FIELD_NUMBER: _builtins.int
 NO_NUL_FIELD_NUMBER: _builtins.int
 REQUEST_TOKEN_FIELD_NUMBER: _builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: _builtins.int
+USER_REF_FIELD_NUMBER: _builtins.int
 resource_name: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A name that callers give to pools, templates and sandboxes: a DNS label that no identifier can be taken for."""
 resource_name_or_empty: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
@@ -38,3 +39,5 @@ request_token: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRul
 """A caller's name for one request, so that a retry of it is told from a second one."""
 absolute_path: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """An absolute path inside the sandbox."""
+user_ref: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A user of the sandbox's image, with an optional group."""

@@ -137,6 +137,14 @@ class _CommandEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Comm
     """The kernel killed it because the sandbox ran out of memory."""
     COMMAND_END_REASON_TIMED_OUT: _CommandEndReason.ValueType  # 4
     """Its timeout passed; it was killed with every process that it had started."""
+    COMMAND_END_REASON_KILLED: _CommandEndReason.ValueType  # 5
+    """A caller killed it, with every process that it had started."""
+    COMMAND_END_REASON_IDLE_TIMED_OUT: _CommandEndReason.ValueType  # 6
+    """No client was attached for its idle timeout; it was killed with every process that it had started."""
+    COMMAND_END_REASON_DISCONNECTED: _CommandEndReason.ValueType  # 7
+    """Its last client went away and it was to be killed then, with every process that it had started."""
+    COMMAND_END_REASON_SHUT_DOWN: _CommandEndReason.ValueType  # 8
+    """The sandbox was being stopped."""
 
 class CommandEndReason(_CommandEndReason, metaclass=_CommandEndReasonEnumTypeWrapper):
     """How a command ended."""
@@ -151,6 +159,14 @@ COMMAND_END_REASON_OOM_KILLED: CommandEndReason.ValueType  # 3
 """The kernel killed it because the sandbox ran out of memory."""
 COMMAND_END_REASON_TIMED_OUT: CommandEndReason.ValueType  # 4
 """Its timeout passed; it was killed with every process that it had started."""
+COMMAND_END_REASON_KILLED: CommandEndReason.ValueType  # 5
+"""A caller killed it, with every process that it had started."""
+COMMAND_END_REASON_IDLE_TIMED_OUT: CommandEndReason.ValueType  # 6
+"""No client was attached for its idle timeout; it was killed with every process that it had started."""
+COMMAND_END_REASON_DISCONNECTED: CommandEndReason.ValueType  # 7
+"""Its last client went away and it was to be killed then, with every process that it had started."""
+COMMAND_END_REASON_SHUT_DOWN: CommandEndReason.ValueType  # 8
+"""The sandbox was being stopped."""
 Global___CommandEndReason: _TypeAlias = CommandEndReason  # noqa: Y015
 
 @_typing.final

@@ -81,6 +81,10 @@ const COMMAND_END_REASONS: Readonly<Record<sbx.CommandEndReason, types.CommandEn
   [sbx.CommandEndReason.SIGNALED]: "signaled",
   [sbx.CommandEndReason.OOM_KILLED]: "oom_killed",
   [sbx.CommandEndReason.TIMED_OUT]: "timed_out",
+  [sbx.CommandEndReason.KILLED]: "killed",
+  [sbx.CommandEndReason.IDLE_TIMED_OUT]: "idle_timed_out",
+  [sbx.CommandEndReason.DISCONNECTED]: "disconnected",
+  [sbx.CommandEndReason.SHUT_DOWN]: "shut_down",
 };
 
 /** The word for a number of the contract; a newer server may send one that the table does not have. */
