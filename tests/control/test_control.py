@@ -4,11 +4,18 @@ import asyncio
 
 import pytest
 
-from sandpool_server.domain.errors import Exhausted, FailedPrecondition, FailureReason, LaunchFailed
+from sandpool_server.domain.errors import (
+    Exhausted,
+    FailedPrecondition,
+    FailureReason,
+    LaunchFailed,
+    NotReadyInTime,
+)
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import EndReason, PoolCondition, StartKind
-from sandpool_server.usecases.values import PoolChanges, SandboxChanges, SpecChanges
-from tests.control.conftest import Grow, cancelled, stop
+from sandpool_server.ports import SandboxFilter
+from sandpool_server.usecases.values import NewSandbox, PoolChanges, SandboxChanges, SpecChanges
+from tests.control.conftest import WAIT_SECS, Grow, cancelled, stop
 from tests.support.fake_agents import SilentAgents
 from tests.support.fake_runtime import (
     IMAGE,
@@ -102,6 +109,21 @@ async def test_a_caller_who_goes_away_takes_no_member_along(grow: Grow) -> None:
         await asyncio.sleep(0)
     view = await plant.full(pool_id, 1)
     assert view.counts.active == 0
+
+
+async def test_what_cannot_be_answered_in_time_is_not_kept(grow: Grow) -> None:
+    """A sandbox whose caller's deadline comes before the answer could arrive would be one that nobody heard of."""
+    plant = await grow()
+    pool_id = await plant.pool(1)
+    await plant.full(pool_id, 1)
+    new = NewSandbox(pool_id=pool_id)
+    now = plant.clock.monotonic()
+    with pytest.raises(NotReadyInTime):
+        await plant.sandboxes.create(new, "request-1", "fingerprint", now, deadline=now)
+    await plant.full(pool_id, 1)
+    assert not await plant.sandboxes.list(SandboxFilter(states=frozenset({MemberState.ACTIVE})), 10, "")
+    sandbox = await plant.sandboxes.create(new, "request-1", "fingerprint", now, deadline=now + WAIT_SECS)
+    assert sandbox.state is MemberState.ACTIVE, "the retry of the request claims anew"
 
 
 async def test_a_cold_start_whose_caller_goes_away_leaves_nothing(grow: Grow) -> None:

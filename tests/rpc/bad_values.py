@@ -40,6 +40,7 @@ PREDEFINED: dict[str, tuple[str, ...]] = {
     "no_nul": (NUL, "\0"),
     "request_token": ("a b", "a/b", "é", "a\n", NUL, "x" * 65),
     "absolute_path": ("relative", "./a", "/a\0b", "/" + "x" * 4096),
+    "user_ref": ("a b", "1000:", ":1000", "a:b:c", "é", "a\n", NUL, "x" * 65),
 }
 """Wrong values for each rule of rules.proto."""
 

@@ -294,12 +294,20 @@ class FakeSandboxes:
         for watcher in self.watchers:
             watcher.put_nowait(member)
 
-    async def create(self, new: NewSandbox, request_id: str, fingerprint: str, received: float) -> Member:
+    async def create(
+        self, new: NewSandbox, request_id: str, fingerprint: str, received: float, deadline: float | None = None
+    ) -> Member:
         await self.faults.enter("sandboxes.create", new, request_id, fingerprint, received)
         return self._make(new)
 
     async def create_batch(
-        self, new: NewSandbox, count: int, request_id: str, fingerprint: str, received: float
+        self,
+        new: NewSandbox,
+        count: int,
+        request_id: str,
+        fingerprint: str,
+        received: float,
+        deadline: float | None = None,
     ) -> tuple[Member, ...]:
         await self.faults.enter("sandboxes.create_batch", new, count, request_id, fingerprint, received)
         return tuple(self._make(new) for _ in range(count))

@@ -295,12 +295,16 @@ class Command:
 
 
 class CommandEndReason(StrEnum):
-    """How a command ended."""
+    """How a command ended. The last four are for processes that outlive the call that started them."""
 
     EXITED = "exited"
     SIGNALED = "signaled"
     OOM_KILLED = "oom_killed"
     TIMED_OUT = "timed_out"
+    KILLED = "killed"
+    IDLE_TIMED_OUT = "idle_timed_out"
+    DISCONNECTED = "disconnected"
+    SHUT_DOWN = "shut_down"
 
 
 @dataclass(frozen=True, slots=True)

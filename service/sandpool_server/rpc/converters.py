@@ -84,6 +84,10 @@ COMMAND_END_REASONS = {
     CommandEndReason.SIGNALED: sandbox_pb2.COMMAND_END_REASON_SIGNALED,
     CommandEndReason.OOM_KILLED: sandbox_pb2.COMMAND_END_REASON_OOM_KILLED,
     CommandEndReason.TIMED_OUT: sandbox_pb2.COMMAND_END_REASON_TIMED_OUT,
+    CommandEndReason.KILLED: sandbox_pb2.COMMAND_END_REASON_KILLED,
+    CommandEndReason.IDLE_TIMED_OUT: sandbox_pb2.COMMAND_END_REASON_IDLE_TIMED_OUT,
+    CommandEndReason.DISCONNECTED: sandbox_pb2.COMMAND_END_REASON_DISCONNECTED,
+    CommandEndReason.SHUT_DOWN: sandbox_pb2.COMMAND_END_REASON_SHUT_DOWN,
 }
 WATCH_EVENT_TYPES = {
     WatchEvent.PRESENT: pool_service_pb2.WATCH_EVENT_TYPE_PRESENT,

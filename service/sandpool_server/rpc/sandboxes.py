@@ -29,7 +29,8 @@ class SandboxServicer(stubs.SandboxServiceServicer):
         """Create a sandbox: the hot path."""
         received = self._clock.monotonic()
         fingerprint = fingerprint_of(request, request.request_id)
-        member = await self._sandboxes.create(new_sandbox(request), request.request_id, fingerprint, received)
+        deadline = _deadline(received, context)
+        member = await self._sandboxes.create(new_sandbox(request), request.request_id, fingerprint, received, deadline)
         return messages.CreateSandboxResponse(sandbox=sandbox_message(member))
 
     async def BatchCreateSandboxes(
@@ -40,7 +41,12 @@ class SandboxServicer(stubs.SandboxServiceServicer):
         fingerprint = fingerprint_of(request, request.request_id)
         try:
             members = await self._sandboxes.create_batch(
-                new_sandbox(request.sandbox), request.count, request.request_id, fingerprint, received
+                new_sandbox(request.sandbox),
+                request.count,
+                request.request_id,
+                fingerprint,
+                received,
+                _deadline(received, context),
             )
         except InvalidArgument as error:
             raise _in_batch(error) from error
@@ -87,6 +93,12 @@ class SandboxServicer(stubs.SandboxServiceServicer):
     async def RunCommand(self, request: messages.RunCommandRequest, context: Context) -> messages.RunCommandResponse:
         """Run a command and answer with its end."""
         return run_command_answer(await self._sandboxes.run(request.sandbox_id, command(request)))
+
+
+def _deadline(received: float, context: Context) -> float | None:
+    """When the caller of a call that has just been received stops to wait, on the same scale; None for never."""
+    remaining = context.time_remaining()
+    return None if remaining is None else received + remaining
 
 
 def _in_batch(error: InvalidArgument) -> InvalidArgument:

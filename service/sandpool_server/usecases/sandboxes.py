@@ -40,6 +40,11 @@ from sandpool_server.usecases.values import UNSET, NewSandbox, SandboxChanges, W
 _HAND_OVERS = 5
 """How many ready members may turn out dead under one request before the caller is told."""
 
+_ANSWER_SECS = 0.005
+"""How long an answer may take to its caller. With less than that left, nobody may hear of what was made for it, and no
+server can tell afterwards: so it is given up.
+"""
+
 
 class Sandboxes:
     """Sandboxes and the commands in them. Every method raises domain errors, as `ports.Store` says."""
@@ -63,16 +68,25 @@ class Sandboxes:
         self._line = line
         self._undoing: set[asyncio.Task[None]] = set()
 
-    async def create(self, new: NewSandbox, request_id: str, fingerprint: str, received: float) -> Member:
+    async def create(
+        self, new: NewSandbox, request_id: str, fingerprint: str, received: float, deadline: float | None = None
+    ) -> Member:
         """Claim a ready member, or start one; returns it running.
 
-        `received` is the call's arrival on the clock's monotonic scale. Raises what `Store.claim` raises, and
-        `LaunchFailed`. When it raises or is cancelled, nothing is left claimed.
+        `received` is the call's arrival on the clock's monotonic scale, `deadline` when the caller stops to wait, None
+        for never. Raises what `Store.claim` raises, `LaunchFailed`, and `NotReadyInTime` when there is no time left to
+        answer. When it raises or is cancelled, nothing is left claimed.
         """
-        return (await self.create_batch(new, 1, request_id, fingerprint, received))[0]
+        return (await self.create_batch(new, 1, request_id, fingerprint, received, deadline))[0]
 
     async def create_batch(
-        self, new: NewSandbox, count: int, request_id: str, fingerprint: str, received: float
+        self,
+        new: NewSandbox,
+        count: int,
+        request_id: str,
+        fingerprint: str,
+        received: float,
+        deadline: float | None = None,
     ) -> tuple[Member, ...]:
         """Claim `count` sandboxes alike, all or none; returns them running. Raises as `create`."""
         check_environment(new.env)
@@ -94,12 +108,14 @@ class Sandboxes:
         )
         for _ in range(_HAND_OVERS):
             ids = tuple(new_id(SANDBOX, now, self._clock.random_bits()) for _ in range(count))
-            members = await self._create(replace(request, ids=ids), new)
+            members = await self._create(replace(request, ids=ids), new, deadline)
             if members is not None:
                 return members
         raise Unavailable("NO_LIVING_MEMBER", "several ready containers in a row did not answer; try again")
 
-    async def _create(self, request: ClaimRequest, new: NewSandbox) -> tuple[Member, ...] | None:
+    async def _create(
+        self, request: ClaimRequest, new: NewSandbox, deadline: float | None
+    ) -> tuple[Member, ...] | None:
         """One attempt; None when a ready member turned out dead, which is then out of the pool."""
         with self._launcher.expecting(request.ids):
             result = await self._claim_in_turn(request, new)
@@ -112,12 +128,17 @@ class Sandboxes:
                 if not await self._hand_over(result.members, new):
                     return None
                 members = await self._start(result.members, new)
+                self._check_time_to_answer(deadline)
             except BaseException as error:
                 why = error.message if isinstance(error, LaunchFailed | SandpoolError) else "the caller went away"
                 await asyncio.shield(self._give_up(result.members, why))
                 raise
         waited = self._clock.monotonic() - request.received
         return tuple(replace(member, start_secs=waited) for member in members)
+
+    def _check_time_to_answer(self, deadline: float | None) -> None:
+        if deadline is not None and self._clock.monotonic() > deadline - _ANSWER_SECS:
+            raise NotReadyInTime("the call's deadline left no time for the answer; give it more time, and try again")
 
     async def _claim_in_turn(self, request: ClaimRequest, new: NewSandbox) -> ClaimResult:
         """Claim as the caller wants it when nothing is ready, and not before those who came first."""
