@@ -3,7 +3,10 @@
 The rows named are those of docs/user-demands.md.
 """
 
+import json
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -226,6 +229,28 @@ def test_what_happens_to_members_behind_our_back(client: SandboxClient, make_poo
     after = members_of(engine, pool.pool_id)
     assert len(after) == 3
     assert not after & before
+
+
+def test_what_happens_behind_our_back_is_noticed_within_a_second(tmp_path: Path, engine: EngineView):
+    """Row 11: by the engine's own time of the event and the server's of its log line, in one clock of one machine."""
+    with (
+        ServerProcess(tmp_path / "data", log_format="json") as server,
+        SandboxClient(server.address) as client,
+    ):
+        pool = client.create_pool(image="busybox:latest", warm_containers=3)
+        wait_until_warm(client, pool.pool_id, 3)
+        removed, killed, paused = sorted(members_of(engine, pool.pool_id))
+        with EngineEvents(pool.pool_id) as events:
+            engine.api.remove_container(container(removed), force=True)
+            engine.api.kill(container(killed))
+            engine.api.pause(container(paused))
+            events.wait(lambda seen: len(seen.of("create")) == 3)
+        wait_until_warm(client, pool.pool_id, 3)
+        lines = [json.loads(line) for line in server.log.splitlines() if '"member_ended"' in line]
+    noticed = {line["member"]: datetime.fromisoformat(line["timestamp"]).timestamp() for line in lines}
+    for member, action in ((removed, "die"), (killed, "die"), (paused, "pause")):
+        (happened,) = [event for event in events.of(action) if event.member_id == member][:1]
+        assert noticed[member] - happened.time < 1, f"{action}: {events.seen}, {lines}"
 
 
 def test_a_sandbox_in_use_that_dies_says_so(client: SandboxClient, make_pool: MakePool, engine: EngineView):

@@ -69,8 +69,6 @@ class Transport:
                     pause = self._retry.pause(attempt, end - time.monotonic(), found.retry_after)
                 if pause is None:
                     raise found from failure
-            if status.names_a_failure(found):
-                call = call.renewed()
             if self._closed.wait(pause):
                 raise self._closed_error()
 

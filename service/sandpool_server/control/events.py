@@ -13,7 +13,8 @@ _log = structlog.get_logger(__name__)
 _KILLED = 137
 """The exit code of a process that was ended by SIGKILL."""
 
-_CLAIMED_OR_WARM = frozenset({MemberState.WARM, MemberState.ACTIVE})
+_WARM = frozenset({MemberState.WARM})
+_CLAIMED_OR_WARM = _WARM | {MemberState.ACTIVE}
 
 
 class EventHandler:
@@ -45,8 +46,7 @@ class EventHandler:
                 self._killed.discard(event.member_id)
                 await self._end(event.member_id, EndReason.LOST, "its container was removed by somebody else")
             case RuntimeEventKind.PAUSED:
-                end = MemberEnd(EndReason.LOST, self._clock.now())
-                await self._store.end_members([event.member_id], frozenset({MemberState.WARM}), end)
+                await self._end(event.member_id, EndReason.LOST, "it was paused by somebody else", only=_WARM)
 
     async def _died(self, event: RuntimeEvent) -> None:
         if self._executor.container_died(event.member_id, event.exit_code):
@@ -60,9 +60,16 @@ class EventHandler:
         else:
             await self._end(event.member_id, EndReason.EXITED, "its container ended", event.exit_code)
 
-    async def _end(self, member_id: str, reason: EndReason, message: str, exit_code: int | None = None) -> None:
+    async def _end(
+        self,
+        member_id: str,
+        reason: EndReason,
+        message: str,
+        exit_code: int | None = None,
+        only: frozenset[MemberState] = _CLAIMED_OR_WARM,
+    ) -> None:
         end = MemberEnd(reason, self._clock.now(), message, exit_code)
-        for member in await self._store.end_members([member_id], _CLAIMED_OR_WARM, end):
+        for member in await self._store.end_members([member_id], only, end):
             _log.info("member_ended", member=member_id, reason=reason, exit_code=exit_code)
             if member.claim is None and reason in (EndReason.EXITED, EndReason.OOM_KILLED):
                 await self._executor.ready_member_died(member, f"a container ended with exit code {exit_code}")

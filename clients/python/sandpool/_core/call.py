@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
-
-from sandpool._core.arguments import fresh_request_id
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 ResultT = TypeVar("ResultT")
@@ -56,13 +54,6 @@ class Call(Generic[ResponseT, ResultT]):
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds, not {self.timeout!r}")
-
-    def renewed(self) -> Call[ResponseT, ResultT]:
-        """The same call under a new request id, for the server a new one."""
-        request = type(self.request)()
-        request.CopyFrom(self.request)
-        setattr(request, "request_id", fresh_request_id())  # noqa: B010 - not every request has one
-        return replace(self, request=request)
 
     def budget(self, usual: float) -> float:
         """How long the call may take in all, in seconds."""

@@ -92,14 +92,6 @@ def may_repeat(call: Call[Any, Any], code: str) -> bool:
     return call.repeat is Repeat.SAFE and code == "UNAVAILABLE"
 
 
-def names_a_failure(found: errors.SandpoolError) -> bool:
-    """Whether the call's request id stands for a failure for good, so that only a new one can succeed.
-
-    The server says so of a create that failed after the request id was kept; nothing of that create is left.
-    """
-    return found.reason == "START_ABANDONED"
-
-
 def _kind(code: str, details: _Details) -> type[errors.SandpoolError]:
     kind = _BY_CODE.get(code, errors.RemoteAPIError)
     if kind is errors.ResourceNotFoundError:
