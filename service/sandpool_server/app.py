@@ -25,10 +25,12 @@ from sandpool_server.rpc.health import HealthReporter
 from sandpool_server.rpc.server import UseCases, build_server
 from sandpool_server.runtime.agents import GrpcAgents
 from sandpool_server.runtime.docker_engine import DockerRuntime
+from sandpool_server.runtime.relay import GrpcRelay
 from sandpool_server.runtime.settings import RuntimeSettings
 from sandpool_server.settings import Settings
 from sandpool_server.store.store import SqlStore
 from sandpool_server.usecases.changes import ChangeHub, image_change
+from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.line import WaitingLine
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
@@ -112,7 +114,8 @@ class App:
         sandboxes = Sandboxes(store, agents, executor, secrets, clock, changes, line)
         stack.push_async_callback(sandboxes.close)
         pools = Pools(store, runtime, clock, changes, line)
-        usecases = UseCases(pools, Templates(store, clock), sandboxes, secrets)
+        inside = Inside(store, GrpcRelay(agents.connect))
+        usecases = UseCases(pools, Templates(store, clock), sandboxes, secrets, inside)
         drain = Drain()
         probes = {"database": store.ping, "engine": runtime.ping}
         health = HealthReporter(probes, drain, details=lambda: self._details(runtime))

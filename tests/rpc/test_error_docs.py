@@ -8,7 +8,7 @@ from pathlib import Path
 import sandpool_server
 from sandpool_server.domain.errors import FailureReason
 from sandpool_server.domain.model import PoolCondition
-from sandpool_server.runtime import agent_messages
+from sandpool_server.runtime import relay_errors
 
 SERVICE = Path(sandpool_server.__file__).parent
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -34,12 +34,13 @@ def literal_reasons() -> Iterator[str]:
 def all_reasons() -> set[str]:
     return {
         *literal_reasons(),
-        *agent_messages._REASONS,
+        *relay_errors.REASONS,
         *(reason.name for reason in FailureReason),
         *(f"{resource}_NOT_FOUND" for resource in RESOURCES),
         *(f"{resource}_ALREADY_EXISTS" for resource in RESOURCES),
         *(f"POOL_{condition.name}" for condition in CLOSED),
         "INVALID_FIELD",
+        "OFFSET_OUT_OF_RANGE",
     }
 
 

@@ -29,6 +29,7 @@ from sandpool_server.domain.errors import (
     LaunchFailed,
     NotFound,
     NotReadyInTime,
+    OutOfRange,
     SandpoolError,
     Unavailable,
 )
@@ -73,6 +74,7 @@ CASES = [
         {PreconditionFailure, ResourceInfo},
     ),
     (Aborted("pool", "web"), CODE.ABORTED, "ETAG_MISMATCH", {ResourceInfo}),
+    (OutOfRange("there are 3 bytes"), CODE.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE", set()),
     (
         Exhausted("POOL_AT_MAX", "full", "pool:web", 2.5),
         CODE.RESOURCE_EXHAUSTED,

@@ -26,6 +26,10 @@ SERVICES = (
     "sandpool.v1.TemplateService",
     "sandpool.v1.SandboxService",
     "sandpool.v1.SecretService",
+    "sandpool.v1.ProcessService",
+    "sandpool.v1.FileService",
+    "sandpool.v1.PortService",
+    "sandpool.v1.MonitorService",
 )
 
 

@@ -24,13 +24,14 @@ from sandpool_server.domain.model import (
     PullProgress,
 )
 from sandpool_server.ports import SandboxFilter
+from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
 from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
 from sandpool_server.usecases.values import NewPool, NewSandbox, NewTemplate, SpecFields, WatchEvent, WhenEmpty
 from tests.rpc.conftest import Rig, refused
-from tests.support.fake_usecases import NOW, FakePools, FakeSandboxes, FakeSecrets, FakeTemplates
+from tests.support.fake_usecases import NOW, FakeInside, FakePools, FakeSandboxes, FakeSecrets, FakeTemplates
 
 SPEC = SpecFields(
     image="python:3.11-slim",
@@ -65,7 +66,13 @@ STAMP = Timestamp(seconds=int(NOW.timestamp()), nanos=890_123_000)
 
 @pytest.mark.parametrize(
     ("fake", "real"),
-    [(FakePools, Pools), (FakeTemplates, Templates), (FakeSandboxes, Sandboxes), (FakeSecrets, Secrets)],
+    [
+        (FakePools, Pools),
+        (FakeTemplates, Templates),
+        (FakeSandboxes, Sandboxes),
+        (FakeSecrets, Secrets),
+        (FakeInside, Inside),
+    ],
     ids=lambda c: c.__name__,
 )
 def test_the_fakes_have_the_signatures_of_the_real_use_cases(fake: type, real: type) -> None:

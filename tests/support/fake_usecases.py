@@ -5,10 +5,13 @@ found, a name is taken once, an etag is compared.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from google.protobuf import symbol_database
+from google.protobuf.message_factory import GetMessageClass
 
 from sandpool_server.domain.errors import Aborted, AlreadyExists, NotFound
 from sandpool_server.domain.lifecycle import MemberState
@@ -421,6 +424,31 @@ def _changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
     )
 
 
+class FakeInside:
+    """Stands in for `usecases.inside.Inside`: each call takes all its requests and gets one empty answer."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.calls: list[tuple[str, str, list[object]]] = []
+        """The sandbox, the method and the requests of each call."""
+
+    async def call(self, ref: str, method: str, requests: AsyncIterator[object], timeout_secs: float) -> object:
+        await self.faults.enter("inside.call", ref, method, requests, timeout_secs)
+        self.calls.append((ref, method, [request async for request in requests]))
+        return _empty_answer(method)
+
+    async def stream(self, ref: str, method: str, requests: AsyncIterator[object]) -> AsyncGenerator[object, None]:
+        await self.faults.enter("inside.stream", ref, method, requests)
+        self.calls.append((ref, method, [request async for request in requests]))
+        yield _empty_answer(method)
+
+
+def _empty_answer(path: str) -> object:
+    service, _, method = path.removeprefix("/").rpartition("/")
+    found = symbol_database.Default().pool.FindServiceByName(service).methods_by_name[method]
+    return GetMessageClass(found.output_type)()
+
+
 class FakeUseCases:
     """All of them on one set of faults."""
 
@@ -430,3 +458,4 @@ class FakeUseCases:
         self.pools = FakePools(self.faults, self.templates)
         self.sandboxes = FakeSandboxes(self.faults, self.pools, self.templates)
         self.secrets = FakeSecrets(self.faults)
+        self.inside = FakeInside(self.faults)

@@ -9,6 +9,7 @@ status code. Messages say what to do.
     ├── AlreadyExists       the name is taken                          ALREADY_EXISTS
     ├── FailedPrecondition  the resource's state forbids it            FAILED_PRECONDITION
     ├── Aborted             somebody else changed the resource         ABORTED
+    ├── OutOfRange          a position lies past the end               OUT_OF_RANGE
     ├── Exhausted           a limit is reached                         RESOURCE_EXHAUSTED
     ├── Unavailable         the engine or a sandbox does not answer    UNAVAILABLE
     └── NotReadyInTime      the sandbox was not ready in time          DEADLINE_EXCEEDED
@@ -51,7 +52,10 @@ class InvalidArgument(SandpoolError):
 
 
 class NotFound(SandpoolError):
-    """There is no such resource. `resource_type` is `pool`, `template`, `sandbox` or `secret`."""
+    """There is no such resource.
+
+    `resource_type` is `pool`, `template`, `sandbox` or `secret`, and inside a sandbox `process`, `file` or `upload`.
+    """
 
     def __init__(self, resource_type: str, resource_name: str, hint: str = "") -> None:
         super().__init__(
@@ -93,6 +97,13 @@ class Aborted(SandpoolError):
         )
         self.resource_type = resource_type
         self.resource_name = resource_name
+
+
+class OutOfRange(SandpoolError):
+    """A position in output, input or a file lies where nothing is yet."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("OFFSET_OUT_OF_RANGE", message)
 
 
 class Exhausted(SandpoolError):

@@ -51,21 +51,25 @@ class Calls:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
     def _handler(self, method: MethodDescriptor, behaviour: Callable[..., Any]) -> "grpc.RpcMethodHandler[Any, Any]":
-        """The handler of one method; requests are never streamed."""
-        request_type = GetMessageClass(method.input_type)
-        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        """The handler of one method."""
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[method.client_streaming, method.server_streaming]
         wrap = self._stream if method.server_streaming else self._unary
-        serializer = GetMessageClass(method.output_type).SerializeToString
-        return make(wrap(method, behaviour), _decoder(request_type), serializer)
+        decoder = _decoder(GetMessageClass(method.input_type))
+        return make(wrap(method, behaviour), decoder, GetMessageClass(method.output_type).SerializeToString)
 
     def _unary(self, method: MethodDescriptor, behaviour: Unary) -> Unary:
         record = _Record(method)
+        admit = self._admit_stream if method.client_streaming else self._admit
 
         async def call(request: Any, context: Context) -> Any:
             started = time.perf_counter()
             try:
-                self._admit(request, context)
-                answer = await behaviour(request, context)
+                answer = await behaviour(admit(request, context), context)
             except asyncio.CancelledError:
                 record.cancelled(started, request, context)
                 raise
@@ -78,13 +82,13 @@ class Calls:
 
     def _stream(self, method: MethodDescriptor, behaviour: Stream) -> Unary:
         record = _Record(method)
+        admit = self._admit_stream if method.client_streaming else self._admit
 
         # It writes to the context, and is no generator: so a cancellation always arrives inside, and ends the source.
         async def call(request: Any, context: Context) -> None:
             started = time.perf_counter()
             try:
-                self._admit(request, context)
-                async with aclosing(self._drain.until(behaviour(request, context))) as answers:
+                async with aclosing(self._drain.until(behaviour(admit(request, context), context))) as answers:
                     async for answer in answers:
                         await context.write(answer)
             except asyncio.CancelledError:
@@ -96,14 +100,31 @@ class Calls:
 
         return call
 
-    def _admit(self, request: Any, context: Context) -> None:
-        """Return if the call may begin."""
+    def _admit(self, request: Any, context: Context) -> Any:
+        """The request of a call that may begin."""
+        self._check_deadline(context)
+        return self._check(request)
+
+    def _admit_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """The requests of a call that may begin, each checked when it is asked for."""
+        self._check_deadline(context)
+        return self._checked(requests)
+
+    async def _checked(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield self._check(request)
+
+    def _check(self, request: Any) -> Any:
         if isinstance(request, _Refused):
             raise request
+        self._validator.check(request)
+        return request
+
+    @staticmethod
+    def _check_deadline(context: Context) -> None:
         remaining = context.time_remaining()
         if remaining is not None and remaining <= 0:
             raise _Refused(deadline_status())
-        self._validator.check(request)
 
 
 class _Refused(Exception):

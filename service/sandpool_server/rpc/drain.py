@@ -33,6 +33,7 @@ class Drain:
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
+        self._waits: set[asyncio.Timeout] = set()
 
     @property
     def begun(self) -> bool:
@@ -41,7 +42,11 @@ class Drain:
 
     def begin(self) -> None:
         """End every stream now and refuse new ones. Idempotent; there is no way back."""
+        if self.begun:
+            return
         self._begun.set()
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
 
     async def wait(self, timeout_secs: float) -> None:
         """Return when the drain begins, or after `timeout_secs`."""
@@ -52,33 +57,24 @@ class Drain:
     async def until(self, source: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         """The items of `source` until it ends, or until the drain begins: then raises `ServerStopping`.
 
-        What `source` holds is released before this returns, however it ends.
+        Only the wait for the next item is cut short, never what is done with one. What `source` holds is released
+        before this returns, however it ends.
         """
         async with releasing(source):
-            begun = asyncio.create_task(self._begun.wait(), name="rpc-stream-drain")
-            step: asyncio.Task[T] | None = None
-            try:
-                while not begun.done():
-                    step = asyncio.create_task(_next(source), name="rpc-stream-next")
-                    await asyncio.wait({step, begun}, return_when=asyncio.FIRST_COMPLETED)
-                    if not step.done():
+            while not self.begun:
+                try:
+                    # The clock is not what ends it: the drain moves the deadline from never to now.
+                    async with asyncio.timeout(None) as wait:
+                        self._waits.add(wait)
+                        try:
+                            item = await anext(source)
+                        finally:
+                            self._waits.discard(wait)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if wait.expired():
                         break
-                    try:
-                        item = step.result()
-                    except StopAsyncIteration:
-                        return
-                    yield item
-                raise ServerStopping
-            finally:
-                begun.cancel()
-                if step is not None:
-                    step.cancel()
-                    # `wait`, unlike awaiting the task, tells its cancellation from one of ours.
-                    await asyncio.wait({step})
-                    if not step.cancelled():
-                        step.exception()  # seen, so that asyncio does not report what nobody waits for any more
-
-
-async def _next(source: AsyncIterator[T]) -> T:
-    """`anext` as the coroutine that a task wants."""
-    return await anext(source)
+                    raise
+                yield item
+            raise ServerStopping

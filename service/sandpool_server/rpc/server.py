@@ -2,7 +2,7 @@
 
 drain = Drain()
 health = HealthReporter({"database": store.ping, "engine": runtime.ping}, drain)
-server = build_server(UseCases(pools, templates, sandboxes, secrets), clock, health, drain)
+server = build_server(UseCases(pools, templates, sandboxes, secrets, inside), clock, health, drain)
 port = server.add_insecure_port(address)
 await server.start()            # and health.run() in a task
 ...
@@ -13,22 +13,34 @@ await server.stop(grace_secs)   # calls under way have that long
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
 from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
-from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, secret_service_pb2, template_service_pb2
+from sandpool.v1 import (
+    file_service_pb2,
+    monitor_service_pb2,
+    pool_service_pb2,
+    port_service_pb2,
+    process_service_pb2,
+    sandbox_service_pb2,
+    secret_service_pb2,
+    template_service_pb2,
+)
 from sandpool_server.ports import Clock
 from sandpool_server.rpc.calls import Calls
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.health import HealthReporter, ReportedHealth
 from sandpool_server.rpc.pools import PoolServicer
 from sandpool_server.rpc.reflection import Reflection
+from sandpool_server.rpc.relayed import relayed
 from sandpool_server.rpc.sandboxes import SandboxServicer
 from sandpool_server.rpc.secrets import SecretServicer
 from sandpool_server.rpc.templates import TemplateServicer
 from sandpool_server.rpc.validation import RequestValidator
+from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
 from sandpool_server.usecases.secrets import Secrets
@@ -36,6 +48,15 @@ from sandpool_server.usecases.templates import Templates
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """The largest request that is read; a larger one is RESOURCE_EXHAUSTED. Answers need no such limit: all are bounded."""
+
+
+_RELAYED = (
+    (process_service_pb2, "ProcessService"),
+    (file_service_pb2, "FileService"),
+    (port_service_pb2, "PortService"),
+    (monitor_service_pb2, "MonitorService"),
+)
+"""The services that the sandboxes' agents answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,7 @@ class UseCases:
     templates: Templates
     sandboxes: Sandboxes
     secrets: Secrets
+    inside: Inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +95,15 @@ def build_server(
     options = options or RpcOptions()
     server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_concurrent_rpcs)
     calls = Calls(RequestValidator(), drain)
-    services = {
+    services: dict[ServiceDescriptor, object] = {
         pool_service_pb2.DESCRIPTOR.services_by_name["PoolService"]: PoolServicer(usecases.pools),
         template_service_pb2.DESCRIPTOR.services_by_name["TemplateService"]: TemplateServicer(usecases.templates),
         sandbox_service_pb2.DESCRIPTOR.services_by_name["SandboxService"]: SandboxServicer(usecases.sandboxes, clock),
         secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"]: SecretServicer(usecases.secrets),
     }
+    for file, name in _RELAYED:
+        service = file.DESCRIPTOR.services_by_name[name]
+        services[service] = relayed(service, usecases.inside)
     for service, servicer in services.items():
         calls.register(server, service, servicer)
     names = [service.full_name for service in services]

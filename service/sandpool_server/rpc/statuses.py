@@ -31,6 +31,7 @@ from sandpool_server.domain.errors import (
     LaunchFailed,
     NotFound,
     NotReadyInTime,
+    OutOfRange,
     SandpoolError,
     Unavailable,
 )
@@ -81,6 +82,8 @@ def status_of(error: SandpoolError | LaunchFailed) -> Status:
         case Exhausted():
             limits = () if error.reason in _NO_LIMIT else (_quota(error.subject, error.message),)
             return _status(grpc.StatusCode.RESOURCE_EXHAUSTED, error, *limits, _retry(error.retry_after))
+        case OutOfRange():
+            return _status(grpc.StatusCode.OUT_OF_RANGE, error)
         case Unavailable():
             return _status(grpc.StatusCode.UNAVAILABLE, error, _retry(error.retry_after))
         case NotReadyInTime():

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc.aio
 
@@ -57,6 +58,8 @@ class Connection:
     stub: "agent_grpc.AgentServiceAsyncStub"
     metadata: tuple[tuple[str, str], ...] = field(repr=False)
     calls: int = 0
+    callables: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What makes calls on the channel, by the method's path."""
 
 
 class Channels:

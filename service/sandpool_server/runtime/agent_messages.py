@@ -1,5 +1,6 @@
 """Between the domain and the agent's messages. What an agent says is hostile input: a sandbox may have replaced it."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -35,7 +36,7 @@ _END_REASONS: Final = {
     process_pb2.END_REASON_OOM_KILLED: CommandEndReason.OOM_KILLED,
     process_pb2.END_REASON_TIMED_OUT: CommandEndReason.TIMED_OUT,
 }
-_REASONS: Final = frozenset(
+START_REASONS: Final = frozenset(
     {
         "INVALID_FIELD",
         "USER_UNKNOWN",
@@ -55,7 +56,7 @@ _REASONS: Final = frozenset(
         "START_FAILED",
     }
 )
-"""The reasons of the agent's contract that a caller may see; any other word is not passed on."""
+"""The reasons why nothing was started that a caller may see; any other word is not passed on."""
 _NO_ANSWER: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 _REFUSALS: Final = frozenset(
     {
@@ -204,8 +205,8 @@ def printable(text: str) -> str:
 def command_error(error: grpc.aio.AioRpcError, member_id: str, command: Command) -> SandpoolError:
     """Convert the agent's refusal, or its silence, into an error for the caller."""
     code, text = error.code(), printable(error.details() or "")
-    info, bad = _details(error)
-    reason = info.reason if info.domain == "sandpool" and info.reason in _REASONS else ""
+    info, bad = error_details(error)
+    reason = info.reason if info.domain == "sandpool" and info.reason in START_REASONS else ""
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         default = "command" if command.shell else "argv"
         violations = [
@@ -236,10 +237,10 @@ def admit_error(error: grpc.aio.AioRpcError, entrypoint: tuple[str, ...]) -> Lau
     Of the agent's own words none is passed on: there may be values of secrets in them.
     """
     code = error.code()
-    info, bad = _details(error)
+    info, bad = error_details(error)
     if code in _NO_ANSWER:
         return Unavailable("SANDBOX_UNREACHABLE", "the sandbox does not answer")
-    if code not in _REFUSALS or info.domain != "sandpool" or info.reason not in _REASONS:
+    if code not in _REFUSALS or info.domain != "sandpool" or info.reason not in START_REASONS:
         return nonsense()
     words = info.reason.replace("_", " ").lower()
     if entrypoint and not any(one.field == "environment" for one in bad.field_violations[:8]):
@@ -256,7 +257,7 @@ def refusal(error: grpc.aio.AioRpcError) -> str:
     return printable(error.details() or "") or error.code().name.lower()
 
 
-def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest]:
+def error_details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, error_details_pb2.BadRequest]:
     """The error's details as far as they can be read."""
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     raw = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
@@ -270,3 +271,12 @@ def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, 
     except DecodeError:
         return error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     return info, bad
+
+
+def unless_cancelled(error: Exception) -> BaseException:
+    """Tell a channel that was closed under a call (`forget`) from our caller's own cancellation.
+
+    gRPC raises CancelledError for both; only the second counts in the task.
+    """
+    task = asyncio.current_task()
+    return asyncio.CancelledError() if task is None or task.cancelling() else error

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 
 import grpc.aio
 
@@ -24,6 +25,7 @@ from sandpool_server.runtime.agent_messages import (
     nonsense,
     refusal,
     run_request,
+    unless_cancelled,
 )
 
 PROTOCOL_VERSION = 2
@@ -91,7 +93,7 @@ class GrpcAgents:
         started = request.HasField("entrypoint")
         what = "entrypoint could not be started" if started else "container could not be set up"
         try:
-            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+            async with self.connect(member_id, address) as connection:
                 response = await _configure(connection, request, self._configure_secs)
             check_configured(response, started=started)
         except grpc.aio.AioRpcError as error:
@@ -99,7 +101,7 @@ class GrpcAgents:
         except Unavailable as error:
             raise LaunchFailed(FailureReason.START_FAILED, f"the {what}: {error.message}") from error
         except asyncio.CancelledError:
-            raise _unless_cancelled(LaunchFailed(FailureReason.START_FAILED, "the container was removed")) from None
+            raise unless_cancelled(LaunchFailed(FailureReason.START_FAILED, "the container was removed")) from None
 
     async def admit(
         self, member_id: str, address: str, env: Mapping[str, str], entrypoint: tuple[str, ...] = ()
@@ -107,12 +109,12 @@ class GrpcAgents:
         """Hand the member over by one call. What it raises holds no value of `env`, whatever the agent says."""
         request = admit_request(env, entrypoint)
         try:
-            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+            async with self.connect(member_id, address) as connection:
                 response = await _configure(connection, request, self._admit_secs)
         except grpc.aio.AioRpcError as error:
             raise admit_error(error, entrypoint) from None
         except asyncio.CancelledError:
-            raise _unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox was removed")) from None
+            raise unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox was removed")) from None
         check_configured(response, started=bool(entrypoint))
 
     async def probe(self, member_id: str, address: str) -> None:
@@ -122,7 +124,7 @@ class GrpcAgents:
         except grpc.aio.AioRpcError as error:
             raise Unavailable("SANDBOX_UNREACHABLE", f"the sandbox's agent: {refusal(error)}") from error
         except asyncio.CancelledError:
-            raise _unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox was removed")) from None
+            raise unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox was removed")) from None
         if info.protocol_version < OLDEST_PROTOCOL_VERSION:
             raise nonsense()
 
@@ -133,15 +135,19 @@ class GrpcAgents:
             raise Unavailable("SANDBOX_UNREACHABLE", "the command is larger than a sandbox takes")
         began = time.monotonic()
         try:
-            async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+            async with self.connect(member_id, address) as connection:
                 response = await _run(connection, request, command.timeout_secs + _GRACE_SECS)
         except grpc.aio.AioRpcError as error:
             raise command_error(error, member_id, command) from error
         except asyncio.CancelledError:
-            raise _unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox ended while the command ran")) from None
+            raise unless_cancelled(Unavailable("SANDBOX_STOPPED", "the sandbox ended while the command ran")) from None
         if not isinstance(response, agent_pb.RunCommandResponse):
             raise nonsense()
         return command_result(response, time.monotonic() - began)
+
+    def connect(self, member_id: str, address: str) -> AbstractAsyncContextManager[Connection]:
+        """The member's channel for the length of the block, opened now unless it is open."""
+        return self._channels.use(member_id, address, self._token(member_id))
 
     def forget(self, member_id: str) -> None:
         """Close the member's channel."""
@@ -161,13 +167,13 @@ class GrpcAgents:
         except grpc.aio.AioRpcError as error:
             return refusal(error)
         except asyncio.CancelledError:
-            raise _unless_cancelled(LaunchFailed(FailureReason.NOT_READY, "the container was removed")) from None
+            raise unless_cancelled(LaunchFailed(FailureReason.NOT_READY, "the container was removed")) from None
         if info.protocol_version < PROTOCOL_VERSION:
             return f"it speaks version {info.protocol_version} of the protocol, {PROTOCOL_VERSION} is needed"
         return ""
 
     async def _info(self, member_id: str, address: str, deadline: float) -> agent_pb.GetInfoResponse:
-        async with self._channels.use(member_id, address, self._token(member_id)) as connection:
+        async with self.connect(member_id, address) as connection:
             return await connection.stub.GetInfo(
                 agent_pb.GetInfoRequest(), timeout=deadline, metadata=connection.metadata
             )
@@ -183,15 +189,6 @@ async def _run(
     connection: Connection, request: agent_pb.RunCommandRequest, deadline: float
 ) -> agent_pb.RunCommandResponse:
     return await connection.stub.RunCommand(request, timeout=deadline, metadata=connection.metadata)
-
-
-def _unless_cancelled(error: Exception) -> BaseException:
-    """Tell a channel that was closed under a call (`forget`) from our caller's own cancellation.
-
-    gRPC raises CancelledError for both; only the second counts in the task.
-    """
-    task = asyncio.current_task()
-    return asyncio.CancelledError() if task is None or task.cancelling() else error
 
 
 async def _wait_for_port(address: str) -> None:

@@ -347,12 +347,12 @@ class Sandboxes:
 
     async def run(self, ref: str, command: Command) -> CommandResult:
         """Run a command in a running sandbox. Raises what `Agents.run` raises, and `FailedPrecondition`."""
-        member = _running(await self.get(ref))
+        member = running(await self.get(ref))
         try:
             return await self._agents.run(member.id, member.address, command)
         except Unavailable:
             # The sandbox may have ended under the command: then that is what the caller wants to hear.
-            _running(await self.get(member.id))
+            running(await self.get(member.id))
             raise
 
     async def close(self) -> None:
@@ -370,7 +370,7 @@ def _changed_claim(claim: Claim, changes: SandboxChanges) -> Claim:
     )
 
 
-def _running(member: Member) -> Member:
+def running(member: Member) -> Member:
     """Return the member if it runs commands; raises `FailedPrecondition` that says why not."""
     if member.state is MemberState.ACTIVE:
         return member

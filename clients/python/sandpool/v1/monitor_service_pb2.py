@@ -28,7 +28,7 @@ from sandpool.v1 import monitor_pb2 as sandpool_dot_v1_dot_monitor__pb2
 from sandpool.v1 import rules_pb2 as sandpool_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sandpool/v1/monitor_service.proto\x12\x0bsandpool.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandpool/v1/monitor.proto\x1a\x17sandpool/v1/rules.proto\"\x92\x02\n\x0fReadLogsRequest\x12(\n\nsandbox_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\tsandboxId\x12,\n\x07sources\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\xa8\xac\x1d\x01R\x07sources\x12$\n\x04tail\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00H\x00R\x04tail\x88\x01\x01\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12.\n\x0e\x61\x66ter_sequence\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\rafterSequence\x12\x16\n\x06\x66ollow\x18\x06 \x01(\x08R\x06\x66ollowB\x07\n\x05_tail\"f\n\x10ReadLogsResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x15.sandpool.v1.LogEntryR\x07\x65ntries\x12!\n\x0clost_entries\x18\x02 \x01(\x03R\x0blostEntries\";\n\x0fGetStatsRequest\x12(\n\nsandbox_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\tsandboxId\"C\n\x10GetStatsResponse\x12/\n\x05stats\x18\x01 \x01(\x0b\x32\x19.sandpool.v1.SandboxStatsR\x05stats\"\x94\x01\n\x11WatchStatsRequest\x12(\n\nsandbox_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\tsandboxId\x12\x43\n\rinterval_secs\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00 \xac@)\x9a\x99\x99\x99\x99\x99\xb9?@\x01H\x00R\x0cintervalSecs\x88\x01\x01\x42\x10\n\x0e_interval_secs\"E\n\x12WatchStatsResponse\x12/\n\x05stats\x18\x01 \x01(\x0b\x32\x19.sandpool.v1.SandboxStatsR\x05stats2\xf5\x01\n\x0eMonitorService\x12I\n\x08ReadLogs\x12\x1c.sandpool.v1.ReadLogsRequest\x1a\x1d.sandpool.v1.ReadLogsResponse0\x01\x12G\n\x08GetStats\x12\x1c.sandpool.v1.GetStatsRequest\x1a\x1d.sandpool.v1.GetStatsResponse\x12O\n\nWatchStats\x12\x1e.sandpool.v1.WatchStatsRequest\x1a\x1f.sandpool.v1.WatchStatsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sandpool/v1/monitor_service.proto\x12\x0bsandpool.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandpool/v1/monitor.proto\x1a\x17sandpool/v1/rules.proto\"\x9c\x02\n\x0fReadLogsRequest\x12(\n\nsandbox_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\tsandboxId\x12,\n\x07sources\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\xa8\xac\x1d\x01R\x07sources\x12$\n\x04tail\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x00H\x00R\x04tail\x88\x01\x01\x12\x30\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x38\n\x0e\x61\x66ter_sequence\x18\x05 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x80\x80\x80\x80\x80\x80@(\x00R\rafterSequence\x12\x16\n\x06\x66ollow\x18\x06 \x01(\x08R\x06\x66ollowB\x07\n\x05_tail\"f\n\x10ReadLogsResponse\x12/\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x15.sandpool.v1.LogEntryR\x07\x65ntries\x12!\n\x0clost_entries\x18\x02 \x01(\x03R\x0blostEntries\";\n\x0fGetStatsRequest\x12(\n\nsandbox_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\tsandboxId\"C\n\x10GetStatsResponse\x12/\n\x05stats\x18\x01 \x01(\x0b\x32\x19.sandpool.v1.SandboxStatsR\x05stats\"\x94\x01\n\x11WatchStatsRequest\x12(\n\nsandbox_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xb0\xac\x1d\x01R\tsandboxId\x12\x43\n\rinterval_secs\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00 \xac@)\x9a\x99\x99\x99\x99\x99\xb9?@\x01H\x00R\x0cintervalSecs\x88\x01\x01\x42\x10\n\x0e_interval_secs\"E\n\x12WatchStatsResponse\x12/\n\x05stats\x18\x01 \x01(\x0b\x32\x19.sandpool.v1.SandboxStatsR\x05stats2\xf5\x01\n\x0eMonitorService\x12I\n\x08ReadLogs\x12\x1c.sandpool.v1.ReadLogsRequest\x1a\x1d.sandpool.v1.ReadLogsResponse0\x01\x12G\n\x08GetStats\x12\x1c.sandpool.v1.GetStatsRequest\x1a\x1d.sandpool.v1.GetStatsResponse\x12O\n\nWatchStats\x12\x1e.sandpool.v1.WatchStatsRequest\x1a\x1f.sandpool.v1.WatchStatsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READLOGSREQUEST'].fields_by_name['tail']._loaded_options = None
   _globals['_READLOGSREQUEST'].fields_by_name['tail']._serialized_options = b'\272H\010\032\006\030\300\204=(\000'
   _globals['_READLOGSREQUEST'].fields_by_name['after_sequence']._loaded_options = None
-  _globals['_READLOGSREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_READLOGSREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\272H\016\"\014\030\200\200\200\200\200\200\200\200@(\000'
   _globals['_GETSTATSREQUEST'].fields_by_name['sandbox_id']._loaded_options = None
   _globals['_GETSTATSREQUEST'].fields_by_name['sandbox_id']._serialized_options = b'\272H\006r\004\260\254\035\001'
   _globals['_WATCHSTATSREQUEST'].fields_by_name['sandbox_id']._loaded_options = None
@@ -50,17 +50,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHSTATSREQUEST'].fields_by_name['interval_secs']._loaded_options = None
   _globals['_WATCHSTATSREQUEST'].fields_by_name['interval_secs']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000 \254@)\232\231\231\231\231\231\271?@\001'
   _globals['_READLOGSREQUEST']._serialized_start=165
-  _globals['_READLOGSREQUEST']._serialized_end=439
-  _globals['_READLOGSRESPONSE']._serialized_start=441
-  _globals['_READLOGSRESPONSE']._serialized_end=543
-  _globals['_GETSTATSREQUEST']._serialized_start=545
-  _globals['_GETSTATSREQUEST']._serialized_end=604
-  _globals['_GETSTATSRESPONSE']._serialized_start=606
-  _globals['_GETSTATSRESPONSE']._serialized_end=673
-  _globals['_WATCHSTATSREQUEST']._serialized_start=676
-  _globals['_WATCHSTATSREQUEST']._serialized_end=824
-  _globals['_WATCHSTATSRESPONSE']._serialized_start=826
-  _globals['_WATCHSTATSRESPONSE']._serialized_end=895
-  _globals['_MONITORSERVICE']._serialized_start=898
-  _globals['_MONITORSERVICE']._serialized_end=1143
+  _globals['_READLOGSREQUEST']._serialized_end=449
+  _globals['_READLOGSRESPONSE']._serialized_start=451
+  _globals['_READLOGSRESPONSE']._serialized_end=553
+  _globals['_GETSTATSREQUEST']._serialized_start=555
+  _globals['_GETSTATSREQUEST']._serialized_end=614
+  _globals['_GETSTATSRESPONSE']._serialized_start=616
+  _globals['_GETSTATSRESPONSE']._serialized_end=683
+  _globals['_WATCHSTATSREQUEST']._serialized_start=686
+  _globals['_WATCHSTATSREQUEST']._serialized_end=834
+  _globals['_WATCHSTATSRESPONSE']._serialized_start=836
+  _globals['_WATCHSTATSRESPONSE']._serialized_end=905
+  _globals['_MONITORSERVICE']._serialized_start=908
+  _globals['_MONITORSERVICE']._serialized_end=1153
 # @@protoc_insertion_point(module_scope)

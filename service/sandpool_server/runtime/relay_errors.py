@@ -1,0 +1,105 @@
+"""How an agent refuses a call that was passed on to it, as errors for the caller.
+
+Of what an agent says only its reason counts, and only one that this table has. The words are the server's own where the
+reason says all, else the agent's, cut and cleaned.
+"""
+
+from typing import Final
+
+import grpc
+
+from sandpool_server.domain.errors import (
+    Aborted,
+    AlreadyExists,
+    Exhausted,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    SandpoolError,
+    Unavailable,
+)
+from sandpool_server.runtime.agent_messages import START_REASONS, error_details, nonsense, printable
+
+_MAX_VIOLATIONS: Final = 8
+
+_NOT_FOUND: Final = {"PROCESS_NOT_FOUND": "process", "FILE_NOT_FOUND": "file", "UPLOAD_NOT_FOUND": "upload"}
+_EXISTS: Final = {"PROCESS_ALREADY_EXISTS": "process", "FILE_ALREADY_EXISTS": "file"}
+_FORBIDDEN: Final = {
+    "PROCESS_ENDED": "process",
+    "STDIN_CLOSED": "process",
+    "NO_TERMINAL": "process",
+    "NOT_A_SERVICE": "process",
+    "SERVICE_NAME_TAKEN": "process",
+    "IS_A_DIRECTORY": "file",
+    "NOT_A_DIRECTORY": "file",
+    "NOT_A_FILE": "file",
+    "DIRECTORY_NOT_EMPTY": "file",
+    "FILE_NOT_PERMITTED": "file",
+    "SIZE_MISMATCH": "upload",
+    "UPLOAD_CONFLICT": "upload",
+    "ARCHIVE_INVALID": "file",
+    "PORT_REFUSED": "port",
+}
+"""What the present state forbids, and what kind of thing it is about."""
+_EXHAUSTED: Final = frozenset(
+    {
+        "PROCESS_LIMIT",
+        "MEMORY_LIMIT",
+        "FILE_LIMIT",
+        "COMMAND_LIMIT",
+        "RECORD_LIMIT",
+        "DISK_FULL",
+        "FILE_TOO_LARGE",
+        "UPLOAD_LIMIT",
+        "WATCH_LIMIT",
+        "TUNNEL_LIMIT",
+    }
+)
+_UNAVAILABLE: Final = frozenset({"PORT_UNREACHABLE", "PORT_RESET"})
+
+REASONS: Final = START_REASONS | _NOT_FOUND.keys() | _EXISTS.keys() | _FORBIDDEN.keys() | _EXHAUSTED | _UNAVAILABLE
+"""Every reason of an agent that callers are told."""
+
+
+def relay_error(error: grpc.aio.AioRpcError, member_id: str, method: str) -> SandpoolError:
+    """The error for the caller of a method."""
+    code, text = error.code(), printable(error.details() or "")
+    info, bad = error_details(error)
+    reason = info.reason if info.domain == "sandpool" else ""
+    about = printable(info.metadata.get("resource", "")) or member_id
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return FailedPrecondition(
+            "SANDBOX_TOO_OLD",
+            f"the sandbox was started by an older server and does not know {method.rpartition('/')[2]}; create another",
+            "sandbox",
+            member_id,
+        )
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        violations = [
+            FieldViolation(printable(one.field) or "request", printable(one.description))
+            for one in bad.field_violations[:_MAX_VIOLATIONS]
+        ]
+        return InvalidArgument(*(violations or [FieldViolation("request", text or "was refused by the sandbox")]))
+    if reason in _NOT_FOUND:
+        return NotFound(_NOT_FOUND[reason], about, "" if reason != "FILE_NOT_FOUND" else "see that the path is right")
+    if reason in _EXISTS:
+        return AlreadyExists(_EXISTS[reason], about)
+    if reason == "ETAG_MISMATCH":
+        return Aborted("file", about)
+    if reason == "OFFSET_OUT_OF_RANGE":
+        return OutOfRange(text or "the offset lies past the end")
+    if reason in _EXHAUSTED:
+        return Exhausted(reason, text or reason.lower(), subject=f"sandbox:{member_id}", retry_after=1.0)
+    if reason in _FORBIDDEN:
+        return FailedPrecondition(reason, text or reason.lower(), _FORBIDDEN[reason], about)
+    if reason in START_REASONS:
+        return FailedPrecondition(reason, text or "the process could not be started", "sandbox", member_id)
+    if reason in _UNAVAILABLE:
+        return Unavailable(reason, text or "the port does not answer")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Unavailable("SANDBOX_UNREACHABLE", "the sandbox did not answer in time")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable("SANDBOX_UNREACHABLE", "the sandbox cannot be reached; it may be ending")
+    return nonsense()
