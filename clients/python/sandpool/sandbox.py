@@ -3,7 +3,8 @@
 from sandpool.sandbox import SandboxClient
 """
 
-from sandpool._client import SandboxClient
+from sandpool._async.client import AsyncSandboxClient
+from sandpool._async.handle import AsyncSandbox
 from sandpool._core.arguments import UNSET
 from sandpool._core.enums import (
     CommandEndReason,
@@ -29,7 +30,8 @@ from sandpool._core.model import (
     Template,
 )
 from sandpool._core.retry import RetryPolicy
-from sandpool._handle import Sandbox
+from sandpool._sync.client import SandboxClient
+from sandpool._sync.handle import Sandbox
 from sandpool.errors import (
     ClientClosedError,
     CommandTimeoutError,
@@ -65,6 +67,8 @@ from sandpool.errors import (
 
 __all__ = [
     "UNSET",
+    "AsyncSandbox",
+    "AsyncSandboxClient",
     "ClientClosedError",
     "CommandEndReason",
     "CommandResult",

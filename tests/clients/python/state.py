@@ -72,6 +72,8 @@ class State:
     command: sandbox_service_pb2.RunCommandResponse = field(default_factory=sandbox_service_pb2.RunCommandResponse)
     hang: threading.Event = field(default_factory=threading.Event)
     hanging: set[str] = field(default_factory=set)
+    asked: threading.Event = field(default_factory=threading.Event)
+    """Set by the first call that hangs."""
     _answers: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _count: int = 0
@@ -99,6 +101,7 @@ class State:
             self.remaining.append(context.time_remaining())
             failure = self.failures[method].pop(0) if self.failures.get(method) else None
         if method in self.hanging:
+            self.asked.set()
             self.hang.wait(30)
         if failure is not None and not failure.after_work:
             abort(context, failure)

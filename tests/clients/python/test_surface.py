@@ -9,14 +9,25 @@ import pytest
 
 import sandpool
 import sandpool.sandbox
-from sandpool import RetryPolicy, SandboxClient
+from sandpool import AsyncSandboxClient, RetryPolicy, SandboxClient
 from sandpool._core import address as addresses
 from sandpool._core import methods
 from sandpool._core.call import Method
-from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, secret_service_pb2, template_service_pb2
+from sandpool.v1 import (
+    file_service_pb2,
+    monitor_service_pb2,
+    pool_service_pb2,
+    port_service_pb2,
+    process_service_pb2,
+    sandbox_service_pb2,
+    secret_service_pb2,
+    template_service_pb2,
+)
 from tests.clients.python.state import State
 
 NAMES = [
+    "AsyncSandbox",
+    "AsyncSandboxClient",
     "ClientClosedError",
     "CommandEndReason",
     "CommandResult",
@@ -115,7 +126,8 @@ def test_the_public_names_are_these():
     assert sorted(sandpool.__all__) == sorted([*NAMES, "__version__"])
     for name in NAMES:
         assert getattr(sandpool, name) is getattr(sandpool.sandbox, name)
-    assert [name for name in dir(SandboxClient) if not name.startswith("_")] == sorted(CLIENT_METHODS)
+    for client in (SandboxClient, AsyncSandboxClient):
+        assert [name for name in dir(client) if not name.startswith("_")] == sorted(CLIENT_METHODS)
 
 
 def test_everything_public_is_documented():
@@ -130,15 +142,22 @@ def test_everything_public_is_documented():
 
 
 def test_every_method_of_the_contract_is_known():
-    files = (pool_service_pb2, template_service_pb2, sandbox_service_pb2, secret_service_pb2)
+    files = [
+        *(pool_service_pb2, template_service_pb2, sandbox_service_pb2, secret_service_pb2),
+        *(process_service_pb2, file_service_pb2, port_service_pb2, monitor_service_pb2),
+    ]
     contract = {
-        f"/{service.full_name}/{method.name}": method.output_type.full_name
+        f"/{service.full_name}/{method.name}": (
+            method.output_type.full_name,
+            method.client_streaming,
+            method.server_streaming,
+        )
         for file in files
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
     ours = {
-        method.path: method.response.DESCRIPTOR.full_name
+        method.path: (method.response.DESCRIPTOR.full_name, method.streams_requests, method.streams_answers)
         for method in vars(methods).values()
         if isinstance(method, Method)
     }

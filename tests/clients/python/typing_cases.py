@@ -4,7 +4,7 @@ A line that must be refused says by which error; one that is allowed all the sam
 `type: ignore` is then of no use.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from datetime import datetime, timedelta
 from typing import assert_type
 
@@ -41,7 +41,7 @@ def pools(client: SandboxClient, words: list[str], word: str) -> None:
     assert_type(client.drain_pool("p"), Pool)
     client.delete_pool("p", force=True)
     client.delete_pool("p", True)  # type: ignore[call-arg]
-    assert_type(client.watch_pools(), Iterator[PoolEvent])
+    assert_type(client.watch_pools(), Generator[PoolEvent, None, None])
     pool.drain = True  # type: ignore[misc]
 
 

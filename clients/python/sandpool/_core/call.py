@@ -30,6 +30,8 @@ class Method(Generic[ResponseT]):
     path: str
     """As on the wire, `/package.Service/Method`."""
     response: type[ResponseT]
+    streams_requests: bool = False
+    streams_answers: bool = False
 
 
 @dataclass(frozen=True)

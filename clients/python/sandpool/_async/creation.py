@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import overload
 
+from sandpool._async.handle import AsyncSandbox
 from sandpool._core import sandboxes
 from sandpool._core.sandboxes import Wanted, WhenEmptyLike
 from sandpool._core.specs import Spec
-from sandpool._handle import Sandbox
-from sandpool._transport import Transport
+from sandpool._io.aio import Opening, Transport, opening
 
 
 class CreationMethods:
@@ -29,7 +29,7 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> Sandbox: ...
+    ) -> Opening[AsyncSandbox]: ...
 
     @overload
     def create(
@@ -43,7 +43,7 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> Sandbox: ...
+    ) -> Opening[AsyncSandbox]: ...
 
     @overload
     def create(
@@ -65,7 +65,7 @@ class CreationMethods:
         timeout_secs: int | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Sandbox: ...
+    ) -> Opening[AsyncSandbox]: ...
 
     def create(
         self,
@@ -90,7 +90,7 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> Sandbox:
+    ) -> Opening[AsyncSandbox]:
         """Create a sandbox, from exactly one of a pool, a template and an image; answers when it runs commands.
 
         From a pool or a template a ready container is taken where there is one; otherwise one is started. The result is
@@ -147,7 +147,7 @@ class CreationMethods:
             readiness_retries=readiness_retries,
         )
         wanted = Wanted(pool_id, template_name, spec, name, metadata, timeout_secs, env, when_empty, wait_secs)
-        return self._create(wanted, timeout)
+        return opening(self._create(wanted, timeout))
 
     def claim(
         self,
@@ -160,10 +160,10 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> Sandbox:
+    ) -> Opening[AsyncSandbox]:
         """Create a sandbox from a pool: the same as `create(pool_id=…)`."""
         wanted = Wanted(pool_id, None, Spec(), name, metadata, timeout_secs, env, when_empty, wait_secs)
-        return self._create(wanted, timeout)
+        return opening(self._create(wanted, timeout))
 
     def create_sandbox(
         self,
@@ -176,10 +176,10 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> Sandbox:
+    ) -> Opening[AsyncSandbox]:
         """Create a sandbox from a template: the same as `create(template_name=…)`."""
         wanted = Wanted(None, template_name, Spec(), name, metadata, timeout_secs, env, when_empty, wait_secs)
-        return self._create(wanted, timeout)
+        return opening(self._create(wanted, timeout))
 
     def sandbox(
         self,
@@ -192,8 +192,8 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> Sandbox:
-        """Create a sandbox from a template for one block: `with client.sandbox("python-sandbox") as sandbox: …`."""
+    ) -> Opening[AsyncSandbox]:
+        """Create a sandbox from a template for one block: `async with client.sandbox("python") as sandbox: …`."""
         return self.create_sandbox(
             template_name,
             name=name,
@@ -206,7 +206,7 @@ class CreationMethods:
         )
 
     @overload
-    def create_batch(
+    async def create_batch(
         self,
         count: int,
         *,
@@ -217,10 +217,10 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> list[Sandbox]: ...
+    ) -> list[AsyncSandbox]: ...
 
     @overload
-    def create_batch(
+    async def create_batch(
         self,
         count: int,
         *,
@@ -231,10 +231,10 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> list[Sandbox]: ...
+    ) -> list[AsyncSandbox]: ...
 
     @overload
-    def create_batch(
+    async def create_batch(
         self,
         count: int,
         *,
@@ -253,9 +253,9 @@ class CreationMethods:
         timeout_secs: int | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> list[Sandbox]: ...
+    ) -> list[AsyncSandbox]: ...
 
-    def create_batch(
+    async def create_batch(
         self,
         count: int,
         *,
@@ -278,7 +278,7 @@ class CreationMethods:
         when_empty: WhenEmptyLike | None = None,
         wait_secs: float | None = None,
         timeout: float | None = None,
-    ) -> list[Sandbox]:
+    ) -> list[AsyncSandbox]:
         """Create `count` sandboxes alike, 1 to 1,000, all or none. Arguments and errors as `create`."""
         spec = Spec(
             image,
@@ -294,9 +294,9 @@ class CreationMethods:
             readiness_retries=readiness_retries,
         )
         wanted = Wanted(pool_id, template_name, spec, None, metadata, timeout_secs, env, when_empty, wait_secs)
-        made = self._transport.call(sandboxes.create_batch(count, wanted, timeout))
-        return [Sandbox(info, self._transport, created=True) for info in made]
+        made = await self._transport.call(sandboxes.create_batch(count, wanted, timeout))
+        return [AsyncSandbox(info, self._transport, created=True) for info in made]
 
-    def _create(self, wanted: Wanted, timeout: float | None) -> Sandbox:
-        info = self._transport.call(sandboxes.create_sandbox(wanted, timeout))
-        return Sandbox(info, self._transport, created=True)
+    async def _create(self, wanted: Wanted, timeout: float | None) -> AsyncSandbox:
+        info = await self._transport.call(sandboxes.create_sandbox(wanted, timeout))
+        return AsyncSandbox(info, self._transport, created=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import overload
 
 from sandpool._core import pools
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import Pool, PoolEvent
 from sandpool._core.specs import PullPolicyLike, Spec
-from sandpool._transport import Transport
+from sandpool._io.aio import Transport
 
 
 class PoolMethods:
@@ -18,7 +18,7 @@ class PoolMethods:
     _transport: Transport
 
     @overload
-    def create_pool(
+    async def create_pool(
         self,
         name: str | None = None,
         *,
@@ -46,7 +46,7 @@ class PoolMethods:
     ) -> Pool: ...
 
     @overload
-    def create_pool(
+    async def create_pool(
         self,
         name: str | None,
         template_name: str,
@@ -65,7 +65,7 @@ class PoolMethods:
     ) -> Pool: ...
 
     @overload
-    def create_pool(
+    async def create_pool(
         self,
         *,
         template_name: str,
@@ -82,7 +82,7 @@ class PoolMethods:
         timeout: float | None = None,
     ) -> Pool: ...
 
-    def create_pool(
+    async def create_pool(
         self,
         name: str | None = None,
         template_name: str | None = None,
@@ -152,7 +152,7 @@ class PoolMethods:
             ResourceNotFoundError: The template or a secret does not exist.
             ValidationError: A value is out of its bounds.
         """
-        return self._transport.call(
+        return await self._transport.call(
             pools.create_pool(
                 name=name,
                 template_name=template_name,
@@ -186,15 +186,15 @@ class PoolMethods:
             )
         )
 
-    def get_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+    async def get_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
         """Read one pool with its present status. Raises PoolNotFoundError."""
-        return self._transport.call(pools.get_pool(pool_id, timeout))
+        return await self._transport.call(pools.get_pool(pool_id, timeout))
 
-    def list_pools(self, *, page_size: int = 0, timeout: float | None = None) -> list[Pool]:
+    async def list_pools(self, *, page_size: int = 0, timeout: float | None = None) -> list[Pool]:
         """All pools, oldest first. They are read in pages of `page_size`, 100 by default; `timeout` is for a page."""
-        return self._transport.pages(lambda token: pools.list_pools(page_size, token, timeout))
+        return await self._transport.pages(lambda token: pools.list_pools(page_size, token, timeout))
 
-    def update_pool(
+    async def update_pool(
         self,
         pool_id: str,
         image: Maybe[str] = UNSET,
@@ -257,30 +257,34 @@ class PoolMethods:
             "paused": paused,
             "drain": drain,
         }
-        return self._transport.call(pools.update_pool(pool_id, fields, etag, timeout))
+        return await self._transport.call(pools.update_pool(pool_id, fields, etag, timeout))
 
-    def pause_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+    async def pause_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
         """Let nothing be created for a pool and nothing be taken from it; what it has stays."""
-        return self.update_pool(pool_id, paused=True, timeout=timeout)
+        return await self.update_pool(pool_id, paused=True, timeout=timeout)
 
-    def drain_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+    async def drain_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
         """Pause a pool and remove its ready containers; sandboxes in use stay."""
-        return self.update_pool(pool_id, drain=True, timeout=timeout)
+        return await self.update_pool(pool_id, drain=True, timeout=timeout)
 
-    def resume_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+    async def resume_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
         """Let a pool that was paused or drained work again."""
-        return self.update_pool(pool_id, paused=False, drain=False, timeout=timeout)
+        return await self.update_pool(pool_id, paused=False, drain=False, timeout=timeout)
 
-    def delete_pool(self, pool_id: str, *, force: bool = False, etag: str = "", timeout: float | None = None) -> None:
+    async def delete_pool(
+        self, pool_id: str, *, force: bool = False, etag: str = "", timeout: float | None = None
+    ) -> None:
         """Delete a pool and its unclaimed containers, with `force` also the sandboxes of it that are in use.
 
         Raises:
             PoolInUseError: Sandboxes of it are active. The message names them.
             ResourceChangedError: `etag` is given and is not the pool's present one.
         """
-        self._transport.call(pools.delete_pool(pool_id, force, etag, timeout))
+        await self._transport.call(pools.delete_pool(pool_id, force, etag, timeout))
 
-    def watch_pools(self, pool_ids: Iterable[str] = (), *, timeout: float | None = None) -> Iterator[PoolEvent]:
+    def watch_pools(
+        self, pool_ids: Iterable[str] = (), *, timeout: float | None = None
+    ) -> AsyncGenerator[PoolEvent, None]:
         """Each pool as it is, and then each change of one, until the iterator is closed.
 
         Changes in quick succession may come as one; the last state always comes. Without `pool_ids` all pools are

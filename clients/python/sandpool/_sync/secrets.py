@@ -1,10 +1,11 @@
+# Made from _async/secrets.py by tools/codegen/blocking_client.py: change that one, then run `make generate`.
 """The client's methods about secrets."""
 
 from __future__ import annotations
 
 from sandpool._core import secrets
 from sandpool._core.model import Secret
-from sandpool._transport import Transport
+from sandpool._io.blocking import Transport
 
 
 class SecretMethods:

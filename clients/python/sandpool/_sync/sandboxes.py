@@ -1,3 +1,4 @@
+# Made from _async/sandboxes.py by tools/codegen/blocking_client.py: change that one, then run `make generate`.
 """The client's methods about sandboxes."""
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.enums import SandboxState
 from sandpool._core.model import SandboxInfo
 from sandpool._core.sandboxes import Filter
-from sandpool._creation import CreationMethods
-from sandpool._handle import Sandbox
+from sandpool._sync.creation import CreationMethods
+from sandpool._sync.handle import Sandbox
 from sandpool.errors import SandboxNotReadyError
 
 
@@ -30,7 +31,7 @@ class SandboxMethods(CreationMethods):
 
     def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
         """Where a sandbox is in its life. Raises SandboxNotFoundError."""
-        return self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout)).state
+        return (self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))).state
 
     def wait_for_sandbox(self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0) -> Sandbox:
         """A handle of a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.

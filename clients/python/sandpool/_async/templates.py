@@ -8,7 +8,7 @@ from sandpool._core import templates
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import Template
 from sandpool._core.specs import Spec
-from sandpool._transport import Transport
+from sandpool._io.aio import Transport
 
 
 class TemplateMethods:
@@ -16,7 +16,7 @@ class TemplateMethods:
 
     _transport: Transport
 
-    def create_template(
+    async def create_template(
         self,
         name: str,
         image: str,
@@ -75,17 +75,17 @@ class TemplateMethods:
             readiness_timeout_secs=readiness_timeout_secs,
             readiness_retries=readiness_retries,
         )
-        return self._transport.call(templates.create_template(name, spec, timeout_secs, timeout))
+        return await self._transport.call(templates.create_template(name, spec, timeout_secs, timeout))
 
-    def get_template(self, name: str, *, timeout: float | None = None) -> Template:
+    async def get_template(self, name: str, *, timeout: float | None = None) -> Template:
         """Read one template. Raises TemplateNotFoundError."""
-        return self._transport.call(templates.get_template(name, timeout))
+        return await self._transport.call(templates.get_template(name, timeout))
 
-    def list_templates(self, *, page_size: int = 0, timeout: float | None = None) -> list[Template]:
+    async def list_templates(self, *, page_size: int = 0, timeout: float | None = None) -> list[Template]:
         """All templates, oldest first, read in pages of `page_size`, 100 by default; `timeout` is for a page."""
-        return self._transport.pages(lambda token: templates.list_templates(page_size, token, timeout))
+        return await self._transport.pages(lambda token: templates.list_templates(page_size, token, timeout))
 
-    def update_template(
+    async def update_template(
         self,
         template_name: str,
         *,
@@ -130,8 +130,8 @@ class TemplateMethods:
             "readiness_timeout_secs": readiness_timeout_secs,
             "readiness_retries": readiness_retries,
         }
-        return self._transport.call(templates.update_template(template_name, fields, etag, timeout))
+        return await self._transport.call(templates.update_template(template_name, fields, etag, timeout))
 
-    def delete_template(self, name: str, *, etag: str = "", timeout: float | None = None) -> None:
+    async def delete_template(self, name: str, *, etag: str = "", timeout: float | None = None) -> None:
         """Delete a template. Raises TemplateInUseError while pools follow it."""
-        self._transport.call(templates.delete_template(name, etag, timeout))
+        await self._transport.call(templates.delete_template(name, etag, timeout))

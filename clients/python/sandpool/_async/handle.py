@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 
 from sandpool._core import sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import CommandResult, SandboxInfo
 from sandpool._core.view import SandboxView
-from sandpool._transport import Transport
+from sandpool._io.aio import Transport
 from sandpool.errors import ClientClosedError, ResourceNotFoundError, SandpoolError
 
 _log = logging.getLogger("sandpool")
 
 
-class Sandbox(SandboxView):
+class AsyncSandbox(SandboxView):
     """A sandbox: run commands in it, and end it.
 
     As a context manager it is deleted at the end of the block when this client created it; one that was looked up
@@ -29,30 +29,30 @@ class Sandbox(SandboxView):
         self._created = created
         self._closed = False
 
-    def __enter__(self) -> Sandbox:
+    async def __aenter__(self) -> AsyncSandbox:
         self._check_open()
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         if not self._created or self._closed:
-            self.close()
+            await self.close()
             return
         try:
-            self.delete()
+            await self.delete()
         except ResourceNotFoundError:
-            self.close()  # it ended long ago: what was to be reached
+            await self.close()  # it ended long ago: what was to be reached
         except SandpoolError as failure:
             if error is None:
                 raise
             # The block's own error matters more than this one.
             _log.warning("sandbox %s was not deleted: %s", self.sandbox_id, failure)
 
-    def run(
+    async def run(
         self,
         command: str | Sequence[str],
         args: Sequence[str] | None = None,
@@ -87,7 +87,7 @@ class Sandbox(SandboxView):
             CommandTimeoutError: No answer in time, more than ten seconds after the command's own timeout.
         """
         self._check_open()
-        return self._transport.call(
+        return await self._transport.call(
             sandboxes.run_command(
                 self.sandbox_id,
                 command,
@@ -100,13 +100,13 @@ class Sandbox(SandboxView):
             )
         )
 
-    def refresh(self, *, timeout: float | None = None) -> SandboxInfo:
+    async def refresh(self, *, timeout: float | None = None) -> SandboxInfo:
         """Ask the server how the sandbox is; the attributes say it from then on."""
         self._check_open()
-        self._info = self._transport.call(sandboxes.get_sandbox(self.sandbox_id, timeout))
+        self._info = await self._transport.call(sandboxes.get_sandbox(self.sandbox_id, timeout))
         return self._info
 
-    def update(
+    async def update(
         self,
         name: Maybe[str | None] = UNSET,
         *,
@@ -116,31 +116,31 @@ class Sandbox(SandboxView):
         etag: str = "",
         timeout: float | None = None,
     ) -> SandboxInfo:
-        """Change name, metadata or lifetime: what is given, as in `SandboxClient.update_sandbox`."""
+        """Change name, metadata or lifetime: what is given, as in `AsyncSandboxClient.update_sandbox`."""
         self._check_open()
         fields = {
             "name": one_of(UNSET, name=name, new_name=new_name),
             "metadata": metadata,
             "timeout_secs": timeout_secs,
         }
-        self._info = self._transport.call(sandboxes.update_sandbox(self.sandbox_id, fields, etag, timeout))
+        self._info = await self._transport.call(sandboxes.update_sandbox(self.sandbox_id, fields, etag, timeout))
         return self._info
 
-    def watch(self, *, timeout: float | None = None) -> Iterator[SandboxInfo]:
+    def watch(self, *, timeout: float | None = None) -> AsyncGenerator[SandboxInfo, None]:
         """The sandbox as it is and then after each change, until it has terminated."""
         self._check_open()
         return self._transport.stream(sandboxes.watch_sandbox(self.sandbox_id, timeout))
 
-    def delete(self, *, timeout: float | None = None) -> None:
+    async def delete(self, *, timeout: float | None = None) -> None:
         """End the sandbox. Its container is removed and never used again; a second time does nothing more."""
         self._check_open()
-        self._info = self._transport.call(sandboxes.delete_sandbox(self.sandbox_id, timeout))
+        self._info = await self._transport.call(sandboxes.delete_sandbox(self.sandbox_id, timeout))
 
-    def terminate(self, *, timeout: float | None = None) -> None:
+    async def terminate(self, *, timeout: float | None = None) -> None:
         """The same as `delete`."""
-        self.delete(timeout=timeout)
+        await self.delete(timeout=timeout)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the handle. The sandbox keeps running; `delete` ends it."""
         self._closed = True
 

@@ -1,4 +1,5 @@
-"""The blocking client."""
+# Made from _async/client.py by tools/codegen/blocking_client.py: change that one, then run `make generate`.
+"""The client."""
 
 from __future__ import annotations
 
@@ -7,18 +8,18 @@ from types import TracebackType
 
 from sandpool._core import address as addresses
 from sandpool._core.retry import RetryPolicy
-from sandpool._pools import PoolMethods
-from sandpool._sandboxes import SandboxMethods
-from sandpool._secrets import SecretMethods
-from sandpool._templates import TemplateMethods
-from sandpool._transport import Transport
+from sandpool._io.blocking import Transport
+from sandpool._sync.pools import PoolMethods
+from sandpool._sync.sandboxes import SandboxMethods
+from sandpool._sync.secrets import SecretMethods
+from sandpool._sync.templates import TemplateMethods
 
 
 class SandboxClient(PoolMethods, TemplateMethods, SandboxMethods, SecretMethods):
-    """A client of one sandpool server, for any number of threads.
+    """A client of one sandpool server, for any number of tasks or threads.
 
-    It connects with the first call and keeps the connection; `close()`, or the end of a `with` block, lets go of it.
-    Sandboxes keep running. Create it after a fork, not before.
+    It connects with the first call and keeps the connection; `close()`, or the end of an `with` block, lets go of
+    it. Sandboxes keep running. A process that was forked off gets a connection of its own.
     """
 
     def __init__(

@@ -1,0 +1,146 @@
+"""The client's methods about sandboxes."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+
+from sandpool._async.creation import CreationMethods
+from sandpool._async.handle import AsyncSandbox
+from sandpool._core import sandboxes
+from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core.enums import SandboxState
+from sandpool._core.model import SandboxInfo
+from sandpool._core.sandboxes import Filter
+from sandpool.errors import SandboxNotReadyError
+
+
+class SandboxMethods(CreationMethods):
+    """Sandboxes. `sandbox_id`, `pool_id` and `template_name` take the identifier or the name everywhere."""
+
+    async def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncSandbox:
+        """A handle of a sandbox, also of one that ended a while ago. Raises SandboxNotFoundError."""
+        info = await self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))
+        return AsyncSandbox(info, self._transport, created=False)
+
+    async def get(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncSandbox:
+        """The same as `get_sandbox`."""
+        return await self.get_sandbox(sandbox_id, timeout=timeout)
+
+    async def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
+        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
+        return (await self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))).state
+
+    async def wait_for_sandbox(
+        self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0
+    ) -> AsyncSandbox:
+        """A handle of a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.
+
+        `timeout` is in seconds. `poll_interval` is taken and not needed: the server tells of the change at once.
+
+        Raises:
+            SandboxNotFoundError: There is none.
+            SandboxNotReadyError: It has ended.
+            ResourceTimeoutError: It still starts after `timeout`.
+        """
+        async with aclosing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+            async for info in changes:
+                if info.state is SandboxState.RUNNING:
+                    return AsyncSandbox(info, self._transport, created=False)
+                if info.state is not SandboxState.STARTING:
+                    break
+        raise SandboxNotReadyError(
+            f"sandbox {sandbox_id!r} has ended; create another one",
+            reason="SANDBOX_ENDED",
+            resource_type="sandbox",
+            resource_name=sandbox_id,
+        )
+
+    async def list_sandboxes(
+        self,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        states: Iterable[SandboxState | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> builtins.list[AsyncSandbox]:
+        """Handles of all sandboxes that meet all that is given, oldest first.
+
+        Args:
+            pool_id: Only those of this pool.
+            template_name: Only those of this template, directly or through a pool.
+            states: Only those in these states; all but TERMINATED by default.
+            metadata: Only those with all of these pairs.
+            page_size: How many are read at once, 100 by default.
+            timeout: Seconds for each page; the client's by default.
+        """
+        first = Filter(pool_id, template_name, states, metadata).request(page_size)
+        found = await self._transport.pages(lambda token: sandboxes.list_sandboxes(first, token, timeout))
+        return [AsyncSandbox(info, self._transport, created=False) for info in found]
+
+    async def list(
+        self,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        states: Iterable[SandboxState | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> builtins.list[AsyncSandbox]:
+        """The same as `list_sandboxes`."""
+        return await self.list_sandboxes(
+            pool_id=pool_id,
+            template_name=template_name,
+            states=states,
+            metadata=metadata,
+            page_size=page_size,
+            timeout=timeout,
+        )
+
+    async def update_sandbox(
+        self,
+        sandbox_id: str,
+        name: Maybe[str | None] = UNSET,
+        *,
+        new_name: Maybe[str | None] = UNSET,
+        metadata: Maybe[Mapping[str, str] | None] = UNSET,
+        timeout_secs: Maybe[int | None] = UNSET,
+        etag: str = "",
+        timeout: float | None = None,
+    ) -> AsyncSandbox:
+        """Change what is given of a sandbox; None puts a field back to its default.
+
+        `timeout_secs` is the lifetime counted from the claim; raise it at any time to extend the life. `metadata`
+        replaces all of it. `new_name` means `name`.
+
+        Raises:
+            TypeError: Nothing to change, or one field under two names.
+            ResourceStateError: The sandbox has ended.
+            ResourceChangedError: `etag` is given and is not the sandbox's present one.
+        """
+        fields = {
+            "name": one_of(UNSET, name=name, new_name=new_name),
+            "metadata": metadata,
+            "timeout_secs": timeout_secs,
+        }
+        info = await self._transport.call(sandboxes.update_sandbox(sandbox_id, fields, etag, timeout))
+        return AsyncSandbox(info, self._transport, created=False)
+
+    async def delete_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> None:
+        """End a sandbox, also one that is still starting. Its container is removed and never used again."""
+        await self._transport.call(sandboxes.delete_sandbox(sandbox_id, timeout))
+
+    async def delete(self, sandbox_id: str, *, timeout: float | None = None) -> None:
+        """The same as `delete_sandbox`."""
+        await self.delete_sandbox(sandbox_id, timeout=timeout)
+
+    def watch_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncGenerator[SandboxInfo, None]:
+        """The sandbox as it is and then after each change; ends after the state TERMINATED.
+
+        With a `timeout` in seconds it ends with ResourceTimeoutError.
+        """
+        return self._transport.stream(sandboxes.watch_sandbox(sandbox_id, timeout))
