@@ -214,6 +214,9 @@ class PoolEmptyError(SandpoolError):
 class ResourceTimeoutError(SandpoolError, TimeoutError):
     """It was not done in time: within the call's timeout, `wait_secs` or the server's own limit."""
 
+    last_status: str = ""
+    """The last known state of what was waited for, where that is known."""
+
 
 class CommandTimeoutError(ResourceTimeoutError):
     """The server did not say in time how a command ended. Whether it ended is not known.

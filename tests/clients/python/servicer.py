@@ -106,6 +106,9 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
         event = pool_service_pb2.WatchPoolsResponse
         for pool in self.state.pools.values():
             yield event(pool=pool, type=pool_service_pb2.WATCH_EVENT_TYPE_PRESENT)
+            for status in self.state.pool_steps:
+                pool.status.CopyFrom(status)
+                yield event(pool=pool, type=pool_service_pb2.WATCH_EVENT_TYPE_CHANGED)
         ended = threading.Event()
         context.add_callback(ended.set)
         ended.wait(30)

@@ -65,6 +65,8 @@ class State:
     """The secrets' values."""
     next_states: list[sandbox_pb2.SandboxState] = field(default_factory=lambda: [sandbox_pb2.SANDBOX_STATE_TERMINATED])
     """The states that a watch of a sandbox sees after the present one."""
+    pool_steps: list[pool_pb2.PoolStatus] = field(default_factory=list)
+    """What a watch of pools tells of each pool after what it is now."""
     requests: list[tuple[str, Any]] = field(default_factory=list)
     metadata: list[dict[str, str]] = field(default_factory=list)
     remaining: list[float | None] = field(default_factory=list)

@@ -116,6 +116,7 @@ CLIENT_METHODS = [
     "update_secret",
     "update_template",
     "wait_for_sandbox",
+    "wait_for_pool",
     "watch_pools",
     "watch_sandbox",
 ]

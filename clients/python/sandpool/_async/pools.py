@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import overload
 
 from sandpool._core import pools
 from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core.filling import Filling
 from sandpool._core.model import Pool, PoolEvent
 from sandpool._core.specs import PullPolicyLike, Spec
-from sandpool._io.aio import Transport
+from sandpool._io.aio import Transport, notify
+from sandpool._io.progress import bar
+from sandpool.errors import ResourceTimeoutError, SandboxConnectionError
 
 
 class PoolMethods:
@@ -292,3 +297,53 @@ class PoolMethods:
         again by itself after a SandboxConnectionError: what was deleted meanwhile would go unnoticed.
         """
         return self._transport.stream(pools.watch_pools(pool_ids, timeout))
+
+    async def wait_for_pool(
+        self,
+        pool_id: str,
+        *,
+        warm: int | None = None,
+        timeout: float = 300.0,
+        on_progress: Callable[[Pool], object] | None = None,
+        progress: bool = False,
+    ) -> Pool:
+        """The pool as soon as it has its containers ready.
+
+        Args:
+            pool_id: The pool.
+            warm: How many ready containers are enough; as many as the pool wants by default.
+            timeout: Seconds to wait at most.
+            on_progress: Called with the pool as it is and after each change, the pull of its image included.
+            progress: Show a bar on the standard error, in a terminal and in a notebook.
+
+        Raises:
+            PoolNotFoundError: There is none, or it was deleted meanwhile.
+            PoolPausedError: It is paused or drained, so that it does not fill.
+            ResourceTimeoutError: It is not full in time; the message says what its last failure was.
+        """
+        filling = Filling(pool_id, warm)
+        with bar(progress) as show:
+            async with aclosing(self._pool_states(filling, timeout)) as states:
+                async for pool in states:
+                    show(filling.line(pool), filling.share(pool))
+                    if on_progress is not None:
+                        await notify(on_progress, pool)
+                    if filling.is_full(pool):
+                        return pool
+        raise filling.timed_out(timeout)
+
+    async def _pool_states(self, filling: Filling, timeout: float) -> AsyncGenerator[Pool, None]:
+        """A pool's states until the time is over; the watch is begun anew where its connection breaks."""
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            try:
+                async with aclosing(self.watch_pools([filling.pool_id], timeout=left)) as events:
+                    async for event in events:
+                        yield filling.seen(event)
+            except ResourceTimeoutError:
+                return
+            except SandboxConnectionError as failure:
+                pause = self._transport.retry.pause(filling.failed(), end - time.monotonic(), failure.retry_after)
+                if pause is None:
+                    raise
+                await self._transport.pause(pause)

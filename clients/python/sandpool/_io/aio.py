@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Generator
@@ -264,3 +265,10 @@ class Opening(Generic[OpenedT]):
 def opening(coroutine: Coroutine[Any, Any, OpenedT]) -> Opening[OpenedT]:
     """Lets a caller await it or enter it."""
     return Opening(coroutine)
+
+
+async def notify(callback: Callable[[ItemT], object], item: ItemT) -> None:
+    """Call a caller's function, and wait for what it returns where that has to be awaited."""
+    found = callback(item)
+    if inspect.isawaitable(found):
+        await found

@@ -211,3 +211,8 @@ class Duplex(Generic[ResultT]):
 def opening(opened: ItemT) -> ItemT:
     """What was opened: here it is there already."""
     return opened
+
+
+def notify(callback: Callable[[ItemT], object], item: ItemT) -> None:
+    """Call a caller's function."""
+    callback(item)

@@ -1,0 +1,80 @@
+"""Waiting for a pool to fill: what is shown meanwhile, and how it ends."""
+
+import io
+
+import pytest
+
+from sandpool import AsyncSandboxClient, Pool, SandboxClient, errors
+from sandpool._io.progress import bar, render
+from sandpool.v1 import pool_pb2
+from tests.clients.python.state import State
+
+READY, FILLING = pool_pb2.POOL_STATE_READY, pool_pb2.POOL_STATE_FILLING
+
+
+def status(warm: int, state: pool_pb2.PoolState = FILLING, **fields: object) -> pool_pb2.PoolStatus:
+    return pool_pb2.PoolStatus(state=state, warm=warm, wanted=2, **fields)  # type: ignore[arg-type]
+
+
+STEPS = [
+    status(0, image_pull=pool_pb2.ImagePull(image="i", current_bytes=25, total_bytes=100)),
+    status(1, last_error=pool_pb2.PoolError(reason=pool_pb2.POOL_ERROR_REASON_START_FAILED, message="no luck")),
+    status(2, READY),
+]
+
+
+@pytest.fixture
+def pool(client: SandboxClient, state: State) -> Pool:
+    made = client.create_pool("p", image="i", warm_containers=2)
+    state.pool_steps.extend(STEPS)
+    return made
+
+
+def test_every_state_is_told_until_it_is_full(client: SandboxClient, pool: Pool, capsys: pytest.CaptureFixture[str]):
+    seen: list[Pool] = []
+    found = client.wait_for_pool("p", on_progress=seen.append, progress=True, timeout=10)
+    assert found == seen[-1]
+    assert [one.status.warm for one in seen] == [0, 0, 1, 2]
+    lines = [line.strip() for line in capsys.readouterr().err.split("\r")[1:]]
+    assert lines[1].endswith("]  25% p: pulling i")
+    assert lines[2].endswith("]  50% p: 1 of 2 ready, start_failed")
+    assert lines[3].endswith("] 100% p: 2 of 2 ready")
+
+
+async def test_with_asyncio_a_callback_may_be_awaited(address: str, pool: Pool):
+    seen: list[int] = []
+
+    async def note(found: Pool) -> None:
+        seen.append(found.status.warm)
+
+    async with AsyncSandboxClient(address) as client:
+        assert (await client.wait_for_pool("p", warm=1, on_progress=note, timeout=10)).status.warm == 1
+    assert seen == [0, 0, 1]
+
+
+def test_a_pool_that_does_not_fill_in_time(client: SandboxClient, pool: Pool, state: State):
+    del state.pool_steps[2:]
+    with pytest.raises(errors.ResourceTimeoutError, match="1 of 2 are ready; the last failure: no luck") as caught:
+        client.wait_for_pool("p", timeout=0.5)
+    assert (caught.value.last_status, caught.value.resource_name) == ("filling", "p")
+
+
+def test_a_pool_that_cannot_fill(client: SandboxClient):
+    client.create_pool("p", image="i", warm_containers=2, paused=True)
+    with pytest.raises(errors.PoolPausedError, match="resume_pool"):
+        client.wait_for_pool("p")
+
+
+def test_the_line_is_one_line():
+    out = io.StringIO()
+    with bar(True, out) as show:
+        show("a\nb", None)
+        show("a\nb", None)
+        show("x" * 200, 1.0)
+    first, second = out.getvalue().rstrip("\n").split("\r")[1:]
+    assert first.endswith("a b" + " " * (len(first) - len(first.rstrip())))
+    assert len(first) == len(second) == 100
+    assert render("t", 0.5).count("█") == 12
+    with bar(False, out) as show:
+        show("nothing", 0.1)
+    assert "nothing" not in out.getvalue()
