@@ -20,7 +20,9 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 	"sandpool/agent/internal/auth"
+	"sandpool/agent/internal/files"
 	"sandpool/agent/internal/host"
 	"sandpool/agent/internal/reaper"
 	"sandpool/agent/internal/service"
@@ -106,6 +108,9 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	}
 	rpc := newRPCServer(guard)
 	agentv1.RegisterAgentServiceServer(rpc, server)
+	sandpoolv1.RegisterFileServiceServer(rpc, files.New(files.Options{
+		Users: users.System, DefaultUser: server.DefaultUser, Stopping: server.Stopping(),
+	}))
 	failed := make(chan error, 1)
 	// A process of the sandbox itself may open connections too; more than these wait in the kernel.
 	go func() { failed <- rpc.Serve(netutil.LimitListener(listener, maxConnections)) }()

@@ -19,6 +19,13 @@ func New(code codes.Code, reason, format string, args ...any) error {
 	return withDetails(code, fmt.Sprintf(format, args...), &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
 }
 
+// About makes an error that names the resource which it is about.
+func About(code codes.Code, reason, resource, format string, args ...any) error {
+	return withDetails(code, fmt.Sprintf(format, args...), &errdetails.ErrorInfo{
+		Reason: reason, Domain: Domain, Metadata: map[string]string{"resource": resource},
+	})
+}
+
 // BadField makes an INVALID_ARGUMENT that names the request's field.
 func BadField(reason, field, format string, args ...any) error {
 	description := fmt.Sprintf(format, args...)

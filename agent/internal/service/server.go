@@ -195,6 +195,16 @@ func (s *Server) start(p *plan) (*process.Process, error) {
 	return started, nil
 }
 
+// DefaultUser is whom commands run as that do not say otherwise; empty for root.
+func (s *Server) DefaultUser() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.defaults.GetUser()
+}
+
+// Stopping is closed when Stop begins.
+func (s *Server) Stopping() <-chan struct{} { return s.stopping }
+
 func (s *Server) checkRunning() error {
 	select {
 	case <-s.stopping:

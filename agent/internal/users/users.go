@@ -85,6 +85,42 @@ func (d Database) Lookup(spec string) (Identity, error) {
 	return identity, nil
 }
 
+// Names gives names to numbers, as the database was when the first was asked for. Not to be used concurrently.
+type Names struct {
+	database Database
+	users    map[uint32]string
+	groups   map[uint32]string
+}
+
+// Names makes a look-up for one call; it reads nothing yet.
+func (d Database) Names() *Names { return &Names{database: d} }
+
+// User is the name of a user, empty if it has none.
+func (n *Names) User(uid uint32) string {
+	if n.users == nil {
+		n.users = make(map[uint32]string)
+		for _, entry := range readLines(n.database.PasswdPath, parsePasswd) {
+			if _, taken := n.users[entry.uid]; !taken {
+				n.users[entry.uid] = entry.name
+			}
+		}
+	}
+	return n.users[uid]
+}
+
+// Group is the name of a group, empty if it has none.
+func (n *Names) Group(gid uint32) string {
+	if n.groups == nil {
+		n.groups = make(map[uint32]string)
+		for _, entry := range readLines(n.database.GroupPath, parseGroup) {
+			if _, taken := n.groups[entry.gid]; !taken {
+				n.groups[entry.gid] = entry.name
+			}
+		}
+	}
+	return n.groups[gid]
+}
+
 func findUser(entries []passwdEntry, spec string) (Identity, error) {
 	id, numberErr := parseID(spec)
 	index := slices.IndexFunc(entries, func(e passwdEntry) bool { return e.name == spec })

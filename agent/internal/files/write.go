@@ -1,0 +1,204 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
+)
+
+const defaultFileMode = 0o644
+
+// WriteFile implements FileService.
+func (s *Service) WriteFile(
+	stream grpc.ClientStreamingServer[sandpoolv1.WriteFileRequest, sandpoolv1.WriteFileResponse],
+) error {
+	first, err := stream.Recv()
+	if err == io.EOF || err == nil && first.GetTarget() == nil {
+		return missingFirst()
+	}
+	if err != nil {
+		return err
+	}
+	call, err := s.begin(first.GetTarget())
+	if err != nil {
+		return err
+	}
+	defer call.leave()
+	for {
+		request, err := stream.Recv()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if request.GetTarget() != nil {
+			return missingFirst()
+		}
+		if err := call.write(request.GetData()); err != nil {
+			return err
+		}
+	}
+	info, err := call.finish()
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(&sandpoolv1.WriteFileResponse{File: info})
+}
+
+// PutFile implements FileService.
+func (s *Service) PutFile(_ context.Context, request *sandpoolv1.PutFileRequest) (*sandpoolv1.PutFileResponse, error) {
+	if request.GetTarget() == nil {
+		return nil, missingFirst()
+	}
+	call, err := s.begin(request.GetTarget())
+	if err != nil {
+		return nil, err
+	}
+	defer call.leave()
+	if err := call.write(request.GetData()); err != nil {
+		return nil, err
+	}
+	received, err := call.received()
+	if err != nil {
+		return nil, err
+	}
+	if request.GetMore() {
+		return &sandpoolv1.PutFileResponse{ReceivedBytes: received}, nil
+	}
+	info, err := call.finish()
+	if err != nil {
+		return nil, err
+	}
+	return &sandpoolv1.PutFileResponse{File: info, ReceivedBytes: received}, nil
+}
+
+// put makes the file at a place of the upload's scratch file.
+func (up *upload) put(at *place) error {
+	present, err := at.stat()
+	switch {
+	case err == unix.ENOENT:
+		present = nil
+	case err != nil:
+		return err
+	case up.mode == sandpoolv1.WriteMode_WRITE_MODE_CREATE:
+		return unix.EEXIST
+	default:
+		if err := mustBeFile(present); err != nil {
+			return err
+		}
+	}
+	if present != nil && up.mode == sandpoolv1.WriteMode_WRITE_MODE_APPEND {
+		return up.appendTo(at)
+	}
+	uid, gid, mode := up.owning(present)
+	if err := up.scratch.own(uid, gid, mode); err != nil {
+		return err
+	}
+	err = up.scratch.publish(at, up.mode != sandpoolv1.WriteMode_WRITE_MODE_CREATE)
+	switch {
+	case errors.Is(err, unix.EXDEV):
+		// The place lies in another file system than the nearest folder that was there at the beginning.
+		return up.moveOver(at)
+	case errors.Is(err, unix.EBUSY):
+		// A mounted file, as engines mount /etc/hosts, has to stay the file that it is.
+		return up.overwrite(at, uid, gid, mode)
+	}
+	return err
+}
+
+// owning is the owner and the mode of the file to be; present is the one that it replaces, if any.
+func (up *upload) owning(present *unix.Stat_t) (uid, gid int, mode uint32) {
+	uid, gid, mode = up.target.owner.uid, up.target.owner.gid, defaultFileMode
+	if present != nil {
+		mode = present.Mode & permissionBits
+		if !up.target.owner.given {
+			uid, gid = int(present.Uid), int(present.Gid)
+		}
+	}
+	if up.target.mode != nil {
+		mode = *up.target.mode & permissionBits
+	}
+	return uid, gid, mode
+}
+
+// moveOver publishes the scratch file in another file system.
+func (up *upload) moveOver(at *place) error {
+	there, err := newScratch(at.dir)
+	if err != nil {
+		return err
+	}
+	if err := copyBytes(context.Background(), up.scratch.fd, there.fd, 0); err != nil {
+		there.close()
+		return err
+	}
+	here := up.scratch
+	up.scratch = there
+	here.close()
+	uid, gid, mode := up.owning(nil)
+	if present, err := at.stat(); err == nil {
+		uid, gid, mode = up.owning(present)
+	}
+	if err := up.scratch.own(uid, gid, mode); err != nil {
+		return err
+	}
+	return up.scratch.publish(at, up.mode != sandpoolv1.WriteMode_WRITE_MODE_CREATE)
+}
+
+// openToWrite opens a regular file that is there.
+func openToWrite(at *place) (int, *unix.Stat_t, error) {
+	flags := unix.O_WRONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+	fd, err := openAt(at.dir, at.name, flags, 0)
+	if err != nil {
+		return -1, nil, err
+	}
+	var stat unix.Stat_t
+	if err = unix.Fstat(fd, &stat); err == nil {
+		err = mustBeFile(&stat)
+	}
+	if err == nil && isPseudo(fileSystem(fd)) {
+		err = errPseudo
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, &stat, nil
+}
+
+// overwrite puts the content into a file that cannot be replaced.
+func (up *upload) overwrite(at *place, uid, gid int, mode uint32) error {
+	fd, _, err := openToWrite(at)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, 0); err != nil {
+		return err
+	}
+	if err := copyBytes(context.Background(), up.scratch.fd, fd, 0); err != nil {
+		return err
+	}
+	if err := unix.Fchown(fd, uid, gid); err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, mode)
+}
+
+// appendTo puts the content at the end of a file; one that does not take all of it is cut to what it was.
+func (up *upload) appendTo(at *place) error {
+	fd, stat, err := openToWrite(at)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := copyBytes(context.Background(), up.scratch.fd, fd, stat.Size); err != nil {
+		return errors.Join(err, unix.Ftruncate(fd, stat.Size))
+	}
+	return nil
+}
