@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandpool import Pool, PoolNotFoundError, SandboxClient
+from tests.support.bare_image import bare_image as one_binary
 from tests.support.engine_view import EngineView, engine_view
 from tests.support.own_images import OwnImages
 from tests.support.server_process import ServerProcess
@@ -58,6 +59,13 @@ def engine() -> Iterator[EngineView]:
     """The engine, seen by a client of its own."""
     with engine_view() as view:
         yield view
+
+
+@pytest.fixture(scope="module")
+def bare_image() -> Iterator[str]:
+    """An image that holds one static binary and nothing else."""
+    with engine_view() as view, one_binary(view) as name:
+        yield name
 
 
 @pytest.fixture

@@ -111,6 +111,7 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	sandpoolv1.RegisterFileServiceServer(rpc, files.New(files.Options{
 		Users: users.System, DefaultUser: server.DefaultUser, Stopping: server.Stopping(),
 	}))
+	sandpoolv1.RegisterProcessServiceServer(rpc, server.Processes(nil))
 	failed := make(chan error, 1)
 	// A process of the sandbox itself may open connections too; more than these wait in the kernel.
 	go func() { failed <- rpc.Serve(netutil.LimitListener(listener, maxConnections)) }()

@@ -87,7 +87,7 @@ func (c *Capture) run() {
 		break
 	}
 	if c.leftOpen {
-		drain(c.file)
+		Drain(c.file)
 	} else {
 		c.file.Close()
 	}
@@ -127,8 +127,8 @@ func (c *Capture) keep(data []byte) {
 	c.dropped += int64(len(data)) - n
 }
 
-// drain throws away what is written to the pipe from now on, until its last writer is gone.
-func drain(file *os.File) {
+// Drain throws away what is written to the pipe from now on, until its last writer is gone.
+func Drain(file *os.File) {
 	select {
 	case drains <- struct{}{}:
 	default:

@@ -45,6 +45,8 @@ type Spec struct {
 	Stdin  int
 	Stdout int
 	Stderr int
+	// Terminal says that Stdin is a terminal, which the process gets as its session's own.
+	Terminal bool
 }
 
 // Launcher starts processes. There is one per agent.
@@ -80,7 +82,9 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 		Dir:   spec.Dir,
 		Env:   env,
 		Files: []uintptr{uintptr(spec.Stdin), uintptr(spec.Stdout), uintptr(spec.Stderr)},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(spec.Identity)},
+		Sys: &syscall.SysProcAttr{
+			Setsid: true, Setctty: spec.Terminal, Ctty: 0, Credential: credential(spec.Identity),
+		},
 	}
 	process := &Process{marker: marker}
 	child, err := l.reaper.Start(func() (int, error) {

@@ -66,6 +66,16 @@ func (p *Process) KillTree(ctx context.Context) error {
 	}
 }
 
+// Signal sends a signal to the process itself. The error is ESRCH when it is gone.
+func (p *Process) Signal(signal unix.Signal) error {
+	stat, err := procfs.ReadStat(p.PID)
+	if err != nil || stat.Dead || (p.startTicks != 0 && stat.StartTicks != p.startTicks) {
+		return unix.ESRCH
+	}
+	signalOne(stat, signal)
+	return nil
+}
+
 // SignalTree sends a signal once to each process of the tree.
 func (p *Process) SignalTree(signal unix.Signal) error {
 	_, err := p.signalTree(signal, make(map[int]procfs.Stat))

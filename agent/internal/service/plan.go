@@ -26,6 +26,8 @@ type wish struct {
 	environment map[string]string
 	dir         string
 	user        string
+	// fallback is environment below all other.
+	fallback map[string]string
 }
 
 // plan is a process that can be started, apart from its standard streams.
@@ -60,7 +62,7 @@ func (s *Server) makePlan(w wish) (*plan, error) {
 		return nil, rpcerror.BadField(reasonDirInvalid, "working_directory", "%q is not a directory in the sandbox", dir)
 	}
 
-	environment := mergeEnvironment(identity, defaults.GetEnvironment(), shared, w.environment)
+	environment := mergeEnvironment(identity, w.fallback, defaults.GetEnvironment(), shared, w.environment)
 	p := &plan{commandField: "argv", spec: process.Spec{
 		Argv:     w.argv,
 		Env:      flatten(environment),

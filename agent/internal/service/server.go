@@ -25,7 +25,7 @@ import (
 )
 
 // ProtocolVersion is the version of the contract's behaviour that this agent keeps.
-const ProtocolVersion = 2
+const ProtocolVersion = 3
 
 const (
 	maxCommands = 256

@@ -68,7 +68,7 @@ _REFUSALS: Final = frozenset(
     }
 )
 """The codes by which an agent refuses to start something."""
-_FIELDS: Final = {
+FIELDS: Final = {
     "argv": "argv",
     "shell": "command",
     "environment": "env",
@@ -210,7 +210,7 @@ def command_error(error: grpc.aio.AioRpcError, member_id: str, command: Command)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         default = "command" if command.shell else "argv"
         violations = [
-            FieldViolation(_FIELDS.get(one.field, default), printable(one.description))
+            FieldViolation(FIELDS.get(one.field, default), printable(one.description))
             for one in bad.field_violations[:8]
         ]
         return InvalidArgument(

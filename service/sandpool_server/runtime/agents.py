@@ -28,7 +28,7 @@ from sandpool_server.runtime.agent_messages import (
     unless_cancelled,
 )
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """The agent's behaviour that this server needs of new members; newer agents only add to it."""
 OLDEST_PROTOCOL_VERSION = 1
 """What members may speak that an older server has left."""

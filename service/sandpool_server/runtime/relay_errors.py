@@ -20,7 +20,7 @@ from sandpool_server.domain.errors import (
     SandpoolError,
     Unavailable,
 )
-from sandpool_server.runtime.agent_messages import START_REASONS, error_details, nonsense, printable
+from sandpool_server.runtime.agent_messages import FIELDS, START_REASONS, error_details, nonsense, printable
 
 _MAX_VIOLATIONS: Final = 8
 
@@ -78,7 +78,7 @@ def relay_error(error: grpc.aio.AioRpcError, member_id: str, method: str) -> San
         )
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         violations = [
-            FieldViolation(printable(one.field) or "request", printable(one.description))
+            FieldViolation(FIELDS.get(one.field, printable(one.field)) or "request", printable(one.description))
             for one in bad.field_violations[:_MAX_VIOLATIONS]
         ]
         return InvalidArgument(*(violations or [FieldViolation("request", text or "was refused by the sandbox")]))

@@ -1,0 +1,47 @@
+package processes
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+)
+
+// TestRing compares a ring with the whole stream, over random appends of all sizes.
+func TestRing(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		r := ring{limit: 1 + random.IntN(20_000)}
+		var whole []byte
+		for range 50 {
+			data := make([]byte, random.IntN(2*r.limit+1))
+			for i := range data {
+				data[i] = byte(random.Uint32())
+			}
+			r.append(data)
+			whole = append(whole, data...)
+			if r.end != int64(len(whole)) {
+				t.Fatalf("end is %d, not %d", r.end, len(whole))
+			}
+			if kept := r.end - r.begin; kept > int64(r.limit) || kept < min(int64(r.limit), r.end) {
+				t.Fatalf("%d bytes are kept of %d, the limit is %d", kept, r.end, r.limit)
+			}
+			at := r.begin + random.Int64N(r.end-r.begin+1)
+			got := make([]byte, random.IntN(r.limit+1))
+			n := r.read(at, got)
+			if want := whole[at:min(at+int64(len(got)), r.end)]; !bytes.Equal(got[:n], want) {
+				t.Fatalf("%d bytes from %d on differ", n, at)
+			}
+		}
+	}
+}
+
+func TestAForgottenRingGoesOn(t *testing.T) {
+	r := ring{limit: 10}
+	r.append([]byte("hello"))
+	r.forget()
+	r.append([]byte("you"))
+	got := make([]byte, 10)
+	if n := r.read(5, got); string(got[:n]) != "you" || r.begin != 5 || r.end != 8 {
+		t.Fatalf("%q, from %d to %d", got[:n], r.begin, r.end)
+	}
+}

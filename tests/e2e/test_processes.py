@@ -1,0 +1,304 @@
+"""Processes that outlive the call that started them, on real containers: Debian, busybox, and one static binary alone.
+
+The rows named are those of docs/user-demands.md.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from sandpool import SandboxClient
+from sandpool.v1 import process_pb2, sandbox_pb2
+from sandpool.v1 import process_service_pb2 as pb
+from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from tests.support.process_box import SECS, Box, Seen
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.engine
+
+BUSYBOX = "busybox:latest"
+PYTHON = "python:3.11-slim"
+DOUBLE_FORK = "setsid sh -c 'sleep {secs} & exec sleep {secs}' & sleep {secs}"
+"""A process, its child in a session of its own, and a grandchild whose parent goes on as another program."""
+
+
+@pytest.fixture(scope="module")
+def stub(server: ServerProcess) -> Iterator[ProcessServiceStub]:
+    with grpc.insecure_channel(server.address) as channel:
+        yield ProcessServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def module_client(server: ServerProcess) -> Iterator[SandboxClient]:
+    with SandboxClient(server.address) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def busybox(module_client: SandboxClient, stub: ProcessServiceStub) -> Box:
+    return Box(module_client, stub, BUSYBOX)
+
+
+@pytest.fixture(scope="module", params=[BUSYBOX, PYTHON])
+def box(request: pytest.FixtureRequest, module_client: SandboxClient, stub: ProcessServiceStub) -> Box:
+    return Box(module_client, stub, request.param)
+
+
+def test_output_exit_and_two_watchers(box: Box) -> None:
+    box.start("two", command="echo out; echo err >&2; exit 3")
+    for _ in range(2):
+        seen = box.seen("two")
+        assert (seen.stdout, seen.stderr) == (b"out\n", b"err\n")
+        assert seen.end is not None
+        assert (seen.end.exit_code, seen.end.reason) == (3, sandbox_pb2.COMMAND_END_REASON_EXITED)
+    late = box.seen("two", stdout_offset=2, stderr_offset=-1)
+    assert (late.stdout, late.stderr) == (b"t\n", b"")
+
+
+def test_a_retry_never_runs_it_twice(box: Box) -> None:
+    """Row 21: the same id and the same request stand for the one process, another request is refused."""
+    command = "echo run >> /tmp/runs; sleep 0.2"
+    first = box.start("once", command=command)
+    again = box.start("once", command=command)
+    assert first.pid == again.pid
+    box.seen("once")
+    assert box.text("cat /tmp/runs") == "run\n"
+    with pytest.raises(grpc.RpcError) as other:
+        box.start("once", command="true")
+    assert other.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+def test_environment_user_and_place(box: Box) -> None:
+    box.start("who", command="id -u; id -g; pwd; echo $A", user="12:34", working_dir="/tmp", env={"A": "b"})
+    assert box.seen("who").stdout.split() == [b"12", b"34", b"/tmp", b"b"]
+
+
+def test_what_cannot_be_started_says_why(box: Box) -> None:
+    for fields, code, text in (
+        ({"argv": ["no-such"]}, grpc.StatusCode.FAILED_PRECONDITION, "no-such"),
+        ({"command": "true", "user": "nobody-knows"}, grpc.StatusCode.INVALID_ARGUMENT, "user"),
+        ({"command": "true", "working_dir": "/none"}, grpc.StatusCode.INVALID_ARGUMENT, "working_dir"),
+    ):
+        request = pb.StartProcessRequest(sandbox_id=box.id, process_id="bad", **fields)
+        with pytest.raises(grpc.RpcError, match=text) as refused:
+            box.stub.StartProcess(request)
+        assert refused.value.code() is code
+    with pytest.raises(grpc.RpcError) as missing:
+        box.get("bad")
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_input_is_taken_once_whatever_is_repeated(box: Box) -> None:
+    """Row 21."""
+    box.start("cat", "cat", stdin=True)
+    assert box.write("cat", b"hello ") == 6
+    for _ in range(2):
+        assert box.write("cat", b"lo you", offset=3) == 9
+    with pytest.raises(grpc.RpcError) as gap:
+        box.write("cat", b"x", offset=10)
+    assert gap.value.code() is grpc.StatusCode.OUT_OF_RANGE
+    box.write("cat", b"", close=True)
+    assert box.seen("cat").stdout == b"hello you"
+
+
+@pytest.mark.parametrize("ending", ["timeout", "idle", "kill", "disconnect"])
+def test_a_process_that_is_ended_is_dead_with_all_its_children(busybox: Box, ending: str) -> None:
+    """Row 20: children that left its session and lost their parent included, and no zombie stays."""
+    limits = {
+        "timeout": {"timeout_secs": 0.5},
+        "idle": {"idle_timeout_secs": 0.5},
+        "kill": {},
+        "disconnect": {"kill_on_disconnect": True},
+    }
+    reasons = {
+        "timeout": sandbox_pb2.COMMAND_END_REASON_TIMED_OUT,
+        "idle": sandbox_pb2.COMMAND_END_REASON_IDLE_TIMED_OUT,
+        "kill": sandbox_pb2.COMMAND_END_REASON_KILLED,
+        "disconnect": sandbox_pb2.COMMAND_END_REASON_DISCONNECTED,
+    }
+    secs = 4000 + len(ending)
+    busybox.start(ending, command=DOUBLE_FORK.format(secs=secs), **limits[ending])
+    if ending == "kill":
+        request = pb.KillProcessRequest(sandbox_id=busybox.id, process_id=ending)
+        assert busybox.stub.KillProcess(request, timeout=SECS).process.state == process_pb2.PROCESS_STATE_ENDED
+    elif ending == "disconnect":
+        watching = busybox.attach(ending)
+        next(watching)
+        watching.cancel()
+    until = time.monotonic() + SECS
+    while busybox.get(ending).state != process_pb2.PROCESS_STATE_ENDED:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    end = busybox.get(ending).end
+    assert (end.reason, end.signal) == (reasons[ending], 9)
+    assert f"sleep {secs}" not in busybox.names()
+    assert "Z" not in busybox.text("cat /proc/[0-9]*/stat | cut -d' ' -f3").split()
+
+
+def test_running_out_of_memory_is_told_apart(module_client: SandboxClient, stub: ProcessServiceStub) -> None:
+    box = Box(module_client, stub, PYTHON, memory_mb=64)
+    box.start("eater", "python3", "-c", "x = bytearray(512 * 1024 * 1024)")
+    seen = box.seen("eater")
+    assert seen.end is not None
+    assert seen.end.reason == sandbox_pb2.COMMAND_END_REASON_OOM_KILLED
+
+
+def test_the_agent_keeps_the_output_over_a_kill_of_the_server(tmp_path: Path) -> None:
+    """Row 21: a client that comes back with its offsets, to a server that was killed meanwhile, misses nothing."""
+    lines = 400
+    command = f"i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.01; done"
+    with ServerProcess(tmp_path / "data") as server:
+        with SandboxClient(server.address) as client:
+            sandbox_id = client.create(image=BUSYBOX).sandbox_id
+        seen = Seen()
+        for attempt in range(3):
+            with grpc.insecure_channel(server.address) as channel:
+                stub = ProcessServiceStub(channel)
+                request = pb.StartProcessRequest(sandbox_id=sandbox_id, process_id="long", command=command)
+                stub.StartProcess(request, timeout=SECS, wait_for_ready=True)
+                attach = pb.AttachProcessRequest(
+                    sandbox_id=sandbox_id,
+                    process_id="long",
+                    stdout_offset=len(seen.stdout),
+                    stderr_offset=len(seen.stderr),
+                )
+                enough = (attempt + 1) * 100
+                with contextlib.suppress(grpc.RpcError):
+                    for answer in stub.AttachProcess(attach, timeout=SECS):
+                        seen.take(answer.event)
+                        if attempt < 2 and seen.stdout.count(b"\n") >= enough:
+                            server.kill()
+            if attempt < 2:
+                server.start()
+        assert seen.stdout.decode().splitlines() == [f"line {i + 1}" for i in range(lines)]
+        assert seen.stderr.decode().splitlines() == [f"error {i + 1}" for i in range(lines)]
+        assert seen.end is not None
+        assert seen.end.exit_code == 0
+
+
+def test_a_stream_ends_with_its_sandbox(module_client: SandboxClient, stub: ProcessServiceStub) -> None:
+    """Row 21: it never hangs, and says what became of the sandbox."""
+    box = Box(module_client, stub, BUSYBOX)
+    box.start("long", "sleep", "4711")
+    watching = box.attach("long")
+    next(watching)
+    threading.Timer(0.1, lambda: module_client.delete(box.id)).start()
+    with pytest.raises(grpc.RpcError) as ended:
+        list(watching)
+    assert ended.value.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(grpc.RpcError) as after:
+        box.get("long")
+    assert after.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_stalled_reader_stops_the_producer_and_costs_no_memory(server: ServerProcess, busybox: Box) -> None:
+    """A gibibyte of output and a client that does not read it at first; then it is complete."""
+    size = 1 << 30
+
+    def resident() -> int:
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{server.pid}/status").read_text().splitlines())
+        return int(fields["VmRSS"].split()[0]) * 1024
+
+    before = resident()
+    busybox.start("flood", command=f"read go; head -c {size} /dev/zero", stdin=True)
+    request = pb.AttachProcessRequest(sandbox_id=busybox.id, process_id="flood")
+    watching = busybox.stub.AttachProcess(request, timeout=120)
+    next(watching)
+    busybox.write("flood", b"go\n")
+    printed, last = 0, -1
+    while printed != last:
+        last = printed
+        time.sleep(0.5)
+        printed = busybox.get("flood").stdout.end
+    assert 0 < printed < 64 << 20, "the process goes on although nobody reads"
+    received = 0
+    for answer in watching:
+        if answer.event.HasField("output"):
+            assert answer.event.output.offset == received
+            received += len(answer.event.output.data)
+        assert not answer.event.HasField("gap")
+    assert received == size
+    assert resident() - before < 64 << 20
+
+
+def test_two_hundred_streams_at_once(busybox: Box) -> None:
+    busybox.start("slow", command="read go; echo done", stdin=True)
+    streams = [busybox.attach("slow") for _ in range(200)]
+    for stream in streams:
+        assert next(stream).event.HasField("process")
+    busybox.write("slow", b"go\n")
+    for stream in streams:
+        seen = Seen()
+        for answer in stream:
+            seen.take(answer.event)
+        assert (seen.stdout, seen.end is not None) == (b"done\n", True)
+
+
+def test_a_web_server_as_a_service(busybox: Box) -> None:
+    """It is healthy when it answers, is started again when it is killed, and goes on in the same output."""
+    check = process_pb2.HealthCheck(http=process_pb2.HttpCheck(port=8080, path="/"), interval_secs=0.1, retries=2)
+    service = pb.Service(name="web", restart_policy=process_pb2.RESTART_POLICY_ALWAYS, health_check=check)
+    command = "mkdir -p /tmp/www; echo hi > /tmp/www/index.html; echo begins; exec httpd -f -p 8080 -h /tmp/www"
+    busybox.start("web-1", command=command, service=service)
+    records = (answer.event.process for answer in busybox.attach("web") if answer.event.HasField("process"))
+    first = next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
+    signal = pb.SignalProcessRequest(sandbox_id=busybox.id, process_id="web", signal=9)
+    busybox.stub.SignalProcess(signal, timeout=SECS)
+    again = next(seen for seen in records if seen.restarts == 1 and seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
+    assert again.pid != first.pid
+    with pytest.raises(grpc.RpcError) as taken:
+        busybox.start("web-2", command="true", service=pb.Service(name="web"))
+    assert taken.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    restart = pb.RestartProcessRequest(sandbox_id=busybox.id, process_id="web")
+    assert busybox.stub.RestartProcess(restart, timeout=SECS).process.restarts == 2
+    kill = pb.KillProcessRequest(sandbox_id=busybox.id, process_id="web")
+    ended = busybox.stub.KillProcess(kill, timeout=SECS).process
+    assert ended.state == process_pb2.PROCESS_STATE_ENDED
+    assert busybox.seen("web").stdout == b"begins\n" * 3
+
+
+def test_processes_are_listed(box: Box) -> None:
+    for number in range(3):
+        box.start(f"listed-{number}", "sleep", "4711")
+    running = [process_pb2.PROCESS_STATE_RUNNING]
+    ids, token = [], ""
+    while True:
+        request = pb.ListProcessesRequest(sandbox_id=box.id, page_size=2, page_token=token, states=running)
+        page = box.stub.ListProcesses(request, timeout=SECS)
+        ids += [process.process_id for process in page.processes]
+        token = page.next_page_token
+        if not token:
+            break
+    assert [name for name in ids if name.startswith("listed-")] == ["listed-0", "listed-1", "listed-2"]
+    for number in range(3):
+        box.stub.KillProcess(pb.KillProcessRequest(sandbox_id=box.id, process_id=f"listed-{number}"))
+
+
+def test_a_record_goes_after_its_time(busybox: Box) -> None:
+    busybox.start("short", "true", ttl_secs=0.2)
+    busybox.seen("short")
+    with pytest.raises(grpc.RpcError) as gone:
+        list(iter(lambda: busybox.get("short").process_id, ""))
+    assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_in_an_image_of_one_static_binary(
+    module_client: SandboxClient, stub: ProcessServiceStub, bare_image: str
+) -> None:
+    box = Box(module_client, stub, bare_image)
+    with pytest.raises(grpc.RpcError, match="argv") as no_shell:
+        box.start("shell", command="true")
+    assert no_shell.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    box.start("echo", "/busybox", "echo", "hello")
+    assert box.seen("echo").stdout == b"hello\n"
+    box.start("cat", "/busybox", "cat", stdin=True)
+    box.write("cat", b"there", close=True)
+    assert box.seen("cat").stdout == b"there"
+    size = process_pb2.TerminalSize(rows=5, cols=7)
+    box.start("tty", "/busybox", "stty", "size", terminal=size)
+    assert box.seen("tty").stdout == b"5 7\r\n"
