@@ -5,10 +5,14 @@ import os
 import secrets
 import tarfile
 import urllib.request
+from pathlib import Path
 
 from tests.support.engine_view import EngineView
 
 BASE = "busybox:latest"
+STATIC_PROGRAM = Path("/bin/busybox")
+"""What the busybox image is built from, too."""
+
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -45,6 +49,18 @@ class OwnImages:
         self._api.import_image_from_data(buffer.getvalue(), repository=self.repository, tag=tag)
         self._push(tag)
         self.forget(tag)
+        return f"{self.repository}:{tag}"
+
+    def push_one_binary(self, tag: str) -> str:
+        """Push an image that holds one static program, `/program`, and nothing else; returns its name."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            entry = tarfile.TarInfo("program")
+            entry.size, entry.mode = STATIC_PROGRAM.stat().st_size, 0o755
+            with STATIC_PROGRAM.open("rb") as program:
+                archive.addfile(entry, program)
+        self._api.import_image_from_data(buffer.getvalue(), repository=self.repository, tag=tag)
+        self._push(tag)
         return f"{self.repository}:{tag}"
 
     def _push(self, tag: str) -> None:
