@@ -10,7 +10,9 @@
     │   ├── PoolNotFoundError
     │   ├── TemplateNotFoundError
     │   ├── SandboxNotFoundError
-    │   └── SecretNotFoundError
+    │   ├── SecretNotFoundError
+    │   ├── ProcessNotFoundError       no such process in the sandbox
+    │   └── PathNotFoundError          no such file in the sandbox (a FileNotFoundError)
     ├── ResourceAlreadyExistsError     the name is taken                                 ALREADY_EXISTS
     ├── ResourceStateError             the resource's state forbids it                   FAILED_PRECONDITION
     │   ├── ResourceInUseError
@@ -20,6 +22,8 @@
     │   ├── PoolPausedError            the pool is paused or drained
     │   ├── SecretUnavailableError     a secret that is named was deleted, or cannot be read
     │   ├── SandboxNotReadyError       the sandbox is not running
+    │   ├── TunnelConnectionRefusedError  nothing listens on the port
+    │   ├── TunnelPortNotAllowedError  the server serves no ports by HTTP
     │   └── ResourceCreationError      the container could not be started
     ├── ResourceChangedError           somebody else changed it since its etag was read  ABORTED
     ├── QuotaExceededError             a limit is reached                                RESOURCE_EXHAUSTED
@@ -67,7 +71,7 @@ class SandpoolError(Exception):
         self.reason = reason
         """The cause in a stable word in upper case, such as `POOL_NOT_FOUND`; may be empty."""
         self.resource_type = resource_type
-        """`pool`, `template`, `sandbox` or `secret`; empty where the error is about none."""
+        """`pool`, `template`, `sandbox`, `secret`; in a sandbox `process`, `file`, `upload`, `port`; empty for none."""
         self.resource_name = resource_name
         """The identifier or name of the resource; empty where the error is about none."""
         self.field_violations = field_violations
@@ -128,6 +132,14 @@ class SecretNotFoundError(ResourceNotFoundError):
     """There is no such secret."""
 
 
+class ProcessNotFoundError(ResourceNotFoundError):
+    """There is no such process in the sandbox, or it ended so long ago that it is forgotten."""
+
+
+class PathNotFoundError(ResourceNotFoundError, FileNotFoundError):
+    """There is nothing at this path in the sandbox."""
+
+
 class ResourceAlreadyExistsError(SandpoolError):
     """The name is taken by a living resource."""
 
@@ -171,6 +183,24 @@ class SecretUnavailableError(ResourceStateError):
 
 class SandboxNotReadyError(ResourceStateError):
     """The sandbox is not running: it is still starting, or it has ended."""
+
+
+SandboxPending = SandboxNotReadyError
+"""Another name of it, for those who look for this one."""
+
+
+class TunnelConnectionRefusedError(ResourceStateError):
+    """Nothing listens on the port inside the sandbox; start what is to listen first."""
+
+    port: int = 0
+    """The port inside the sandbox; 0 where it is not known."""
+
+
+class TunnelPortNotAllowedError(ResourceStateError):
+    """The port cannot be served by HTTP: the server has no web port."""
+
+    port: int = 0
+    """The port inside the sandbox; 0 where it is not known."""
 
 
 class ResourceCreationError(ResourceStateError):

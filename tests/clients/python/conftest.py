@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandpool import RetryPolicy, SandboxClient
+from tests.clients.python.processes import Processes
 from tests.clients.python.servicer import serving
 from tests.clients.python.state import State
 
@@ -19,9 +20,15 @@ def state() -> State:
 
 
 @pytest.fixture
-def address(state: State) -> Iterator[str]:
+def processes(state: State) -> Processes:
+    """The processes of the server in memory."""
+    return Processes(state)
+
+
+@pytest.fixture
+def address(state: State, processes: Processes) -> Iterator[str]:
     """Where the server in memory listens."""
-    with serving(state) as found:
+    with serving(state, processes=processes) as found:
         yield found
 
 

@@ -14,6 +14,7 @@ from sandpool.v1 import (
     pool_pb2,
     pool_service_pb2,
     pool_service_pb2_grpc,
+    process_service_pb2_grpc,
     sandbox_pb2,
     sandbox_service_pb2,
     sandbox_service_pb2_grpc,
@@ -24,6 +25,7 @@ from sandpool.v1 import (
     template_service_pb2,
     template_service_pb2_grpc,
 )
+from tests.clients.python.processes import Processes
 from tests.clients.python.state import State, assign, page
 
 
@@ -289,9 +291,10 @@ class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
 
 
 @contextmanager
-def serving(state: State, address: str = "127.0.0.1:0") -> Iterator[str]:
+def serving(state: State, address: str = "127.0.0.1:0", *, processes: Processes | None = None) -> Iterator[str]:
     """A server on loopback; gives its address."""
     server = grpc.server(ThreadPoolExecutor(max_workers=8))
+    process_service_pb2_grpc.add_ProcessServiceServicer_to_server(processes or Processes(state), server)
     pool_service_pb2_grpc.add_PoolServiceServicer_to_server(Pools(state), server)
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(state), server)
     sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(Sandboxes(state), server)

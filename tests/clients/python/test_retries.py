@@ -65,7 +65,7 @@ def test_a_command_is_never_sent_twice(client: SandboxClient, state: State):
     sandbox = client.create(pool_id="p")
     state.fail("RunCommand", LOST)
     with pytest.raises(errors.SandboxConnectionError, match="not sent again"):
-        sandbox.run("make")
+        sandbox.run_once("make")
     assert len(state.sent("RunCommand")) == 1
 
 
@@ -120,8 +120,8 @@ def test_deadlines(client: SandboxClient, state: State):
     sandbox = client.create(pool_id="p")
     client.create(pool_id="p", timeout=7)
     client.list()
-    sandbox.run("x", timeout=300)
-    sandbox.run("x", timeout=None)
+    sandbox.run_once("x", timeout=300)
+    sandbox.run_once("x", timeout=None)
     client.get("sbx-00000000000000000001", timeout=2)
     client.create(pool_id="p", when_empty="wait")
     client.create_batch(2, template_name="t", when_empty="wait", wait_secs=600)

@@ -143,7 +143,7 @@ def test_a_block_leaves_a_sandbox_that_was_looked_up(client: SandboxClient, stat
         assert sandbox.info == made.info
     assert state.sent("DeleteSandbox") == []
     with pytest.raises(sandpool.ClientClosedError):
-        sandbox.run("true")
+        sandbox.run_once("true")
 
 
 def test_the_error_of_a_block_is_not_hidden_by_the_delete(client, state, caplog):
@@ -215,7 +215,7 @@ def test_a_line_for_the_shell_and_its_result(client: SandboxClient, state: State
     state.command = sandbox_service_pb2.RunCommandResponse(
         stdout="é\n", exit_code=0, reason=sandbox_pb2.COMMAND_END_REASON_EXITED, duration=Duration(seconds=1)
     )
-    result = client.create(pool_id="p").run("echo é", env={"A": "1"}, cwd="/tmp", user="nobody", timeout=3)
+    result = client.create(pool_id="p").run_once("echo é", env={"A": "1"}, cwd="/tmp", user="nobody", timeout=3)
     (request,) = state.sent("RunCommand")
     assert (request.command, list(request.argv), dict(request.env)) == ("echo é", [], {"A": "1"})
     assert (request.working_dir, request.user, request.timeout_secs) == ("/tmp", "nobody", 3.0)
@@ -227,16 +227,16 @@ def test_a_line_for_the_shell_and_its_result(client: SandboxClient, state: State
 
 def test_a_program_needs_no_shell(client: SandboxClient, state: State):
     sandbox = client.create(pool_id="p")
-    sandbox.run(["python3", "-c", "1"])
-    sandbox.run("python3", ["-c", "1"], working_dir="/")
+    sandbox.run_once(["python3", "-c", "1"])
+    sandbox.run_once("python3", ["-c", "1"], working_dir="/")
     for request in state.sent("RunCommand"):
         assert (request.command, list(request.argv)) == ("", ["python3", "-c", "1"])
     with pytest.raises(TypeError, match="args go with a command that is one string"):
-        sandbox.run(["a"], ["b"])
+        sandbox.run_once(["a"], ["b"])
     with pytest.raises(TypeError, match="args must be a list"):
-        sandbox.run("a", "b")
+        sandbox.run_once("a", "b")
     with pytest.raises(TypeError, match="cwd and working_dir mean the same"):
-        sandbox.run("a", cwd="/", working_dir="/tmp")
+        sandbox.run_once("a", cwd="/", working_dir="/tmp")
 
 
 def test_a_killed_command_and_output_that_is_not_text(client: SandboxClient, state: State):
@@ -247,7 +247,7 @@ def test_a_killed_command_and_output_that_is_not_text(client: SandboxClient, sta
         reason=sandbox_pb2.COMMAND_END_REASON_TIMED_OUT,
         stdout_dropped_bytes=2**33,
     )
-    result = client.create(pool_id="p").run("x")
+    result = client.create(pool_id="p").run_once("x")
     assert (result.exit_code, result.signal, result.reason) == (None, 9, CommandEndReason.TIMED_OUT)
     assert result.timed_out
     assert not result.success
@@ -258,7 +258,7 @@ def test_the_largest_answer_of_a_command_fits(client: SandboxClient, state: Stat
     state.command = sandbox_service_pb2.RunCommandResponse(
         stdout="\ufffd" * 2**20, stderr="\ufffd" * 2**20, stdout_bytes=b"\xff" * 2**20, stderr_bytes=b"\xff" * 2**20
     )
-    assert len(client.create(pool_id="p").run("x").stderr_bytes) == 2**20
+    assert len(client.create(pool_id="p").run_once("x").stderr_bytes) == 2**20
 
 
 def test_a_command_that_cannot_be_run(client: SandboxClient, state: State):
@@ -268,7 +268,7 @@ def test_a_command_that_cannot_be_run(client: SandboxClient, state: State):
     )
     state.fail("RunCommand", Failure(grpc.StatusCode.FAILED_PRECONDITION, "it has ended", details))
     with pytest.raises(sandpool.SandboxNotReadyError, match="it has ended") as caught:
-        client.create(pool_id="p").run("x")
+        client.create(pool_id="p").run_once("x")
     assert caught.value.resource_name == "s"
 
 

@@ -30,6 +30,9 @@ class Endpoint:
         options: list[tuple[str, str | int]] = [
             ("grpc.primary_user_agent", f"sandpool-python/{__version__}"),
             ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+            # A connection that is silent for this long while a call is under way is asked for a sign of life.
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
             # gRPC's own back-off between connections begins at a second: a server that restarts is found sooner.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),

@@ -145,3 +145,101 @@ class CommandEndReason(Word):
     """Its last client went away and it was to be killed then."""
     SHUT_DOWN = "shut_down"
     """The sandbox was being stopped."""
+
+
+class OutputStream(Word):
+    """Where something was printed."""
+
+    UNKNOWN = "unknown"
+    STDOUT = "stdout"
+    """Standard output, and everything that is printed to a terminal."""
+    STDERR = "stderr"
+
+
+class ProcessState(Word):
+    """Where a process is in its life."""
+
+    UNKNOWN = "unknown"
+    RUNNING = "running"
+    BACKING_OFF = "backing_off"
+    """A service that has ended and is started again in a moment."""
+    ENDED = "ended"
+
+
+class ProcessHealth(Word):
+    """What a service's health check found."""
+
+    UNKNOWN = "unknown"
+    STARTING = "starting"
+    """Not tried often enough yet."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class RestartPolicy(Word):
+    """When a service is started again."""
+
+    UNKNOWN = "unknown"
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    """When it ended by a signal or with an exit code other than 0."""
+    ALWAYS = "always"
+    """Whenever it ended by itself."""
+
+
+class OutputOverflow(Word):
+    """What happens when a process prints more than is kept and some of it was not read yet. Given, never answered."""
+
+    WAIT_ATTACHED = "wait_attached"
+    """The process waits for the slowest client that is attached; with none, the oldest bytes go."""
+    DROP_OLDEST = "drop_oldest"
+    """The oldest bytes go, and the process never waits."""
+    WAIT = "wait"
+    """The process waits until a client has attached and read them."""
+
+
+class StdinMode(Word):
+    """Whether a process's standard input can be written to. Given, never answered."""
+
+    CLOSED = "closed"
+    """It is empty."""
+    PIPE = "pipe"
+    """It can be written to."""
+
+
+class FileType(Word):
+    """What a path names."""
+
+    UNKNOWN = "unknown"
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+    """A device, a socket or a named pipe."""
+
+
+class FileChange(Word):
+    """What happened to a path that is watched."""
+
+    UNKNOWN = "unknown"
+    CREATED = "created"
+    """It came to be, or was moved here."""
+    MODIFIED = "modified"
+    """Its content changed."""
+    REMOVED = "removed"
+    """It is gone, or was moved away."""
+    ATTRIBUTES = "attributes"
+    """Its mode, owner or times changed."""
+    OVERFLOW = "overflow"
+    """More happened than could be followed: look at the folder again."""
+
+
+class WriteMode(Word):
+    """What a write does with a file that is there. Given, never answered."""
+
+    REPLACE = "replace"
+    """Replace it by the new one, at once."""
+    CREATE = "create"
+    """Refuse with ResourceAlreadyExistsError."""
+    APPEND = "append"
+    """Write at its end when all has arrived."""

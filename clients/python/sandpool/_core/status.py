@@ -33,6 +33,8 @@ _NOT_FOUND: dict[str, type[errors.SandpoolError]] = {
     "template": errors.TemplateNotFoundError,
     "sandbox": errors.SandboxNotFoundError,
     "secret": errors.SecretNotFoundError,
+    "process": errors.ProcessNotFoundError,
+    "file": errors.PathNotFoundError,
 }
 _BY_REASON: dict[str, type[errors.SandpoolError]] = {
     "POOL_IN_USE": errors.PoolInUseError,
@@ -44,6 +46,8 @@ _BY_REASON: dict[str, type[errors.SandpoolError]] = {
     "POOL_DRAINED": errors.PoolPausedError,
     "SANDBOX_STARTING": errors.SandboxNotReadyError,
     "SANDBOX_ENDED": errors.SandboxNotReadyError,
+    "PORT_REFUSED": errors.TunnelConnectionRefusedError,
+    "WEB_PORT_OFF": errors.TunnelPortNotAllowedError,
 }
 
 

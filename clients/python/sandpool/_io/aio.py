@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -267,8 +268,120 @@ def opening(coroutine: Coroutine[Any, Any, OpenedT]) -> Opening[OpenedT]:
     return Opening(coroutine)
 
 
-async def notify(callback: Callable[[ItemT], object], item: ItemT) -> None:
+async def notify(callback: Callable[..., object], *arguments: object) -> None:
     """Call a caller's function, and wait for what it returns where that has to be awaited."""
-    found = callback(item)
+    found = callback(*arguments)
     if inspect.isawaitable(found):
         await found
+
+
+Lock = asyncio.Lock
+
+
+async def in_thread(function: Callable[..., ItemT], *arguments: Any) -> ItemT:
+    """Call a function that blocks, in a thread of its own."""
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def both(first: Callable[[], Awaitable[None]], second: Callable[[], Awaitable[None]]) -> None:
+    """Run two at once; returns when both have ended, with the error of one that failed."""
+    tasks = [asyncio.ensure_future(_started(one)) for one in (first, second)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _started(function: Callable[[], Awaitable[None]]) -> None:
+    await function()
+
+
+class Background:
+    """Something that runs beside its owner, which waits for its end or ends it."""
+
+    def __init__(self, function: Callable[[], Awaitable[None]], name: str) -> None:
+        self._task = asyncio.create_task(_started(function), name=name)
+
+    async def wait(self) -> None:
+        """Wait for its end; raises what it raised."""
+        await asyncio.shield(self._task)
+
+    async def stop(self) -> None:
+        """End it, if it has not ended."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+class Socket:
+    """One connection of a listener on this machine."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes, at most so many; none at the end, also when the other side has broken off."""
+        try:
+            return await self._reader.read(size)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> bool:
+        """Write all; false where nobody takes it any more."""
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except OSError:
+            return False
+        return True
+
+    async def end(self) -> None:
+        """Say that nothing more is written."""
+        with suppress(OSError):
+            if self._writer.can_write_eof():
+                self._writer.write_eof()
+
+    async def close(self) -> None:
+        """Close it in both directions."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class Listener:
+    """Takes connections on a port of this machine and gives each to a handler, several at once."""
+
+    def __init__(self, handler: Callable[[Socket], Awaitable[None]], name: str) -> None:
+        self._handler = handler
+        self._name = name
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def open(self, host: str, port: int) -> None:
+        """Begin to listen; port 0 means any. Raises OSError where it is taken."""
+        self._server = await asyncio.start_server(self._take, host, port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Take no more connections and end those that there are."""
+        if self._server is not None:
+            self._server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._tasks.add(task)
+        socket = Socket(reader, writer)
+        try:
+            await self._handler(socket)
+        except asyncio.CancelledError:
+            return  # by `close`, and nobody waits for this task
+        finally:
+            self._tasks.discard(task)
+            await socket.close()

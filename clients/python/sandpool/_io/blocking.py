@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import grpc
@@ -213,6 +216,132 @@ def opening(opened: ItemT) -> ItemT:
     return opened
 
 
-def notify(callback: Callable[[ItemT], object], item: ItemT) -> None:
+def notify(callback: Callable[..., object], *arguments: object) -> None:
     """Call a caller's function."""
-    callback(item)
+    callback(*arguments)
+
+
+Lock = threading.Lock
+
+
+def in_thread(function: Callable[..., ItemT], *arguments: Any) -> ItemT:
+    """Call a function that blocks."""
+    return function(*arguments)
+
+
+def both(first: Callable[[], None], second: Callable[[], None]) -> None:
+    """Run two at once; returns when both have ended, with the error of one that failed."""
+    other = Background(second, threading.current_thread().name)
+    try:
+        first()
+    finally:
+        other.wait()
+
+
+class Background:
+    """Something that runs beside its owner, which waits for its end or ends it."""
+
+    def __init__(self, function: Callable[[], None], name: str) -> None:
+        self._function = function
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except BaseException as failure:
+            self._failure = failure
+
+    def wait(self) -> None:
+        """Wait for its end; raises what it raised."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Leave it: a thread cannot be ended from outside; its owner has let go of what it waits for."""
+
+
+class Socket:
+    """One connection of a listener on this machine."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most so many; none at the end, also when the other side has broken off."""
+        try:
+            return self._connection.recv(size)
+        except OSError:
+            return b""
+
+    def write(self, data: bytes) -> bool:
+        """Write all; false where nobody takes it any more."""
+        try:
+            self._connection.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Say that nothing more is written."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close it in both directions; a read or write under way in another thread ends."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+
+class Listener:
+    """Takes connections on a port of this machine and gives each to a handler, several at once."""
+
+    def __init__(self, handler: Callable[[Socket], None], name: str) -> None:
+        self._handler = handler
+        self._name = name
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._open: dict[Socket, Background] = {}
+        self.port = 0
+
+    def open(self, host: str, port: int) -> None:
+        """Begin to listen; port 0 means any. Raises OSError where it is taken."""
+        listener = socket.create_server((host, port))
+        self._socket = listener
+        self.port = listener.getsockname()[1]
+        self._accepting = Background(lambda: self._accept(listener), f"{self._name} {self.port}")
+
+    def close(self) -> None:
+        """Take no more connections and end those that there are."""
+        if self._socket is None:
+            return
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # which ends an accept under way
+        self._socket.close()
+        self._accepting.wait()
+        with self._lock:
+            connections = dict(self._open)
+        for connection in connections:
+            connection.close()
+        for background in connections.values():
+            background.wait()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection = Socket(listener.accept()[0])
+            except OSError:
+                return  # closed
+            with self._lock:
+                self._open[connection] = Background(partial(self._take, connection), f"{self._name} {self.port}")
+
+    def _take(self, connection: Socket) -> None:
+        try:
+            self._handler(connection)
+        finally:
+            connection.close()
+            with self._lock:
+                self._open.pop(connection, None)

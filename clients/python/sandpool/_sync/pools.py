@@ -321,13 +321,14 @@ class PoolMethods:
             ResourceTimeoutError: It is not full in time; the message says what its last failure was.
         """
         filling = Filling(pool_id, warm)
-        with bar(progress) as show, closing(self._pool_states(filling, timeout)) as states:
-            for pool in states:
-                show(filling.line(pool), filling.share(pool))
-                if on_progress is not None:
-                    notify(on_progress, pool)
-                if filling.is_full(pool):
-                    return pool
+        with bar(progress) as show:
+            with closing(self._pool_states(filling, timeout)) as states:
+                for pool in states:
+                    show(filling.line(pool), filling.share(pool))
+                    if on_progress is not None:
+                        notify(on_progress, pool)
+                    if filling.is_full(pool):
+                        return pool
         raise filling.timed_out(timeout)
 
     def _pool_states(self, filling: Filling, timeout: float) -> Generator[Pool, None, None]:

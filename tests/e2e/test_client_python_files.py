@@ -1,0 +1,193 @@
+"""The Python client's files on a real sandbox, blocking and with asyncio."""
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandpool import (
+    AsyncSandboxClient,
+    FileChange,
+    FileType,
+    PathNotFoundError,
+    ResourceAlreadyExistsError,
+    ResourceStateError,
+    Sandbox,
+    SandboxClient,
+    ValidationError,
+)
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.engine
+
+IMAGE = "busybox:latest"
+
+
+@pytest.fixture(scope="module")
+def box(server: ServerProcess) -> Iterator[Sandbox]:
+    with SandboxClient(server.address) as client, client.create(IMAGE, ephemeral_disk_mb=256) as made:
+        yield made
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_short_names(box: Sandbox):
+    assert box.write("/work/a.txt", "grüße\n").size == 8
+    assert box.read("/work/a.txt") == box.read_file("/work/a.txt") == "grüße\n".encode()
+    assert box.write_file("/work/b.bin", b"\x00\xff", mode=0o600, owner="nobody").mode == 0o600
+    listing = box.list_directory("/work")
+    assert [(entry.name, entry.size, entry.is_dir) for entry in listing] == [("a.txt", 8, False), ("b.bin", 2, False)]
+    assert len(listing) == 2
+    assert box.run("stat -c %U:%a /work/b.bin; cat /work/a.txt").stdout == "nobody:600\ngrüße\n"
+    box.delete_file("/work/b.bin")
+    with pytest.raises(PathNotFoundError) as caught:
+        box.read("/work/b.bin")
+    assert (caught.value.reason, caught.value.resource_name) == ("FILE_NOT_FOUND", "/work/b.bin")
+    assert isinstance(caught.value, FileNotFoundError)
+
+
+def test_parts_modes_and_what_is_refused(box: Sandbox):
+    files = box.files
+    files.write("/parts/f", b"0123456789")
+    assert files.read("/parts/f", offset=3, length=4) == b"3456"
+    assert files.read("/parts/f", offset=10) == b""
+    with pytest.raises(ValidationError):
+        files.read("/parts/f", offset=11)
+    files.write("/parts/f", "ab", write_mode="append")
+    assert files.read_text("/parts/f") == "0123456789ab"
+    with pytest.raises(ResourceAlreadyExistsError) as caught:
+        files.write("/parts/f", "x", write_mode="create")
+    assert caught.value.reason == "FILE_ALREADY_EXISTS"
+    with pytest.raises(ResourceStateError) as wrong:
+        files.read("/parts")
+    assert wrong.value.reason == "IS_A_DIRECTORY"
+    with pytest.raises(ValidationError):
+        files.read("relative")
+    with pytest.raises(ValueError, match="sometimes"):
+        files.write("/parts/f", "x", write_mode="sometimes")  # type: ignore[arg-type]
+
+
+def test_folders(box: Sandbox):
+    files = box.files
+    files.mkdir("/tree/a/b", mode=0o750)
+    files.write("/tree/a/b/c.py", "1")
+    files.write("/tree/d.py", "2")
+    box.run("ln -s d.py /tree/link")
+    assert files.stat("/tree/link").link_target == "d.py"
+    assert files.stat("/tree/link", follow=True).type is FileType.FILE
+    names = [info.path for info in files.list("/tree", depth=9, page_size=2)]
+    assert names == ["/tree/a", "/tree/a/b", "/tree/a/b/c.py", "/tree/d.py", "/tree/link"]
+    assert [info.path for info in files.glob("/tree/**/*.py", page_size=1)] == ["/tree/a/b/c.py", "/tree/d.py"]
+    files.copy("/tree/a", "/tree/copy")
+    files.move("/tree/d.py", "/tree/copy/e.py")
+    assert not files.exists("/tree/d.py")
+    assert files.read("/tree/copy/b/c.py") == b"1"
+    with pytest.raises(ResourceAlreadyExistsError):
+        files.move("/tree/copy/e.py", "/tree/copy/b/c.py")
+    files.move("/tree/copy/e.py", "/tree/copy/b/c.py", overwrite=True)
+    with pytest.raises(ResourceStateError) as caught:
+        files.remove("/tree")
+    assert caught.value.reason == "DIRECTORY_NOT_EMPTY"
+    files.remove("/tree", recursive=True)
+    files.remove("/tree", missing_ok=True)
+
+
+def test_a_large_file_there_and_back(box: Sandbox, tmp_path: Path):
+    content = os.urandom(3 * 1024 * 1024) * 8
+    (tmp_path / "up").write_bytes(content)
+    (tmp_path / "up").chmod(0o755)
+    sent: list[tuple[int, int]] = []
+    got: list[tuple[int, int]] = []
+    info = box.upload_file(tmp_path / "up", "/big", mode=0o755, on_progress=lambda *now: sent.append(now))
+    assert info.size == len(content)
+    assert box.run("sha256sum /big").stdout.split()[0] == digest(content)
+    back = box.download_file("/big", tmp_path / "down", on_progress=lambda *now: got.append(now))
+    assert (tmp_path / "down").read_bytes() == content
+    assert (tmp_path / "down").stat().st_mode & 0o777 == 0o755 & ~0o022
+    assert back.etag == info.etag
+    for told in (sent, got):
+        assert told == sorted(told)
+        assert told[-1] == (len(content), len(content))
+    box.write("/big2", content)
+    assert box.run("cmp /big /big2").success
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["down", "up"], "nothing half received is left"
+
+
+def test_a_download_that_fails_leaves_nothing(box: Sandbox, tmp_path: Path):
+    with pytest.raises(PathNotFoundError):
+        box.download_file("/nothing", tmp_path / "down")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_there_and_back(box: Sandbox, tmp_path: Path):
+    source = tmp_path / "source"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "deep" / "er" / "file").write_bytes(b"x" * 1_500_000)
+    (source / "name with spaces ü").write_text("text")
+    (source / ("long" * 50)).write_text("long name")
+    (source / "run.sh").write_text("#!/bin/sh\necho ran\n")
+    (source / "run.sh").chmod(0o755)
+    (source / "link").symlink_to("run.sh")
+    os.link(source / "run.sh", source / "second")
+    done = box.upload_folder(source, "/folder", owner="nobody")
+    assert (done.entries, done.bytes_written) == (8, 1_500_000 + 4 + 9 + 19), "a second name is a link"
+    assert box.run(["/folder/run.sh"]).stdout == "ran\n"
+    assert box.run("stat -c %U /folder/run.sh; readlink /folder/link").stdout == "nobody\nrun.sh\n"
+    assert box.download_folder("/folder", tmp_path / "back") >= 8
+    for path in source.rglob("*"):
+        other = tmp_path / "back" / path.relative_to(source)
+        assert other.is_symlink() == path.is_symlink()
+        if path.is_file():
+            assert other.read_bytes() == path.read_bytes()
+    with pytest.raises(NotADirectoryError):
+        box.upload_folder(tmp_path / "missing", "/folder")
+
+
+def test_an_archive_from_a_sandbox_leads_nowhere_else(box: Sandbox, tmp_path: Path):
+    box.run("mkdir -p /evil; ln -s /etc /evil/link")
+    with pytest.raises(tarfile.FilterError):
+        box.download_folder("/evil", tmp_path / "here")
+
+
+def test_changes_are_told(box: Sandbox):
+    box.files.mkdir("/watched")
+    events = box.files.watch("/watched", recursive=True, timeout=30)
+    box.write("/watched/new", "1")
+    seen = []
+    for event in events:
+        seen.append(event)
+        if event.path == "/watched/new" and event.change in {FileChange.CREATED, FileChange.MODIFIED}:
+            break
+    events.close()
+    assert all(event.path.startswith("/watched") for event in seen)
+
+
+async def test_the_same_with_asyncio(server: ServerProcess, tmp_path: Path):
+    content = os.urandom(5 * 1024 * 1024)
+    (tmp_path / "up").write_bytes(content)
+    told: list[int] = []
+
+    async def tell(done: int, _total: int) -> None:
+        told.append(done)
+
+    async with AsyncSandboxClient(server.address) as client, client.create(IMAGE) as box:
+        await box.upload_file(tmp_path / "up", "/big", on_progress=tell)
+        assert await box.read("/big") == content
+        await box.download_file("/big", tmp_path / "down")
+        await box.write("/d/one", "1")
+        assert (await box.upload_folder(tmp_path, "/folder")).entries == 2
+        assert await box.download_folder("/folder", tmp_path / "back") >= 2
+        events = await box.files.watch("/d")
+        await box.files.remove("/d/one")
+        assert (await anext(events)).path == "/d/one"
+        await events.aclose()
+        assert [info.name for info in await box.list_directory("/")].count("big") == 1
+        with pytest.raises(PathNotFoundError):
+            await box.read("/nothing")
+    assert told[-1] == len(content)
+    assert (tmp_path / "down").read_bytes() == (tmp_path / "back" / "up").read_bytes() == content
