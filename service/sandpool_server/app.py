@@ -105,7 +105,8 @@ class App:
         line = WaitingLine(changes)
         executor = Executor(store, runtime, agents, clock, changes, control)
         events = EventHandler(store, executor, Recovery(store, runtime, executor, clock), clock)
-        watches = (Probes(store, agents, clock, control), DiskWatch(store, runtime, clock, control))
+        disks = DiskWatch(store, runtime, clock, control)
+        watches = (Probes(store, agents, clock, control), disks)
         loop = ControlLoop(store, runtime, executor, events, clock, changes, line, watches, control)
         loop.start()
         stack.push_async_callback(loop.stop)
@@ -114,7 +115,7 @@ class App:
         sandboxes = Sandboxes(store, agents, executor, secrets, clock, changes, line)
         stack.push_async_callback(sandboxes.close)
         pools = Pools(store, runtime, clock, changes, line)
-        inside = Inside(store, GrpcRelay(agents.connect))
+        inside = Inside(store, GrpcRelay(agents.connect), disks)
         usecases = UseCases(pools, Templates(store, clock), sandboxes, secrets, inside)
         drain = Drain()
         probes = {"database": store.ping, "engine": runtime.ping}

@@ -442,6 +442,10 @@ class FakeInside:
         self.calls.append((ref, method, [request async for request in requests]))
         yield _empty_answer(method)
 
+    async def disk(self, ref: str) -> tuple[int | None, int]:
+        await self.faults.enter("inside.disk", ref)
+        return 1000, 2000
+
 
 def _empty_answer(path: str) -> object:
     service, _, method = path.removeprefix("/").rpartition("/")

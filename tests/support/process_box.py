@@ -60,6 +60,16 @@ class Box:
             seen.take(answer.event)
         return seen
 
+    def seen_so_far(self, process_id: str) -> str:
+        """What it has printed until now, as text; it goes on."""
+        wanted = self.get(process_id).stdout.end
+        printed = b""
+        for answer in self.attach(process_id):
+            printed += answer.event.output.data
+            if len(printed) >= wanted:
+                break
+        return printed.decode()
+
     def get(self, process_id: str) -> process_pb2.Process:
         return self.stub.GetProcess(pb.GetProcessRequest(sandbox_id=self.id, process_id=process_id)).process
 

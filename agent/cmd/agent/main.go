@@ -24,8 +24,11 @@ import (
 	"sandpool/agent/internal/auth"
 	"sandpool/agent/internal/files"
 	"sandpool/agent/internal/host"
+	"sandpool/agent/internal/logs"
+	"sandpool/agent/internal/monitor"
 	"sandpool/agent/internal/reaper"
 	"sandpool/agent/internal/service"
+	"sandpool/agent/internal/tunnel"
 	"sandpool/agent/internal/users"
 )
 
@@ -98,8 +101,9 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	host.Prepare()
 	children := reaper.New()
+	book := logs.New(time.Now)
 	server := service.New(service.Options{
-		Version: version, Environment: environment, Reaper: children, Users: users.System,
+		Version: version, Environment: environment, Reaper: children, Users: users.System, Log: book.Log,
 	})
 	host.Hide()
 	listener, err := net.Listen("tcp", listen)
@@ -111,7 +115,9 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	sandpoolv1.RegisterFileServiceServer(rpc, files.New(files.Options{
 		Users: users.System, DefaultUser: server.DefaultUser, Stopping: server.Stopping(),
 	}))
-	sandpoolv1.RegisterProcessServiceServer(rpc, server.Processes(nil))
+	sandpoolv1.RegisterProcessServiceServer(rpc, server.Processes())
+	sandpoolv1.RegisterPortServiceServer(rpc, tunnel.New(listener.Addr().(*net.TCPAddr).Port))
+	sandpoolv1.RegisterMonitorServiceServer(rpc, monitor.New(book, server.Stopping()))
 	failed := make(chan error, 1)
 	// A process of the sandbox itself may open connections too; more than these wait in the kernel.
 	go func() { failed <- rpc.Serve(netutil.LimitListener(listener, maxConnections)) }()

@@ -82,7 +82,7 @@ func (c *Capture) run() {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.leftOpen = c.takeRest(*chunk)
+			c.leftOpen = takeRest(c.file, *chunk, c.keep)
 		}
 		break
 	}
@@ -96,8 +96,8 @@ func (c *Capture) run() {
 
 // takeRest reads what is in the pipe without waiting for more, for the deadline may pass before a busy machine has come
 // to reading. It says whether somebody still holds the other end.
-func (c *Capture) takeRest(chunk []byte) (open bool) {
-	raw, err := c.file.SyscallConn()
+func takeRest(file *os.File, chunk []byte, keep func([]byte)) (open bool) {
+	raw, err := file.SyscallConn()
 	if err != nil {
 		return false
 	}
@@ -113,7 +113,7 @@ func (c *Capture) takeRest(chunk []byte) (open bool) {
 				return
 			}
 			taken += n
-			c.keep(chunk[:n])
+			keep(chunk[:n])
 		}
 		open = true
 	})

@@ -54,8 +54,8 @@ type Options struct {
 	StreamError func(error) error
 	// Stopping is closed when the agent ends all processes.
 	Stopping <-chan struct{}
-	// Log takes what services print. What it returns never waits. Nil for none.
-	Log func(source string, stream sandpoolv1.OutputStream) io.Writer
+	// Log takes what services print. What it returns never waits.
+	Log func(source string, stream sandpoolv1.OutputStream) io.WriteCloser
 }
 
 // Registry is all processes of the sandbox.

@@ -136,10 +136,8 @@ func (p *Process) keep(stream int, data []byte, log io.Writer) {
 	if grown > 0 {
 		p.registry.account(grown)
 	}
-	if log != nil {
-		// A log never fails and never waits.
-		_, _ = log.Write(data)
-	}
+	// A log never fails and never waits.
+	_, _ = log.Write(data)
 }
 
 // waitForRoom returns when more output may be read; false when the process has been forgotten.

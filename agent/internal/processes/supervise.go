@@ -78,6 +78,11 @@ func (p *Process) openStreams() (*streams, error) {
 	return s, nil
 }
 
+type noLog struct{}
+
+func (noLog) Write(data []byte) (int, error) { return len(data), nil }
+func (noLog) Close() error                   { return nil }
+
 func (s *streams) closeTheirs() {
 	for _, fd := range s.theirs {
 		unix.Close(fd)
@@ -131,7 +136,9 @@ func (p *Process) launch() (*process.Process, error) {
 	for stream, file := range s.outputs {
 		if file != nil {
 			go func() {
-				p.pump(stream, file, p.log(stream), run.Done())
+				log := p.log(stream)
+				p.pump(stream, file, log, run.Done())
+				log.Close()
 				p.mu.Lock()
 				p.pumping--
 				p.changedLocked()
@@ -142,9 +149,10 @@ func (p *Process) launch() (*process.Process, error) {
 	return run, nil
 }
 
-func (p *Process) log(stream int) io.Writer {
-	if p.service == nil || p.registry.options.Log == nil {
-		return nil
+// log takes the lines of a service, and nothing of what is none.
+func (p *Process) log(stream int) io.WriteCloser {
+	if p.service == nil {
+		return noLog{}
 	}
 	return p.registry.options.Log(p.service.GetName(), streamNames[stream])
 }

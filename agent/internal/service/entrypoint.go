@@ -15,9 +15,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
+	"sandpool/agent/internal/output"
 	"sandpool/agent/internal/process"
 	"sandpool/agent/internal/rpcerror"
 )
+
+// entrypointSource is whose lines the entrypoint's are in the logs.
+const entrypointSource = "entrypoint"
 
 // entrypoint is what runs beside the commands. Server.mu guards it.
 type entrypoint struct {
@@ -164,13 +169,33 @@ func (s *Server) launchEntrypoint(argv []string) (*process.Process, error) {
 	}
 	defer stdin.closeChildEnd()
 	p.spec.Stdin = stdin.fd
-	p.spec.Stdout = int(os.Stdout.Fd())
-	p.spec.Stderr = int(os.Stderr.Fd())
-	return s.start(p)
+	stdout, err := output.Tee(os.Stdout, s.log(entrypointSource, sandpoolv1.OutputStream_OUTPUT_STREAM_STDOUT))
+	if err != nil {
+		stdin.abandon()
+		return nil, pipeError(err)
+	}
+	defer stdout.CloseWriteEnd()
+	stderr, err := output.Tee(os.Stderr, s.log(entrypointSource, sandpoolv1.OutputStream_OUTPUT_STREAM_STDERR))
+	if err != nil {
+		stdin.abandon()
+		return nil, pipeError(err)
+	}
+	defer stderr.CloseWriteEnd()
+	p.spec.Stdout, p.spec.Stderr = stdout.WriteEnd, stderr.WriteEnd
+	started, err := s.start(p)
+	if err == nil {
+		s.tees = []*output.Teed{stdout, stderr}
+	}
+	return started, err
 }
 
 func (s *Server) followEntrypoint(started *process.Process, killsBefore int64) {
 	<-started.Done()
+	// What it printed last is on its way: the agent ends with it.
+	deadline := time.Now().Add(outputGrace)
+	for _, tee := range s.tees {
+		tee.Finish(deadline)
+	}
 	end := s.endOf(started, killsBefore, s.reasonWhenStopping())
 	s.mu.Lock()
 	s.entrypoint.end = end

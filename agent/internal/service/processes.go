@@ -27,8 +27,8 @@ type ProcessServer struct {
 	registry *processes.Registry
 }
 
-// Processes is the sandbox's ProcessService; log takes what services print, nil for nothing.
-func (s *Server) Processes(log func(source string, stream sandpoolv1.OutputStream) io.Writer) *ProcessServer {
+// Processes is the sandbox's ProcessService.
+func (s *Server) Processes() *ProcessServer {
 	return &ProcessServer{server: s, registry: processes.NewRegistry(processes.Options{
 		NullFile:    s.nullFile,
 		OOMKills:    s.oomKills,
@@ -36,7 +36,7 @@ func (s *Server) Processes(log func(source string, stream sandpoolv1.OutputStrea
 		KillTree:    killTree,
 		StreamError: streamError,
 		Stopping:    s.stopping,
-		Log:         log,
+		Log:         s.log,
 	})}
 }
 

@@ -29,7 +29,7 @@ func processClient(t *testing.T) sandpoolv1.ProcessServiceClient {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer()
-	sandpoolv1.RegisterProcessServiceServer(server, newServer(t).Processes(nil))
+	sandpoolv1.RegisterProcessServiceServer(server, newServer(t).Processes())
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	dial := func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -16,7 +17,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 	"sandpool/agent/internal/oom"
+	"sandpool/agent/internal/output"
 	"sandpool/agent/internal/process"
 	"sandpool/agent/internal/procfs"
 	"sandpool/agent/internal/reaper"
@@ -41,6 +44,8 @@ type Options struct {
 	Environment []string
 	Reaper      *reaper.Reaper
 	Users       users.Database
+	// Log takes what the entrypoint and the services print. What it returns never waits.
+	Log func(source string, stream sandpoolv1.OutputStream) io.WriteCloser
 }
 
 // Server implements AgentService. Its methods may be called at any time and concurrently.
@@ -58,6 +63,9 @@ type Server struct {
 	// countKills reads the kernel's count of out-of-memory kills.
 	countKills func() (kills int64, ok bool)
 	nullFile   int
+	log        func(source string, stream sandpoolv1.OutputStream) io.WriteCloser
+	// tees pass the entrypoint's output on; set before it is followed.
+	tees []*output.Teed
 	// shells are tried for a command line in this order.
 	shells []string
 	// after is the clock that time-outs go by.
@@ -101,6 +109,7 @@ func New(options Options) *Server {
 		users:           options.Users,
 		countKills:      oom.Open().Kills,
 		nullFile:        openNull(),
+		log:             options.Log,
 		shells:          []string{"/bin/bash", "/bin/sh"},
 		after:           realAfter,
 		stopping:        make(chan struct{}),

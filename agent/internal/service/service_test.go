@@ -18,6 +18,7 @@ import (
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
 	"sandpool/agent/internal/host"
+	"sandpool/agent/internal/logs"
 	"sandpool/agent/internal/nstest"
 	"sandpool/agent/internal/procfs"
 	"sandpool/agent/internal/reaper"
@@ -45,6 +46,7 @@ func newServer(t *testing.T) *Server {
 		Environment: []string{"HOME=/agent", "IMAGE=yes", "PATH=/usr/bin:/bin", "SANDPOOL_AGENT_TOKEN_SHA256=abc", "=odd"},
 		Reaper:      children,
 		Users:       d,
+		Log:         logs.New(time.Now).Log,
 	})
 }
 

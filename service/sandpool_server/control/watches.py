@@ -63,6 +63,11 @@ class DiskWatch:
         self._runtime = runtime
         self._clock = clock
         self._settings = settings
+        self._used: dict[str, int] = {}
+
+    def used_bytes(self, member_id: str) -> int | None:
+        """See `ports.DiskReadings`."""
+        return self._used.get(member_id)
 
     async def run(self) -> None:
         """Look for ever. Raises `Unavailable` when the store or the engine does not answer."""
@@ -76,7 +81,7 @@ class DiskWatch:
         members = [member for member in await self._store.live_members() if member.state in _RUNNING]
         if not members:
             return
-        used = await self._runtime.disk_usage()
+        self._used = used = await self._runtime.disk_usage()
         for member in members:
             limit, size = member.spec.ephemeral_disk_mb, used.get(member.id, 0)
             if size <= limit * _MIB:

@@ -9,7 +9,7 @@ result, a domain error or `Unavailable`, not never.
 
 from sandpool_server.ports.agents import Agents
 from sandpool_server.ports.clock import Clock
-from sandpool_server.ports.control import Launcher, Line
+from sandpool_server.ports.control import DiskReadings, Launcher, Line
 from sandpool_server.ports.relay import Relay
 from sandpool_server.ports.requests import (
     ClaimRequest,
@@ -28,6 +28,7 @@ __all__ = [
     "ClaimRequest",
     "ClaimResult",
     "Clock",
+    "DiskReadings",
     "ImageConfig",
     "Launcher",
     "Line",

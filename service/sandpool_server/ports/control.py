@@ -31,3 +31,11 @@ class Line(Protocol):
     def waiting(self, pool_id: str) -> int:
         """For how many sandboxes callers wait that this pool could give."""
         ...
+
+
+class DiskReadings(Protocol):
+    """What was last seen of members' disks."""
+
+    def used_bytes(self, member_id: str) -> int | None:
+        """How much a member used when it was looked at last; None when it was not looked at."""
+        ...

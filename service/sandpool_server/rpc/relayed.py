@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from sandpool.v1 import process_service_pb2
+from sandpool.v1 import monitor_service_pb2, process_service_pb2
 from sandpool_server.domain.errors import FieldViolation, InvalidArgument
 from sandpool_server.rpc.calls import Context
 from sandpool_server.usecases.inside import Inside
@@ -21,6 +21,8 @@ _ANSWER_SECS = 60.0
 _LONG_SECS = 3600.0
 """The same for what takes as long as its data are large, or as a process likes."""
 _LONG = frozenset({"WriteProcessInput", "WriteFile", "UploadFolder", "MoveFile", "CopyFile", "RemoveFile", "GlobFiles"})
+
+_STATS = (monitor_service_pb2.GetStatsResponse, monitor_service_pb2.WatchStatsResponse)
 
 _OPENING = ("target", "start", "attach")
 """The parts of streamed requests that name the sandbox; one of them comes first, and only then."""
@@ -47,7 +49,8 @@ def _answered(path: str, inside: Inside, opened: Opened, most_secs: float) -> Ca
     async def call(given: Any, context: Context) -> Any:
         sandbox, requests = await opened(given)
         remaining = context.time_remaining()
-        return await inside.call(sandbox, path, requests, most_secs if remaining is None else remaining)
+        answer = await inside.call(sandbox, path, requests, most_secs if remaining is None else remaining)
+        return await _complete(answer, sandbox, inside)
 
     return call
 
@@ -58,11 +61,21 @@ def _streamed(path: str, inside: Inside, opened: Opened) -> Callable[[Any, Conte
         answers = inside.stream(sandbox, path, requests)
         try:
             async for answer in answers:
-                yield answer
+                yield await _complete(answer, sandbox, inside)
         finally:
             await answers.aclose()
 
     return call
+
+
+async def _complete(answer: Any, sandbox: str, inside: Inside) -> Any:
+    """The answer with what the agent cannot know: it does not see where its files are kept."""
+    if isinstance(answer, _STATS):
+        used, limit = await inside.disk(sandbox)
+        if used is not None:
+            answer.stats.disk_bytes = used
+        answer.stats.disk_limit_bytes = limit
+    return answer
 
 
 async def _alone(request: Any) -> tuple[str, AsyncIterator[Any]]:

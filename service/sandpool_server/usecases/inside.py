@@ -4,8 +4,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.model import DEFAULT_NAMESPACE, Member
-from sandpool_server.ports import Relay, Store
+from sandpool_server.ports import DiskReadings, Relay, Store
 from sandpool_server.usecases.sandboxes import running
+
+_MIB = 1024 * 1024
 
 
 class Inside:
@@ -15,9 +17,10 @@ class Inside:
     ended under the call, and what `Relay` raises. Only the beginning of a call reads the database.
     """
 
-    def __init__(self, store: Store, relay: Relay) -> None:
+    def __init__(self, store: Store, relay: Relay, disks: DiskReadings) -> None:
         self._store = store
         self._relay = relay
+        self._disks = disks
 
     async def call(self, ref: str, method: str, requests: AsyncIterator[object], timeout_secs: float) -> object:
         """A call of one answer."""
@@ -40,6 +43,11 @@ class Inside:
             raise
         finally:
             await answers.aclose()
+
+    async def disk(self, ref: str) -> tuple[int | None, int]:
+        """What its disk held when it was looked at last, None where it was not, and what it may hold; in bytes."""
+        member = await self._running(ref)
+        return self._disks.used_bytes(member.id), member.spec.ephemeral_disk_mb * _MIB
 
     async def _running(self, ref: str) -> Member:
         """The sandbox. After a failure: it may have ended under the call, and that is what its caller wants to hear."""

@@ -120,18 +120,19 @@ type SandboxStats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it was measured, by the sandbox's clock.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The processor time that the sandbox has used since it was claimed or made ready.
+	// The processor time that the sandbox has used since its container was started.
 	CpuTime *durationpb.Duration `protobuf:"bytes,2,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
 	// The CPUs in use on average since the measurement before, or over the last moments; 1.0 is one whole CPU.
 	CpusUsed float64 `protobuf:"fixed64,3,opt,name=cpus_used,json=cpusUsed,proto3" json:"cpus_used,omitempty"`
-	// The CPUs that it may use.
+	// The CPUs that it may use; 0 for all.
 	Cpus float64 `protobuf:"fixed64,4,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// Memory in use in bytes, without what the kernel could drop at once.
 	MemoryBytes int64 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// The most memory that it may use in bytes.
 	MemoryLimitBytes int64 `protobuf:"varint,6,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
-	// Disk in use in bytes, of what counts against its limit.
-	DiskBytes int64 `protobuf:"varint,7,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// Disk in use in bytes, of what counts against its limit: as the server measured it last, every few seconds. Absent
+	// until then, and where the engine's storage enforces the limit by itself.
+	DiskBytes *int64 `protobuf:"varint,7,opt,name=disk_bytes,json=diskBytes,proto3,oneof" json:"disk_bytes,omitempty"`
 	// The most disk that it may use in bytes.
 	DiskLimitBytes int64 `protobuf:"varint,8,opt,name=disk_limit_bytes,json=diskLimitBytes,proto3" json:"disk_limit_bytes,omitempty"`
 	// Bytes received on its network since it was made.
@@ -219,8 +220,8 @@ func (x *SandboxStats) GetMemoryLimitBytes() int64 {
 }
 
 func (x *SandboxStats) GetDiskBytes() int64 {
-	if x != nil {
-		return x.DiskBytes
+	if x != nil && x.DiskBytes != nil {
+		return *x.DiskBytes
 	}
 	return 0
 }
@@ -271,22 +272,23 @@ const file_sandpool_v1_monitor_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x121\n" +
 	"\x06stream\x18\x04 \x01(\x0e2\x19.sandpool.v1.OutputStreamR\x06stream\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x18\n" +
-	"\apartial\x18\x06 \x01(\bR\apartial\"\xea\x03\n" +
+	"\apartial\x18\x06 \x01(\bR\apartial\"\xfe\x03\n" +
 	"\fSandboxStats\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x124\n" +
 	"\bcpu_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x1b\n" +
 	"\tcpus_used\x18\x03 \x01(\x01R\bcpusUsed\x12\x12\n" +
 	"\x04cpus\x18\x04 \x01(\x01R\x04cpus\x12!\n" +
 	"\fmemory_bytes\x18\x05 \x01(\x03R\vmemoryBytes\x12,\n" +
-	"\x12memory_limit_bytes\x18\x06 \x01(\x03R\x10memoryLimitBytes\x12\x1d\n" +
+	"\x12memory_limit_bytes\x18\x06 \x01(\x03R\x10memoryLimitBytes\x12\"\n" +
 	"\n" +
-	"disk_bytes\x18\a \x01(\x03R\tdiskBytes\x12(\n" +
+	"disk_bytes\x18\a \x01(\x03H\x00R\tdiskBytes\x88\x01\x01\x12(\n" +
 	"\x10disk_limit_bytes\x18\b \x01(\x03R\x0ediskLimitBytes\x124\n" +
 	"\x16network_received_bytes\x18\t \x01(\x03R\x14networkReceivedBytes\x12,\n" +
 	"\x12network_sent_bytes\x18\n" +
 	" \x01(\x03R\x10networkSentBytes\x12\x1c\n" +
 	"\tprocesses\x18\v \x01(\x05R\tprocesses\x12'\n" +
-	"\x0fprocesses_limit\x18\f \x01(\x05R\x0eprocessesLimitb\x06proto3"
+	"\x0fprocesses_limit\x18\f \x01(\x05R\x0eprocessesLimitB\r\n" +
+	"\v_disk_bytesb\x06proto3"
 
 var (
 	file_sandpool_v1_monitor_proto_rawDescOnce sync.Once
@@ -326,6 +328,7 @@ func file_sandpool_v1_monitor_proto_init() {
 		return
 	}
 	file_sandpool_v1_process_proto_init()
+	file_sandpool_v1_monitor_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

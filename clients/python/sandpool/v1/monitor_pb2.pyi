@@ -86,13 +86,15 @@ class SandboxStats(_message.Message):
     cpus_used: _builtins.float
     """The CPUs in use on average since the measurement before, or over the last moments; 1.0 is one whole CPU."""
     cpus: _builtins.float
-    """The CPUs that it may use."""
+    """The CPUs that it may use; 0 for all."""
     memory_bytes: _builtins.int
     """Memory in use in bytes, without what the kernel could drop at once."""
     memory_limit_bytes: _builtins.int
     """The most memory that it may use in bytes."""
     disk_bytes: _builtins.int
-    """Disk in use in bytes, of what counts against its limit."""
+    """Disk in use in bytes, of what counts against its limit: as the server measured it last, every few seconds. Absent
+    until then, and where the engine's storage enforces the limit by itself.
+    """
     disk_limit_bytes: _builtins.int
     """The most disk that it may use in bytes."""
     network_received_bytes: _builtins.int
@@ -109,7 +111,7 @@ class SandboxStats(_message.Message):
 
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
-        """The processor time that the sandbox has used since it was claimed or made ready."""
+        """The processor time that the sandbox has used since its container was started."""
 
     def __init__(
         self,
@@ -120,17 +122,19 @@ class SandboxStats(_message.Message):
         cpus: _builtins.float = ...,
         memory_bytes: _builtins.int = ...,
         memory_limit_bytes: _builtins.int = ...,
-        disk_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int | None = ...,
         disk_limit_bytes: _builtins.int = ...,
         network_received_bytes: _builtins.int = ...,
         network_sent_bytes: _builtins.int = ...,
         processes: _builtins.int = ...,
         processes_limit: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "cpu_time", b"cpu_time", "disk_bytes", b"disk_bytes", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "cpus", b"cpus", "cpus_used", b"cpus_used", "disk_bytes", b"disk_bytes", "disk_limit_bytes", b"disk_limit_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "processes", b"processes", "processes_limit", b"processes_limit", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "cpu_time", b"cpu_time", "cpus", b"cpus", "cpus_used", b"cpus_used", "disk_bytes", b"disk_bytes", "disk_limit_bytes", b"disk_limit_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "network_received_bytes", b"network_received_bytes", "network_sent_bytes", b"network_sent_bytes", "processes", b"processes", "processes_limit", b"processes_limit", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
 
 Global___SandboxStats: _TypeAlias = SandboxStats  # noqa: Y015

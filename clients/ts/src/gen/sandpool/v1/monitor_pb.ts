@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/monitor.proto.
  */
 export const file_sandpool_v1_monitor: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kcG9vbC92MS9tb25pdG9yLnByb3RvEgtzYW5kcG9vbC52MSKgAQoITG9nRW50cnkSEAoIc2VxdWVuY2UYASABKAMSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc291cmNlGAMgASgJEikKBnN0cmVhbRgEIAEoDjIZLnNhbmRwb29sLnYxLk91dHB1dFN0cmVhbRIMCgR0ZXh0GAUgASgJEg8KB3BhcnRpYWwYBiABKAgizgIKDFNhbmRib3hTdGF0cxIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghjcHVfdGltZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgljcHVzX3VzZWQYAyABKAESDAoEY3B1cxgEIAEoARIUCgxtZW1vcnlfYnl0ZXMYBSABKAMSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAYgASgDEhIKCmRpc2tfYnl0ZXMYByABKAMSGAoQZGlza19saW1pdF9ieXRlcxgIIAEoAxIeChZuZXR3b3JrX3JlY2VpdmVkX2J5dGVzGAkgASgDEhoKEm5ldHdvcmtfc2VudF9ieXRlcxgKIAEoAxIRCglwcm9jZXNzZXMYCyABKAUSFwoPcHJvY2Vzc2VzX2xpbWl0GAwgASgFYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_process]);
+  fileDesc("ChlzYW5kcG9vbC92MS9tb25pdG9yLnByb3RvEgtzYW5kcG9vbC52MSKgAQoITG9nRW50cnkSEAoIc2VxdWVuY2UYASABKAMSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc291cmNlGAMgASgJEikKBnN0cmVhbRgEIAEoDjIZLnNhbmRwb29sLnYxLk91dHB1dFN0cmVhbRIMCgR0ZXh0GAUgASgJEg8KB3BhcnRpYWwYBiABKAgi4gIKDFNhbmRib3hTdGF0cxIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghjcHVfdGltZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgljcHVzX3VzZWQYAyABKAESDAoEY3B1cxgEIAEoARIUCgxtZW1vcnlfYnl0ZXMYBSABKAMSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAYgASgDEhcKCmRpc2tfYnl0ZXMYByABKANIAIgBARIYChBkaXNrX2xpbWl0X2J5dGVzGAggASgDEh4KFm5ldHdvcmtfcmVjZWl2ZWRfYnl0ZXMYCSABKAMSGgoSbmV0d29ya19zZW50X2J5dGVzGAogASgDEhEKCXByb2Nlc3NlcxgLIAEoBRIXCg9wcm9jZXNzZXNfbGltaXQYDCABKAVCDQoLX2Rpc2tfYnl0ZXNiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_process]);
 
 /**
  * A line that the entrypoint or a service printed. All fields are output only.
@@ -87,7 +87,7 @@ export type SandboxStats = Message<"sandpool.v1.SandboxStats"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The processor time that the sandbox has used since it was claimed or made ready.
+   * The processor time that the sandbox has used since its container was started.
    *
    * @generated from field: google.protobuf.Duration cpu_time = 2;
    */
@@ -101,7 +101,7 @@ export type SandboxStats = Message<"sandpool.v1.SandboxStats"> & {
   cpusUsed: number;
 
   /**
-   * The CPUs that it may use.
+   * The CPUs that it may use; 0 for all.
    *
    * @generated from field: double cpus = 4;
    */
@@ -122,11 +122,12 @@ export type SandboxStats = Message<"sandpool.v1.SandboxStats"> & {
   memoryLimitBytes: bigint;
 
   /**
-   * Disk in use in bytes, of what counts against its limit.
+   * Disk in use in bytes, of what counts against its limit: as the server measured it last, every few seconds. Absent
+   * until then, and where the engine's storage enforces the limit by itself.
    *
-   * @generated from field: int64 disk_bytes = 7;
+   * @generated from field: optional int64 disk_bytes = 7;
    */
-  diskBytes: bigint;
+  diskBytes?: bigint | undefined;
 
   /**
    * The most disk that it may use in bytes.
