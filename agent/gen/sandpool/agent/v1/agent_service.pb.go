@@ -343,7 +343,7 @@ func (x *Defaults) GetMaxOutputBytes() int64 {
 }
 
 // Entrypoint is a command that runs beside all others for as long as it likes. Its standard input is empty, its output
-// goes to the container's own standard output and standard error.
+// goes through the agent to the container's own standard output and standard error, and to the lines that MonitorService shows.
 type Entrypoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Program and arguments, at least the program. Found by PATH if it has no slash.

@@ -239,7 +239,7 @@ Global___Defaults: _TypeAlias = Defaults  # noqa: Y015
 @_typing.final
 class Entrypoint(_message.Message):
     """Entrypoint is a command that runs beside all others for as long as it likes. Its standard input is empty, its output
-    goes to the container's own standard output and standard error.
+    goes through the agent to the container's own standard output and standard error, and to the lines that MonitorService shows.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
