@@ -7,6 +7,8 @@ from sandpool._async.client import AsyncSandboxClient
 from sandpool._async.command import AsyncCommandHandle
 from sandpool._async.files import AsyncFiles
 from sandpool._async.handle import AsyncSandbox
+from sandpool._async.terminals import AsyncPty
+from sandpool._async.tunnels import AsyncPortConnection, AsyncTunnel
 from sandpool._core.arguments import UNSET
 from sandpool._core.enums import (
     CommandEndReason,
@@ -31,15 +33,19 @@ from sandpool._core.enums import (
 )
 from sandpool._core.inside import (
     DirectoryListing,
+    ExposedPort,
     FileEvent,
     FileInfo,
     FolderUpload,
     HealthCheck,
     KeptOutput,
+    LogEntry,
     OutputChunk,
     ProcessEnd,
     ProcessInfo,
     ProcessOutput,
+    SandboxLogs,
+    SandboxStats,
     TerminalSize,
 )
 from sandpool._core.model import (
@@ -58,6 +64,8 @@ from sandpool._sync.client import SandboxClient
 from sandpool._sync.command import CommandHandle
 from sandpool._sync.files import Files
 from sandpool._sync.handle import Sandbox
+from sandpool._sync.terminals import Pty
+from sandpool._sync.tunnels import PortConnection, Tunnel
 from sandpool.errors import (
     ClientClosedError,
     CommandTimeoutError,
@@ -100,8 +108,11 @@ __all__ = [
     "UNSET",
     "AsyncCommandHandle",
     "AsyncFiles",
+    "AsyncPortConnection",
+    "AsyncPty",
     "AsyncSandbox",
     "AsyncSandboxClient",
+    "AsyncTunnel",
     "ClientClosedError",
     "CommandEndReason",
     "CommandHandle",
@@ -109,6 +120,7 @@ __all__ = [
     "CommandTimeoutError",
     "DirectoryListing",
     "DiskEnforcement",
+    "ExposedPort",
     "FieldViolation",
     "FileChange",
     "FileEvent",
@@ -119,6 +131,7 @@ __all__ = [
     "HealthCheck",
     "ImagePull",
     "KeptOutput",
+    "LogEntry",
     "OutputChunk",
     "OutputOverflow",
     "OutputStream",
@@ -135,12 +148,14 @@ __all__ = [
     "PoolPausedError",
     "PoolState",
     "PoolStatus",
+    "PortConnection",
     "ProcessEnd",
     "ProcessHealth",
     "ProcessInfo",
     "ProcessNotFoundError",
     "ProcessOutput",
     "ProcessState",
+    "Pty",
     "PullPolicy",
     "QuotaExceededError",
     "RemoteAPIError",
@@ -161,11 +176,13 @@ __all__ = [
     "SandboxConnectionError",
     "SandboxEndReason",
     "SandboxInfo",
+    "SandboxLogs",
     "SandboxNotFoundError",
     "SandboxNotReadyError",
     "SandboxPending",
     "SandboxStart",
     "SandboxState",
+    "SandboxStats",
     "SandpoolError",
     "Secret",
     "SecretInUseError",
@@ -176,6 +193,7 @@ __all__ = [
     "TemplateInUseError",
     "TemplateNotFoundError",
     "TerminalSize",
+    "Tunnel",
     "TunnelConnectionRefusedError",
     "TunnelPortNotAllowedError",
     "ValidationError",

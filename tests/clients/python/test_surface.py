@@ -26,6 +26,16 @@ from sandpool.v1 import (
 from tests.clients.python.state import State
 
 NAMES = [
+    "AsyncPty",
+    "Pty",
+    "AsyncTunnel",
+    "Tunnel",
+    "AsyncPortConnection",
+    "PortConnection",
+    "ExposedPort",
+    "LogEntry",
+    "SandboxLogs",
+    "SandboxStats",
     "AsyncFiles",
     "Files",
     "FileChange",

@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 
 from sandpool._async.file_methods import FileMethods
+from sandpool._async.monitor import MonitorMethods
 from sandpool._async.processes import ProcessMethods
 from sandpool._async.running import RunMethods
+from sandpool._async.terminals import TerminalMethods
+from sandpool._async.tunnels import PortMethods
 from sandpool._core import sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import SandboxInfo
@@ -17,7 +20,7 @@ from sandpool.errors import ResourceNotFoundError, SandpoolError
 _log = logging.getLogger("sandpool")
 
 
-class AsyncSandbox(RunMethods, ProcessMethods, FileMethods):
+class AsyncSandbox(RunMethods, ProcessMethods, FileMethods, TerminalMethods, PortMethods, MonitorMethods):
     """A sandbox: run commands in it, and end it.
 
     As a context manager it is deleted at the end of the block when this client created it; one that was looked up

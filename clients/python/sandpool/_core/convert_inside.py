@@ -104,8 +104,8 @@ def exposed_port(message: port_pb2.ExposedPort) -> ExposedPort:
     return ExposedPort(port=message.port, url=message.url, create_time=_moment(message.create_time))
 
 
-def log_entry(message: monitor_pb2.LogEntry) -> LogEntry:
-    """A line of a log."""
+def log_entry(message: monitor_pb2.LogEntry, lost_before: int = 0) -> LogEntry:
+    """A line of a log, and how many before it are missing."""
     return LogEntry(
         sequence=message.sequence,
         time=_moment(message.time),
@@ -113,6 +113,7 @@ def log_entry(message: monitor_pb2.LogEntry) -> LogEntry:
         stream=output_stream(message.stream),
         text=message.text,
         partial=message.partial,
+        lost_before=lost_before,
     )
 
 

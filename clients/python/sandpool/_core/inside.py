@@ -241,6 +241,8 @@ class LogEntry:
     text: str
     partial: bool
     """Whether the line goes on in the next entry of the same source and stream."""
+    lost_before: int = 0
+    """How many entries right before this one are not kept any more."""
 
 
 @dataclass(frozen=True)

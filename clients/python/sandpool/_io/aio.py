@@ -114,8 +114,16 @@ class Transport(TransportBase):
             if not token:
                 return items
 
-    async def stream(self, call: Call[ResponseT, ResultT]) -> AsyncGenerator[ResultT, None]:
-        """Make a call of many answers; it ends when the iterator is closed. Without a timeout it lasts."""
+    async def stream(
+        self, call: Call[ResponseT, ResultT], on_open: Callable[[Callable[[], object]], None] | None = None
+    ) -> AsyncGenerator[ResultT, None]:
+        """Make a call of many answers; it ends when the iterator is closed. Without a timeout it lasts.
+
+        `on_open` is given what ends the call from another thread; a task is cancelled instead, so here that does
+        nothing.
+        """
+        if on_open is not None:
+            on_open(lambda: None)
         first: Any = [call.request] if call.method.streams_requests else call.request
         answers = self._callable(call)(first, timeout=call.timeout, metadata=self._metadata)
         try:
@@ -310,8 +318,9 @@ class Background:
 
     async def stop(self) -> None:
         """End it, if it has not ended."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 class Socket:

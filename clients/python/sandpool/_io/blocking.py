@@ -97,10 +97,17 @@ class Transport(TransportBase):
             if not token:
                 return items
 
-    def stream(self, call: Call[ResponseT, ResultT]) -> Generator[ResultT, None, None]:
-        """Make a call of many answers; it ends when the iterator is closed. Without a timeout it lasts."""
+    def stream(
+        self, call: Call[ResponseT, ResultT], on_open: Callable[[Callable[[], object]], None] | None = None
+    ) -> Generator[ResultT, None, None]:
+        """Make a call of many answers; it ends when the iterator is closed. Without a timeout it lasts.
+
+        `on_open` is given what ends the call from another thread, with RequestCancelledError in this one.
+        """
         first: Any = iter([call.request]) if call.method.streams_requests else call.request
         answers = self._callable(call)(first, timeout=call.timeout, metadata=self._metadata)
+        if on_open is not None:
+            on_open(answers.cancel)
         try:
             for answer in answers:
                 yield call.convert(answer)
@@ -260,7 +267,9 @@ class Background:
             raise self._failure
 
     def stop(self) -> None:
-        """Leave it: a thread cannot be ended from outside; its owner has let go of what it waits for."""
+        """Wait for its end: a thread cannot be ended from outside, its owner has let go of what it waits for."""
+        if self._thread is not threading.current_thread():
+            self._thread.join()
 
 
 class Socket:

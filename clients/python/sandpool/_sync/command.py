@@ -13,7 +13,7 @@ from sandpool._core.following import KEPT_BYTES, Following
 from sandpool._core.inside import OutputChunk, TerminalSize
 from sandpool._core.model import CommandResult
 from sandpool._io.blocking import Lock, Transport, notify
-from sandpool.errors import SandboxConnectionError, SandpoolError
+from sandpool.errors import RequestCancelledError, SandboxConnectionError, SandpoolError
 from sandpool.v1 import process_service_pb2
 
 OnOutput = Callable[[str], object]
@@ -35,6 +35,8 @@ class CommandHandle:
         self._following = following
         self._stdin_offset = stdin_offset
         self._input = Lock()
+        self._detached = False
+        self._cancel: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.command_id} in {self._following.sandbox_id}>"
@@ -84,16 +86,33 @@ class CommandHandle:
         return self._following.result()
 
     def __iter__(self) -> Generator[OutputChunk, None, None]:
-        while not self.ended:
+        while not self.ended and not self._detached:
             try:
-                with closing(self._transport.stream(self._following.call())) as events:
+                with closing(self._transport.stream(self._following.call(), self._opened)) as events:
                     for event in events:
                         for chunk in self._following.take(event):
                             yield chunk
                         if self.ended:
                             return
             except SandboxConnectionError as failure:
+                if self._detached:
+                    return
                 self._pause(failure)
+            except RequestCancelledError:
+                if self._detached:
+                    return
+                raise
+
+    def detach(self) -> None:
+        """Follow it no longer: an iteration in another thread ends. The process goes on; `reconnect` takes it up."""
+        self._detached = True
+        if self._cancel is not None:
+            self._cancel()
+
+    def _opened(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+        if self._detached:
+            cancel()
 
     def send_input(self, data: str | bytes) -> None:
         """Write to its standard input or its terminal; waits until that has taken it.
@@ -169,9 +188,11 @@ def run_to_end(
         raise
 
 
-def start(transport: Transport, request: process_service_pb2.StartProcessRequest) -> CommandHandle:
+def start(
+    transport: Transport, request: process_service_pb2.StartProcessRequest, kept_bytes: int = KEPT_BYTES
+) -> CommandHandle:
     """Start a process and answer when it runs."""
-    following = started(request)
+    following = started(request, kept_bytes)
     following.process = transport.call(processes.start_process(request, None))
     return CommandHandle(transport, following)
 
@@ -182,12 +203,22 @@ def started(request: process_service_pb2.StartProcessRequest, kept_bytes: int = 
 
 
 def follow(
-    transport: Transport, sandbox_id: str, process_id: str, stdout_offset: int = 0, stderr_offset: int = 0
+    transport: Transport,
+    sandbox_id: str,
+    process_id: str,
+    stdout_offset: int = 0,
+    stderr_offset: int = 0,
+    kept_bytes: int = KEPT_BYTES,
 ) -> CommandHandle:
-    """A handle of a process that there is. Raises ResourceNotFoundError where there is none."""
+    """A handle of a process that there is. Raises ProcessNotFoundError where there is none."""
     info = transport.call(processes.get_process(sandbox_id, process_id))
     following = Following(
-        sandbox_id, info.process_id, time.monotonic, stdout_offset=stdout_offset, stderr_offset=stderr_offset
+        sandbox_id,
+        info.process_id,
+        time.monotonic,
+        stdout_offset=stdout_offset,
+        stderr_offset=stderr_offset,
+        kept_bytes=kept_bytes,
     )
     following.process = info
     return CommandHandle(transport, following, info.stdin_bytes)

@@ -11,14 +11,17 @@ from sandpool._core import sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import SandboxInfo
 from sandpool._sync.file_methods import FileMethods
+from sandpool._sync.monitor import MonitorMethods
 from sandpool._sync.processes import ProcessMethods
 from sandpool._sync.running import RunMethods
+from sandpool._sync.terminals import TerminalMethods
+from sandpool._sync.tunnels import PortMethods
 from sandpool.errors import ResourceNotFoundError, SandpoolError
 
 _log = logging.getLogger("sandpool")
 
 
-class Sandbox(RunMethods, ProcessMethods, FileMethods):
+class Sandbox(RunMethods, ProcessMethods, FileMethods, TerminalMethods, PortMethods, MonitorMethods):
     """A sandbox: run commands in it, and end it.
 
     As a context manager it is deleted at the end of the block when this client created it; one that was looked up
