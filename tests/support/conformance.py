@@ -74,7 +74,7 @@ class Run:
         while True:
             try:
                 return await self._once(step)
-            except AssertionError:
+            except (AssertionError, sandpool.SandpoolError):
                 if time.monotonic() > end:
                     raise
                 await asyncio.sleep(0.05)

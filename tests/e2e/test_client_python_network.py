@@ -1,0 +1,141 @@
+"""A client whose network is cut in the middle: nothing is lost, nothing is run twice. Also a server that is killed."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandpool import AsyncSandboxClient, OutputStream, RetryPolicy, Sandbox, SandboxClient
+from tests.support.cut_proxy import CutProxy
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.engine
+
+IMAGE = "busybox:latest"
+RETRY = RetryPolicy(max_attempts=8, initial_delay=0.02, max_delay=0.2)
+LINES = 400
+LONG = (
+    f"echo ran >> /runs; i=0; while [ $i -lt {LINES} ]; do echo line $i; echo warning $i >&2; i=$((i+1)); "
+    "[ $((i % 40)) = 0 ] && sleep 0.1; done; exit 5"
+)
+OUT = "".join(f"line {number}\n" for number in range(LINES))
+ERR = "".join(f"warning {number}\n" for number in range(LINES))
+
+
+@pytest.fixture
+def proxy(server: ServerProcess) -> Iterator[CutProxy]:
+    with CutProxy(server.address) as made:
+        yield made
+
+
+@pytest.fixture
+def cut_client(proxy: CutProxy) -> Iterator[SandboxClient]:
+    with SandboxClient(proxy.address, retry=RETRY) as made:
+        yield made
+
+
+@pytest.fixture
+def box(cut_client: SandboxClient) -> Iterator[Sandbox]:
+    with cut_client.create(IMAGE, ephemeral_disk_mb=256) as made:
+        yield made
+
+
+def test_a_long_command_with_a_cut_every_few_lines(box: Sandbox, proxy: CutProxy):
+    heard: list[str] = []
+
+    def listen(text: str) -> None:
+        heard.append(text)
+        if sum(map(len, heard)) > 800 * (proxy.cuts + 1) and proxy.cuts < 5:
+            proxy.cut()
+
+    result = box.run(LONG, on_stdout=listen)
+    assert (result.stdout, result.stderr, result.exit_code) == (OUT, ERR, 5)
+    assert "".join(heard) == OUT
+    assert proxy.cuts >= 4
+    assert box.read("/runs") == b"ran\n", "it ran once"
+
+
+async def test_the_same_with_asyncio(proxy: CutProxy):
+    got = {OutputStream.STDOUT: "", OutputStream.STDERR: ""}
+    async with AsyncSandboxClient(proxy.address, retry=RETRY) as client, client.create(IMAGE) as box:
+        handle = await box.run(LONG, wait=False)
+        async for chunk in handle:
+            got[chunk.stream] += chunk.data
+            if len(got[OutputStream.STDOUT]) > 800 * (proxy.cuts + 1) and proxy.cuts < 5:
+                proxy.cut()
+        assert (await handle.result).exit_code == 5
+        assert (await handle.result).stdout == OUT
+        assert await box.read("/runs") == b"ran\n"
+    assert list(got.values()) == [OUT, ERR]
+    assert proxy.cuts >= 4
+
+
+def test_the_network_is_away_for_a_while(box: Sandbox, proxy: CutProxy):
+    started = threading.Event()
+
+    def listen(_: str) -> None:
+        if not started.is_set():
+            started.set()
+            proxy.refusing = True
+            proxy.cut()
+            timer = threading.Timer(1.5, lambda: setattr(proxy, "refusing", False))
+            timer.start()
+
+    assert box.run(LONG, on_stdout=listen).stdout == OUT
+    assert proxy.refusing is False
+
+
+def test_input_over_a_cut(box: Sandbox, proxy: CutProxy):
+    handle = box.run("cat; exit 3", wait=False)
+    for number in range(20):
+        handle.send_input(f"{number}\n")
+        if number % 5 == 0:
+            proxy.cut()
+    handle.close_input()
+    assert handle.result.stdout == "".join(f"{number}\n" for number in range(20))
+    assert handle.result.exit_code == 3
+
+
+def test_files_over_connections_that_break_again_and_again(server: ServerProcess, tmp_path: Path):
+    content = os.urandom(24 * 1024 * 1024)
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "up").write_bytes(content)
+    with CutProxy(server.address) as proxy, SandboxClient(proxy.address, retry=RETRY) as client:
+        box = client.create(IMAGE, ephemeral_disk_mb=256)
+        marks = {6, 12, 18}
+
+        def cut_at(done: int, _total: int) -> None:
+            passed = {mark for mark in marks if done >= mark * 1024 * 1024}
+            if passed:
+                marks.difference_update(passed)
+                proxy.cut()
+
+        box.upload_file(tmp_path / "up", "/big", on_progress=cut_at)
+        assert marks == set()
+        assert box.run("sha256sum /big").stdout.split()[0] == digest
+        marks.update({5, 10, 15})
+        box.download_file("/big", tmp_path / "down", on_progress=cut_at)
+        assert marks == set()
+        assert hashlib.sha256((tmp_path / "down").read_bytes()).hexdigest() == digest
+        assert proxy.cuts >= 6
+        box.delete()
+
+
+def test_a_server_that_is_killed_under_a_command(own_server: ServerProcess):
+    with SandboxClient(own_server.address, retry=RETRY) as client:
+        box = client.create(IMAGE)
+        killed = threading.Event()
+
+        def listen(text: str) -> None:
+            if "line 50\n" in text or "line 120\n" in text:
+                own_server.kill()
+                own_server.start()
+                killed.set()
+
+        result = box.run(LONG, on_stdout=listen)
+        assert killed.is_set()
+        assert (result.stdout, result.stderr, result.exit_code) == (OUT, ERR, 5)
+        assert box.read("/runs") == b"ran\n"
