@@ -21,10 +21,14 @@ Case = Callable[[Setting], list[Figure]]
 def all_cases() -> dict[str, Case]:
     """The cases by name, in the order of running."""
     from benchmarks.cases.crowd import crowd
+    from benchmarks.cases.files import file_throughput, small_file
     from benchmarks.cases.growth import growth
     from benchmarks.cases.member_memory import member_memory
     from benchmarks.cases.one_caller import command, warm_create
     from benchmarks.cases.refill import claims_during_refill, refill_rate
 
-    cases = (warm_create, command, member_memory, refill_rate, claims_during_refill, crowd, growth)
+    cases = (
+        *(warm_create, command, small_file, file_throughput),
+        *(member_memory, refill_rate, claims_during_refill, crowd, growth),
+    )
     return {case.__name__: case for case in cases}

@@ -17,7 +17,9 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
@@ -100,6 +102,7 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	host.Prepare()
+	fitBuffers()
 	children := reaper.New()
 	book := logs.New(time.Now)
 	server := service.New(service.Options{
@@ -140,6 +143,14 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	server.Stop(grace)
 	farewell(rpc)
 	return code, nil
+}
+
+// fitBuffers lets messages have buffers of about their size. By default one of 64 KiB of content gets 1 MiB, which is
+// cleared for each: that took a third of the time of a file's way.
+func fitBuffers() {
+	const head = 1 << 10 // What a message has beside its content.
+	experimental.SetDefaultBufferPool(mem.NewTieredBufferPool(256, 4<<10, 16<<10, 32<<10,
+		64<<10+head, 128<<10+head, 256<<10+head, 512<<10+head, 1<<20+head, 2<<20+head, 4<<20+head))
 }
 
 func newRPCServer(guard *auth.Guard) *grpc.Server {

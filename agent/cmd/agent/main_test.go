@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
+	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
 const (
@@ -44,6 +45,7 @@ func TestMain(m *testing.M) {
 type agent struct {
 	process *exec.Cmd
 	client  agentv1.AgentServiceClient
+	files   sandpoolv1.FileServiceClient
 	log     *bufio.Reader
 }
 
@@ -84,6 +86,7 @@ func startAgent(t *testing.T, flags ...string) *agent {
 	}
 	t.Cleanup(func() { connection.Close() })
 	a.client = agentv1.NewAgentServiceClient(connection)
+	a.files = sandpoolv1.NewFileServiceClient(connection)
 	return a
 }
 
@@ -307,6 +310,48 @@ func TestFilesAreLimited(t *testing.T) {
 	response, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: wait, Timeout: durationpb.New(20 * time.Second)})
 	if err != nil || string(response.GetStdout()) != "8192\n" {
 		t.Errorf("of the entrypoint: %v, %v", response, err)
+	}
+}
+
+func TestFilesOfTheAgentAreLimitedToo(t *testing.T) {
+	a := startAgent(t, "-end-with-entrypoint=false")
+	ctx := allowed(t)
+	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{MaxFileBytes: 8192}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	put := func(name string, mode sandpoolv1.WriteMode, size int) error {
+		_, err := a.files.PutFile(ctx, &sandpoolv1.PutFileRequest{
+			Target: &sandpoolv1.WriteFileTarget{Path: dir + "/" + name, WriteMode: mode}, Data: make([]byte, size),
+		})
+		return err
+	}
+	copied := func() error {
+		_, err := a.files.CopyFile(ctx, &sandpoolv1.CopyFileRequest{Source: dir + "/large", Destination: dir + "/copy"})
+		return err
+	}
+	replace, appending := sandpoolv1.WriteMode_WRITE_MODE_REPLACE, sandpoolv1.WriteMode_WRITE_MODE_APPEND
+	if err := os.WriteFile(dir+"/large", make([]byte, 20000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := put("file", replace, 8192); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"a larger one": put("other", replace, 8193), "an append": put("file", appending, 1), "a copy": copied(),
+	} {
+		if status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	// The agent lives, and the signal is not ignored in what it starts.
+	response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: "exec head -c 20000 /dev/zero >" + dir + "/command"})
+	if err != nil || response.GetEnd().GetSignal() != int32(syscall.SIGXFSZ) {
+		t.Errorf("%v, %v", response, err)
 	}
 }
 
