@@ -129,6 +129,43 @@ def test_the_document_of_the_template_style(client: SandboxClient, namespace: di
     namespace["client"].close()
 
 
+@needs_documents
+@pytest.mark.engine
+async def test_both_documents_with_asyncio(client: SandboxClient, namespace: dict[str, Any]):
+    """The same code with the import line replaced and the client's calls awaited."""
+    create_pool, create, list_pools, get_pool, update_pool, delete_pool, create_with_limit = documents.python_blocks(
+        documents.document("tensorlake")
+    )
+    (printed,) = await documents.run_awaited(create_pool, namespace)
+    pool = namespace["pool"]
+    assert printed == f"Pool ID: {pool.pool_id}"
+    wait_for(client, pool.pool_id, filled(3))
+    (printed,) = await documents.run_awaited(create, namespace)
+    assert printed == f"Sandbox ID: {namespace['sandbox'].sandbox_id}"
+    assert namespace["sandbox"].start is SandboxStart.WARM
+    assert f"{pool.pool_id}: {IMAGE} (3 warm)" in await documents.run_awaited(list_pools, namespace)
+    assert (await documents.run_awaited(get_pool, namespace))[0] == f"Image: {IMAGE}"
+    await documents.run_awaited(update_pool, namespace)
+    assert namespace["updated_pool"].max_containers == 20
+    with pytest.raises(PoolInUseError):
+        await documents.run_awaited(delete_pool, namespace)
+    await namespace["sandbox"].terminate()
+    await documents.run_awaited(delete_pool, namespace)
+    await documents.run_awaited(create_with_limit, namespace)
+    client.delete_pool(namespace["pool"].pool_id)
+    await namespace["client"].close()
+
+    client.create_template("python-sandbox", IMAGE)
+    (block,) = documents.python_blocks(documents.document("langsmith"))
+    await documents.run_awaited(block, namespace)
+    wait_for(client, "python-pool", filled(5))
+    async with namespace["client"].sandbox(template_name="python-sandbox") as sandbox:
+        assert (await sandbox.run("echo it runs")).stdout == "it runs\n"
+    client.delete_pool("python-pool")
+    client.delete_template("python-sandbox")
+    await namespace["client"].close()
+
+
 @pytest.mark.engine
 def test_the_pool_id_style_in_our_own_words(client: SandboxClient):
     pool = client.create_pool(image=IMAGE, cpus=0.5, memory_mb=128, ephemeral_disk_mb=256, warm_containers=1)

@@ -6,6 +6,7 @@ lines that are whole Python statements of the kinds that the documents use.
 
 import ast
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -84,6 +85,25 @@ def run(block: Block, namespace: dict[str, Any]) -> list[str]:
     code = compile(with_our_import(block.source), f"<document, line {block.line}>", "exec")
     with contextlib.redirect_stdout(printed):
         exec(code, namespace)
+    return printed.getvalue().splitlines()
+
+
+def awaited(source: str) -> str:
+    """The source for asyncio: the client is the other one, and each call of it is awaited; nothing else is changed."""
+    source = _IMPORT.sub("from sandpool.sandbox import AsyncSandboxClient", source)
+    source = re.sub(r"(?<!Async)\bSandboxClient\(", "AsyncSandboxClient(", source)
+    return re.sub(r"\bclient\.(?=\w+\()", "await client.", source)
+
+
+async def run_awaited(block: Block, namespace: dict[str, Any]) -> list[str]:
+    """Run a block of a document with asyncio, and return the lines that it printed."""
+    printed = io.StringIO()
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code = compile(awaited(block.source), f"<document, line {block.line}>", "exec", flags=flags)
+    with contextlib.redirect_stdout(printed):
+        found = eval(code, namespace)
+        if inspect.isawaitable(found):
+            await found
     return printed.getvalue().splitlines()
 
 

@@ -104,6 +104,12 @@ from sandpool.errors import (
     ValidationError,
 )
 
+ExecutionResult = CommandResult
+SandboxTemplate = Template
+SandboxPoolInfo = Pool
+SandboxStatus = SandboxState
+"""Names under which other products' users look for these."""
+
 __all__ = [
     "UNSET",
     "AsyncCommandHandle",
@@ -120,6 +126,7 @@ __all__ = [
     "CommandTimeoutError",
     "DirectoryListing",
     "DiskEnforcement",
+    "ExecutionResult",
     "ExposedPort",
     "FieldViolation",
     "FileChange",
@@ -180,9 +187,12 @@ __all__ = [
     "SandboxNotFoundError",
     "SandboxNotReadyError",
     "SandboxPending",
+    "SandboxPoolInfo",
     "SandboxStart",
     "SandboxState",
     "SandboxStats",
+    "SandboxStatus",
+    "SandboxTemplate",
     "SandpoolError",
     "Secret",
     "SecretInUseError",

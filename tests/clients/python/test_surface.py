@@ -26,6 +26,10 @@ from sandpool.v1 import (
 from tests.clients.python.state import State
 
 NAMES = [
+    "ExecutionResult",
+    "SandboxTemplate",
+    "SandboxPoolInfo",
+    "SandboxStatus",
     "AsyncPty",
     "Pty",
     "AsyncTunnel",
@@ -122,6 +126,15 @@ NAMES = [
     "WhenEmpty",
 ]
 CLIENT_METHODS = [
+    "for_localhost",
+    "for_cloud",
+    "connect",
+    "create_and_connect",
+    "get_or_create",
+    "expose_ports",
+    "unexpose_ports",
+    "get_port_access",
+    "get_logs",
     "address",
     "claim",
     "close",
@@ -159,6 +172,70 @@ CLIENT_METHODS = [
     "watch_pools",
     "watch_sandbox",
 ]
+SANDBOX_METHODS = [
+    "close",
+    "connect_port",
+    "connect_pty",
+    "create_pty",
+    "create_tunnel",
+    "delete",
+    "delete_file",
+    "download_file",
+    "download_folder",
+    "expose_ports",
+    "files",
+    "follow_output",
+    "follow_stderr",
+    "follow_stdout",
+    "get_logs",
+    "get_output",
+    "get_port_access",
+    "get_process",
+    "get_stderr",
+    "get_stdout",
+    "info",
+    "kill_process",
+    "list_directory",
+    "list_processes",
+    "logs",
+    "read",
+    "read_file",
+    "reconnect",
+    "refresh",
+    "restart_process",
+    "run",
+    "run_once",
+    "send_signal",
+    "start_process",
+    "stats",
+    "terminate",
+    "tunnel",
+    "unexpose_ports",
+    "update",
+    "upload_file",
+    "upload_folder",
+    "watch",
+    "watch_stats",
+    "write",
+    "write_file",
+    "write_stdin",
+    "close_stdin",
+    "status",
+]
+OTHER_METHODS = {
+    "CommandHandle": "command_id detach ended close_input kill pid reconnect resize result send_input send_signal "
+    "stderr_offset stdout_offset wait",
+    "Files": "copy download download_folder exists glob list mkdir move read read_text remove stat stream upload "
+    "upload_folder watch write",
+    "Pty": "disconnect kill pid resize result send_input session_id wait",
+    "PortConnection": "close end receive send",
+    "Tunnel": "close local_host local_port open remote_port",
+}
+
+
+def names(kind: type) -> list[str]:
+    """The public names of a class, apart from the inherited ones of its attributes."""
+    return sorted(name for name in dir(kind) if not name.startswith("_"))
 
 
 def test_the_public_names_are_these():
@@ -167,7 +244,11 @@ def test_the_public_names_are_these():
     for name in NAMES:
         assert getattr(sandpool, name) is getattr(sandpool.sandbox, name)
     for client in (SandboxClient, AsyncSandboxClient):
-        assert [name for name in dir(client) if not name.startswith("_")] == sorted(CLIENT_METHODS)
+        assert names(client) == sorted(CLIENT_METHODS)
+    attributes = [item.name for item in dataclasses.fields(sandpool.SandboxInfo)]
+    assert names(sandpool.Sandbox) == sorted({*SANDBOX_METHODS, *attributes})
+    for kind, methods_of_it in OTHER_METHODS.items():
+        assert names(getattr(sandpool, kind)) == sorted(methods_of_it.split()), kind
 
 
 def test_everything_public_is_documented():

@@ -50,6 +50,28 @@ class AsyncSandboxClient(PoolMethods, TemplateMethods, SandboxMethods, SecretMet
             retry or RetryPolicy(),
         )
 
+    @classmethod
+    def for_localhost(cls, api_url: str = addresses.DEFAULT_ADDRESS, *, timeout: float = 30.0) -> AsyncSandboxClient:
+        """A client of a server on this machine, whatever the environment says; it sends no API key."""
+        return cls(api_url, api_key="", timeout=timeout)
+
+    @classmethod
+    def for_cloud(cls, api_key: str, api_url: str | None = None, *, timeout: float = 30.0) -> AsyncSandboxClient:
+        """A client of a server elsewhere, with an API key.
+
+        Args:
+            api_key: The key to authenticate with.
+            api_url: Where the server is, such as `https://sandpool.example`; by default SANDPOOL_ADDRESS.
+            timeout: As in the constructor.
+
+        Raises:
+            ValueError: Neither says where the server is.
+        """
+        address = api_url or os.environ.get(addresses.ADDRESS_VARIABLE)
+        if not address:
+            raise ValueError(f"say where the server is: api_url, or {addresses.ADDRESS_VARIABLE} in the environment")
+        return cls(address, api_key=api_key, timeout=timeout)
+
     async def __aenter__(self) -> AsyncSandboxClient:
         return self
 

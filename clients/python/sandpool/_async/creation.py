@@ -149,6 +149,9 @@ class CreationMethods:
         wanted = Wanted(pool_id, template_name, spec, name, metadata, timeout_secs, env, when_empty, wait_secs)
         return opening(self._create(wanted, timeout))
 
+    create_and_connect = create
+    """The same as `create`: what it gives is connected."""
+
     def claim(
         self,
         pool_id: str,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from sandpool._async.creation import CreationMethods
 from sandpool._async.handle import AsyncSandbox
-from sandpool._core import sandboxes
+from sandpool._core import ports, sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.enums import SandboxState
+from sandpool._core.inside import ExposedPort, SandboxLogs
 from sandpool._core.model import SandboxInfo
-from sandpool._core.sandboxes import Filter
-from sandpool.errors import SandboxNotReadyError
+from sandpool._core.sandboxes import Filter, Wanted
+from sandpool._core.specs import Spec
+from sandpool.errors import ResourceAlreadyExistsError, ResourceTimeoutError, SandboxNotFoundError, SandboxNotReadyError
 
 
 class SandboxMethods(CreationMethods):
@@ -27,6 +29,69 @@ class SandboxMethods(CreationMethods):
     async def get(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncSandbox:
         """The same as `get_sandbox`."""
         return await self.get_sandbox(sandbox_id, timeout=timeout)
+
+    async def connect(self, identifier: str, *, timeout: float | None = None) -> AsyncSandbox:
+        """The same as `get_sandbox`."""
+        return await self.get_sandbox(identifier, timeout=timeout)
+
+    async def get_or_create(
+        self,
+        name: str,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        image: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout_secs: int | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncSandbox:
+        """The living sandbox of this name, or a new one, from exactly one of a pool, a template and an image.
+
+        As a context manager it is deleted at the end of the block only where this call created it. What is given beside
+        the name counts for a new one alone. Errors as `create`.
+        """
+        spec = Spec(image)
+        wanted = Wanted(pool_id, template_name, spec, name, metadata, timeout_secs, env)
+        with suppress(SandboxNotFoundError):
+            found = await self.get_sandbox(name, timeout=timeout)
+            if found.state in {SandboxState.STARTING, SandboxState.RUNNING}:
+                return await self.wait_for_sandbox(found.sandbox_id)
+        try:
+            return await self._create(wanted, timeout)
+        except ResourceAlreadyExistsError:  # somebody else was faster
+            return await self.wait_for_sandbox(name)
+
+    async def expose_ports(
+        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+    ) -> builtins.list[ExposedPort]:
+        """Serve ports of a sandbox by HTTP: see `Sandbox.expose_ports`."""
+        numbers = ports.numbers(exposed_ports)
+        return [await self._transport.call(ports.expose_port(sandbox_id, port, timeout)) for port in numbers]
+
+    async def unexpose_ports(
+        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+    ) -> None:
+        """Serve ports of a sandbox no longer: see `Sandbox.unexpose_ports`."""
+        for port in ports.numbers(exposed_ports):
+            await self._transport.call(ports.unexpose_port(sandbox_id, port, timeout))
+
+    async def get_port_access(self, sandbox_id: str, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
+        """The ports of a sandbox that are exposed, by number."""
+        return await self._transport.call(ports.list_exposed_ports(sandbox_id, timeout))
+
+    async def get_logs(
+        self,
+        sandbox_id: str,
+        *,
+        process_ids: Iterable[str] | None = None,
+        next_token: str | None = None,
+        tail: int | None = None,
+        timeout: float | None = None,
+    ) -> SandboxLogs:
+        """The lines of a sandbox's log: see `Sandbox.get_logs`."""
+        box = await self.get_sandbox(sandbox_id, timeout=timeout)
+        return await box.get_logs(process_ids=process_ids, next_token=next_token, tail=tail, timeout=timeout)
 
     async def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
         """Where a sandbox is in its life. Raises SandboxNotFoundError."""
@@ -44,12 +109,18 @@ class SandboxMethods(CreationMethods):
             SandboxNotReadyError: It has ended.
             ResourceTimeoutError: It still starts after `timeout`.
         """
-        async with aclosing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
-            async for info in changes:
-                if info.state is SandboxState.RUNNING:
-                    return AsyncSandbox(info, self._transport, created=False)
-                if info.state is not SandboxState.STARTING:
-                    break
+        state = ""
+        try:
+            async with aclosing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+                async for info in changes:
+                    state = str(info.state)
+                    if info.state is SandboxState.RUNNING:
+                        return AsyncSandbox(info, self._transport, created=False)
+                    if info.state is not SandboxState.STARTING:
+                        break
+        except ResourceTimeoutError as failure:
+            failure.last_status = state
+            raise
         raise SandboxNotReadyError(
             f"sandbox {sandbox_id!r} has ended; create another one",
             reason="SANDBOX_ENDED",

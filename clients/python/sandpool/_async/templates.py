@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sandpool._core import templates
+from sandpool._core import quantities, templates
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.model import Template
 from sandpool._core.specs import Spec
@@ -25,6 +25,9 @@ class TemplateMethods:
         memory_mb: int | None = None,
         ephemeral_disk_mb: int | None = None,
         disk_mb: int | None = None,
+        cpu: str | float | None = None,
+        memory: str | int | None = None,
+        storage: str | int | None = None,
         timeout_secs: int | None = None,
         secret_names: Sequence[str] | None = None,
         entrypoint: Sequence[str] | None = None,
@@ -44,6 +47,9 @@ class TemplateMethods:
             memory_mb: Memory in MiB; 512 by default.
             ephemeral_disk_mb: Disk in MiB; 1024 by default.
             disk_mb: Another name of `ephemeral_disk_mb`.
+            cpu: Another way to say `cpus`: "500m", "2".
+            memory: Another way to say `memory_mb`: "512Mi", "2Gi".
+            storage: Another way to say `ephemeral_disk_mb`: "1Gi".
             timeout_secs: The lifetime of a sandbox from its claim, in seconds; 0, none, by default.
             secret_names: Names of secrets for each sandbox.
             entrypoint: A command that runs in each container beside the sandbox's commands; with secrets it starts when
@@ -63,9 +69,9 @@ class TemplateMethods:
         """
         spec = Spec(
             image,
-            cpus,
-            memory_mb,
-            ephemeral_disk_mb,
+            one_of(None, cpus=cpus, cpu=quantities.cpus(cpu)),
+            one_of(None, memory_mb=memory_mb, memory=quantities.mebibytes("memory", memory)),
+            one_of(None, ephemeral_disk_mb=ephemeral_disk_mb, storage=quantities.mebibytes("storage", storage)),
             disk_mb,
             secret_names,
             entrypoint,

@@ -161,12 +161,15 @@ class TerminalMethods(HandleBase):
     async def connect_pty(
         self,
         session_id: str,
+        token: str | None = None,
         *,
         on_data: OnData | None = None,
         on_exit: OnExit | None = None,
         offset: int = 0,
     ) -> AsyncPty:
         """Follow a program on a terminal that was started before, from this byte on; -1: from now on.
+
+        `token` is taken and not needed: the client's API key is what counts.
 
         Raises ProcessNotFoundError where there is none.
         """

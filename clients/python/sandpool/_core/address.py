@@ -72,8 +72,8 @@ def find(address: str | None, environment: Mapping[str, str]) -> Endpoint:
 
 
 def credentials(api_key: str | None, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The metadata of each call: the key given, or the environment's; nothing where there is none."""
-    key = api_key or environment.get(API_KEY_VARIABLE)
+    """The metadata of each call: the key given, or the environment's; nothing where there is none or it is empty."""
+    key = environment.get(API_KEY_VARIABLE) if api_key is None else api_key
     return (("authorization", f"Bearer {key}"),) if key else ()
 
 

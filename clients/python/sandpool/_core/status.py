@@ -88,6 +88,9 @@ def error(call: Call[Any, Any], target: str, code: str, message: str, status: St
     )
     if isinstance(found, errors.CommandTimeoutError):
         found.timeout = call.command_timeout
+    ports = (errors.TunnelConnectionRefusedError, errors.TunnelPortNotAllowedError)
+    if isinstance(found, ports) and details.resource_type == "port" and details.resource_name.isdecimal():
+        found.port = int(details.resource_name)
     return found
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 
-from sandpool._core import sandboxes
+from sandpool._core import ports, sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.enums import SandboxState
+from sandpool._core.inside import ExposedPort, SandboxLogs
 from sandpool._core.model import SandboxInfo
-from sandpool._core.sandboxes import Filter
+from sandpool._core.sandboxes import Filter, Wanted
+from sandpool._core.specs import Spec
 from sandpool._sync.creation import CreationMethods
 from sandpool._sync.handle import Sandbox
-from sandpool.errors import SandboxNotReadyError
+from sandpool.errors import ResourceAlreadyExistsError, ResourceTimeoutError, SandboxNotFoundError, SandboxNotReadyError
 
 
 class SandboxMethods(CreationMethods):
@@ -28,6 +30,69 @@ class SandboxMethods(CreationMethods):
     def get(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
         """The same as `get_sandbox`."""
         return self.get_sandbox(sandbox_id, timeout=timeout)
+
+    def connect(self, identifier: str, *, timeout: float | None = None) -> Sandbox:
+        """The same as `get_sandbox`."""
+        return self.get_sandbox(identifier, timeout=timeout)
+
+    def get_or_create(
+        self,
+        name: str,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        image: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout_secs: int | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Sandbox:
+        """The living sandbox of this name, or a new one, from exactly one of a pool, a template and an image.
+
+        As a context manager it is deleted at the end of the block only where this call created it. What is given beside
+        the name counts for a new one alone. Errors as `create`.
+        """
+        spec = Spec(image)
+        wanted = Wanted(pool_id, template_name, spec, name, metadata, timeout_secs, env)
+        with suppress(SandboxNotFoundError):
+            found = self.get_sandbox(name, timeout=timeout)
+            if found.state in {SandboxState.STARTING, SandboxState.RUNNING}:
+                return self.wait_for_sandbox(found.sandbox_id)
+        try:
+            return self._create(wanted, timeout)
+        except ResourceAlreadyExistsError:  # somebody else was faster
+            return self.wait_for_sandbox(name)
+
+    def expose_ports(
+        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+    ) -> builtins.list[ExposedPort]:
+        """Serve ports of a sandbox by HTTP: see `Sandbox.expose_ports`."""
+        numbers = ports.numbers(exposed_ports)
+        return [self._transport.call(ports.expose_port(sandbox_id, port, timeout)) for port in numbers]
+
+    def unexpose_ports(
+        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+    ) -> None:
+        """Serve ports of a sandbox no longer: see `Sandbox.unexpose_ports`."""
+        for port in ports.numbers(exposed_ports):
+            self._transport.call(ports.unexpose_port(sandbox_id, port, timeout))
+
+    def get_port_access(self, sandbox_id: str, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
+        """The ports of a sandbox that are exposed, by number."""
+        return self._transport.call(ports.list_exposed_ports(sandbox_id, timeout))
+
+    def get_logs(
+        self,
+        sandbox_id: str,
+        *,
+        process_ids: Iterable[str] | None = None,
+        next_token: str | None = None,
+        tail: int | None = None,
+        timeout: float | None = None,
+    ) -> SandboxLogs:
+        """The lines of a sandbox's log: see `Sandbox.get_logs`."""
+        box = self.get_sandbox(sandbox_id, timeout=timeout)
+        return box.get_logs(process_ids=process_ids, next_token=next_token, tail=tail, timeout=timeout)
 
     def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
         """Where a sandbox is in its life. Raises SandboxNotFoundError."""
@@ -43,12 +108,18 @@ class SandboxMethods(CreationMethods):
             SandboxNotReadyError: It has ended.
             ResourceTimeoutError: It still starts after `timeout`.
         """
-        with closing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
-            for info in changes:
-                if info.state is SandboxState.RUNNING:
-                    return Sandbox(info, self._transport, created=False)
-                if info.state is not SandboxState.STARTING:
-                    break
+        state = ""
+        try:
+            with closing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+                for info in changes:
+                    state = str(info.state)
+                    if info.state is SandboxState.RUNNING:
+                        return Sandbox(info, self._transport, created=False)
+                    if info.state is not SandboxState.STARTING:
+                        break
+        except ResourceTimeoutError as failure:
+            failure.last_status = state
+            raise
         raise SandboxNotReadyError(
             f"sandbox {sandbox_id!r} has ended; create another one",
             reason="SANDBOX_ENDED",
