@@ -155,6 +155,7 @@ func fitBuffers() {
 
 func newRPCServer(guard *auth.Guard) *grpc.Server {
 	options := append(guard.ServerOptions(),
+		files.ServerOption(),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxSendMsgSize(maxResponseBytes),
 		grpc.MaxConcurrentStreams(maxStreams),

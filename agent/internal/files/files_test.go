@@ -47,7 +47,7 @@ func newBench(t *testing.T) *bench {
 	b.service = New(Options{
 		Users: database, DefaultUser: func() string { return "app" }, Stopping: b.stopping,
 	})
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(8<<20), ServerOption())
 	sandpoolv1.RegisterFileServiceServer(server, b.service)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
@@ -42,7 +43,8 @@ func (s *Service) UploadFolder(
 	defer done()
 	u := &unpacker{base: name, root: root, owner: owner, buffer: buffer, folder: -1}
 	defer u.leaveFolder()
-	in := &arriving{stream: stream}
+	in := newArriving(stream)
+	defer in.close()
 	err = u.unpack(tar.NewReader(in))
 	if in.err != nil {
 		return in.err // The archive is broken because the call is.
@@ -72,32 +74,52 @@ func (s *Service) openTarget(name string, owner owner) (int, error) {
 	return fd, err
 }
 
-// arriving reads the bytes of a stream's messages.
+// arriving reads the content of a stream's messages.
 type arriving struct {
-	stream grpc.ClientStreamingServer[sandpoolv1.UploadFolderRequest, sandpoolv1.UploadFolderResponse]
-	rest   []byte
+	stream  grpc.ClientStreamingServer[sandpoolv1.UploadFolderRequest, sandpoolv1.UploadFolderResponse]
+	part    part
+	content *mem.Reader
 	// err is what broke the call.
 	err error
 }
 
-func (a *arriving) Read(buffer []byte) (int, error) {
-	for len(a.rest) == 0 {
-		request, err := a.stream.Recv()
-		switch {
-		case err == io.EOF:
-			return 0, err
-		case err != nil:
-			a.err = err
-			return 0, err
-		case request.GetTarget() != nil:
-			a.err = missingFirst()
-			return 0, a.err
-		}
-		a.rest = request.GetData()
+func newArriving(
+	stream grpc.ClientStreamingServer[sandpoolv1.UploadFolderRequest, sandpoolv1.UploadFolderResponse],
+) *arriving {
+	return &arriving{
+		stream: stream, part: part{message: &sandpoolv1.UploadFolderRequest{}}, content: mem.BufferSlice(nil).Reader(),
 	}
-	n := copy(buffer, a.rest)
-	a.rest = a.rest[n:]
-	return n, nil
+}
+
+func (a *arriving) close() {
+	a.part.free()
+	_ = a.content.Close() // Never fails.
+}
+
+func (a *arriving) Read(buffer []byte) (int, error) {
+	for a.content.Remaining() == 0 {
+		if err := a.receive(); err != nil {
+			return 0, err
+		}
+	}
+	return a.content.Read(buffer)
+}
+
+func (a *arriving) receive() error {
+	err := a.stream.RecvMsg(&a.part)
+	if err == io.EOF {
+		return err
+	}
+	if err == nil && !a.part.isContent {
+		err = missingFirst()
+	}
+	if err != nil {
+		a.err = err
+		return err
+	}
+	a.content.Reset(a.part.buffers)
+	_, err = a.content.Discard(a.part.lead)
+	return err
 }
 
 // unpacker writes an archive's entries into an open folder. No symbolic link is followed, neither one of the archive nor

@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"fmt"
+	"iter"
 	"path"
 	"sync"
 	"time"
@@ -234,16 +235,20 @@ func (c *session) step(do func(up *upload) error) error {
 	return failure(up.path, do(up))
 }
 
-// write takes the next bytes.
-func (c *session) write(data []byte) error {
+// write takes the next bytes, which come in pieces.
+func (c *session) write(length int64, pieces iter.Seq[[]byte]) error {
 	return c.step(func(up *upload) error {
-		if size := up.target.size; size != nil && up.received+int64(len(data)) > *size {
-			return up.wrongSize(up.received+int64(len(data)), "more than")
+		if size := up.target.size; size != nil && up.received+length > *size {
+			return up.wrongSize(up.received+length, "more than")
 		}
-		if err := up.scratch.write(data, up.received); err != nil {
-			return err
+		offset := up.received
+		for piece := range pieces {
+			if err := up.scratch.write(piece, offset); err != nil {
+				return err
+			}
+			offset += int64(len(piece))
 		}
-		up.received += int64(len(data))
+		up.received = offset
 		up.lastByte = c.service.uploads.now()
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -29,18 +30,20 @@ func (s *Service) WriteFile(
 		return err
 	}
 	defer call.leave()
+	p := part{message: &sandpoolv1.WriteFileRequest{}}
+	defer p.free()
 	for {
-		request, err := stream.Recv()
+		err := stream.RecvMsg(&p)
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if request.GetTarget() != nil {
+		if !p.isContent {
 			return missingFirst()
 		}
-		if err := call.write(request.GetData()); err != nil {
+		if err := call.write(p.size(), p.pieces); err != nil {
 			return err
 		}
 	}
@@ -61,7 +64,7 @@ func (s *Service) PutFile(_ context.Context, request *sandpoolv1.PutFileRequest)
 		return nil, err
 	}
 	defer call.leave()
-	if err := call.write(request.GetData()); err != nil {
+	if err := call.write(int64(len(request.GetData())), slices.Values([][]byte{request.GetData()})); err != nil {
 		return nil, err
 	}
 	received, err := call.received()

@@ -3,12 +3,14 @@ package files
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"golang.org/x/sys/unix"
@@ -286,20 +288,24 @@ func TestPutFileInParts(t *testing.T) {
 	wantContent(t, b.path("file"), "abcDEF!")
 }
 
+func writeText(call *session, text string) error {
+	return call.write(int64(len(text)), slices.Values([][]byte{[]byte(text)}))
+}
+
 func TestTheLastCallHasTheUpload(t *testing.T) {
 	b := newBench(t)
 	target := &sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u"}
 	stale, err := b.service.begin(target)
 	must(t, err)
-	must(t, stale.write([]byte("abc")))
+	must(t, writeText(stale, "abc"))
 	target.Offset = 3
 	fresh, err := b.service.begin(target)
 	must(t, err)
-	wantError(t, stale.write([]byte("x")), codes.FailedPrecondition, reasonUploadConflict, "u")
+	wantError(t, writeText(stale, "x"), codes.FailedPrecondition, reasonUploadConflict, "u")
 	_, err = stale.finish()
 	wantError(t, err, codes.FailedPrecondition, reasonUploadConflict, "u")
 	stale.leave()
-	must(t, fresh.write([]byte("d")))
+	must(t, writeText(fresh, "d"))
 	_, err = fresh.finish()
 	must(t, err)
 	wantContent(t, b.path("file"), "abcd")
@@ -311,17 +317,17 @@ func TestUploadsExpire(t *testing.T) {
 	b.service.uploads.now = func() time.Time { return now }
 	call, err := b.service.begin(&sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u"})
 	must(t, err)
-	must(t, call.write([]byte("abc")))
+	must(t, writeText(call, "abc"))
 	now = now.Add(uploadTime - time.Second)
 	b.service.uploads.expire(call.upload)
-	must(t, call.write([]byte("d")))
+	must(t, writeText(call, "d"))
 	now = now.Add(uploadTime)
 	before := openFiles(t)
 	b.service.uploads.expire(call.upload)
 	if openFiles(t) != before-1 {
 		t.Error("what had arrived is still there")
 	}
-	wantError(t, call.write([]byte("e")), codes.NotFound, reasonUploadNotFound, "u")
+	wantError(t, writeText(call, "e"), codes.NotFound, reasonUploadNotFound, "u")
 	_, err = b.GetUpload(t.Context(), &sandpoolv1.GetUploadRequest{UploadId: "u"})
 	wantError(t, err, codes.NotFound, reasonUploadNotFound, "u")
 }
@@ -358,4 +364,49 @@ func TestFileSystemsWithoutUnnamedFiles(t *testing.T) {
 		wantNames(t, dir, "file")
 	}
 	wantContent(t, dir+"/file", "new")
+}
+
+func TestPartsThatAreNotContentAlone(t *testing.T) {
+	b := newBench(t)
+	stream, err := b.WriteFile(t.Context())
+	must(t, err)
+	target := &sandpoolv1.WriteFileRequest_Target{Target: &sandpoolv1.WriteFileTarget{Path: b.path("file")}}
+	must(t, stream.Send(&sandpoolv1.WriteFileRequest{Part: target}))
+	must(t, stream.Send(&sandpoolv1.WriteFileRequest{Part: &sandpoolv1.WriteFileRequest_Data{}}))
+	must(t, stream.Send(&sandpoolv1.WriteFileRequest{Part: &sandpoolv1.WriteFileRequest_Data{Data: []byte("x")}}))
+	must(t, stream.Send(&sandpoolv1.WriteFileRequest{Part: target}))
+	_, err = stream.CloseAndRecv()
+	wantError(t, err, codes.InvalidArgument, reasonInvalidField, "target")
+	wantNames(t, b.dir)
+}
+
+func TestContentIsToldFromOtherMessages(t *testing.T) {
+	for name, test := range map[string]struct {
+		data []byte
+		want int
+	}{
+		"content":           {[]byte{0x12, 3, 'a', 'b', 'c'}, 2},
+		"no content":        {[]byte{0x12, 0}, 2},
+		"nothing":           {nil, 0},
+		"too little":        {[]byte{0x12, 4, 'a', 'b', 'c'}, 0},
+		"more after it":     {[]byte{0x12, 2, 'a', 'b', 'c'}, 0},
+		"another field":     {[]byte{0x0a, 3, 'a', 'b', 'c'}, 0},
+		"a number":          {[]byte{0x10, 3}, 0},
+		"half a length":     {[]byte{0x12, 0x80}, 0},
+		"an endless length": {[]byte{0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, 0},
+	} {
+		for split := range len(test.data) + 1 {
+			buffers := mem.BufferSlice{mem.SliceBuffer(test.data[:split]), mem.SliceBuffer(test.data[split:])}
+			if got := contentLead(buffers); got != test.want {
+				t.Errorf("%s, split at %d: %d, want %d", name, split, got, test.want)
+			}
+			p := part{message: &sandpoolv1.WriteFileRequest{}}
+			if err := p.take(buffers); err != nil || test.want == 0 {
+				continue
+			}
+			if got := slices.Concat(slices.Collect(p.pieces)...); string(got) != string(test.data[2:]) || p.size() != int64(len(got)) {
+				t.Errorf("%s, split at %d: %q of size %d", name, split, got, p.size())
+			}
+		}
+	}
 }
