@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from secrets import token_hex
 from typing import Self
@@ -20,9 +22,11 @@ from sandpool_server.datadir import DataDir, DataDirLocked
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.lifecycle import COUNTED, MemberState
 from sandpool_server.domain.model import EndReason, MemberEnd
+from sandpool_server.rpc.calls import Calls
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.health import HealthReporter
-from sandpool_server.rpc.server import UseCases, build_server
+from sandpool_server.rpc.server import MAX_REQUEST_BYTES, UseCases, build_server
+from sandpool_server.rpc.validation import RequestValidator
 from sandpool_server.runtime.agents import GrpcAgents
 from sandpool_server.runtime.docker_engine import DockerRuntime
 from sandpool_server.runtime.relay import GrpcRelay
@@ -30,6 +34,7 @@ from sandpool_server.runtime.settings import RuntimeSettings
 from sandpool_server.settings import Settings
 from sandpool_server.store.store import SqlStore
 from sandpool_server.usecases.changes import ChangeHub, image_change
+from sandpool_server.usecases.exposed_ports import ExposedPorts
 from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.line import WaitingLine
 from sandpool_server.usecases.pools import Pools
@@ -37,6 +42,8 @@ from sandpool_server.usecases.sandboxes import Sandboxes
 from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
 from sandpool_server.vault import Vault, new_key
+from sandpool_server.web.hosts import Hosts, SandboxPort
+from sandpool_server.web.listening import listen
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +63,8 @@ class App:
         self._exit = AsyncExitStack()
         self.address = settings.address
         """Where the server listens, HOST:PORT; once started, with the port that was taken."""
+        self.web_address = ""
+        """Where the server serves HTTP, HOST:PORT, once started; empty for nowhere."""
         self.engine = engine_url(settings)
         """The engine that the server works with."""
 
@@ -83,6 +92,24 @@ class App:
         """What health tells of the way to the sandboxes."""
         disk = runtime.disk_enforcement
         return {"engine": self.engine, "route": runtime.route or "unknown", "disk": disk.value if disk else "unknown"}
+
+    async def _start_web(
+        self, stack: AsyncExitStack, listening: socket.socket, hosts: Hosts, usecases: UseCases, calls: Calls
+    ) -> None:
+        """Serve the API and exposed ports by HTTP. What that takes is loaded only where it is wanted."""
+        from sandpool_server.web.api import WebApi
+        from sandpool_server.web.app import WebApp
+        from sandpool_server.web.proxy import Proxy
+        from sandpool_server.web.server import WebServer
+
+        proxy = Proxy(usecases.ports, usecases.inside)
+        stack.push_async_callback(proxy.close)
+        origins = _names(self._settings.web_cors_origins)
+        app = WebApp(hosts, proxy, WebApi(calls.handlers, MAX_REQUEST_BYTES), origins)
+        web = WebServer(app, listening, self._settings.drain_timeout)
+        stack.push_async_callback(web.stop)
+        web.start()
+        self.web_address = f"{self._settings.web_address.rpartition(':')[0]}:{listening.getsockname()[1]}"
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings, clock, changes = self._settings, SystemClock(), ChangeHub()
@@ -116,11 +143,14 @@ class App:
         stack.push_async_callback(sandboxes.close)
         pools = Pools(store, runtime, clock, changes, line)
         inside = Inside(store, GrpcRelay(agents.connect), disks)
-        usecases = UseCases(pools, Templates(store, clock), sandboxes, secrets, inside)
+        listening, hosts = _web_port(settings, stack)
+        ports = ExposedPorts(store, store, clock, _url_of(hosts))
+        usecases = UseCases(pools, Templates(store, clock), sandboxes, secrets, inside, ports)
         drain = Drain()
+        calls = Calls(RequestValidator(), drain)
         probes = {"database": store.ping, "engine": runtime.ping}
         health = HealthReporter(probes, drain, details=lambda: self._details(runtime))
-        server = build_server(usecases, clock, health, drain)
+        server = build_server(usecases, clock, health, drain, calls=calls)
         host = settings.address.rpartition(":")[0]
         try:
             port = server.add_insecure_port(settings.address)
@@ -136,8 +166,33 @@ class App:
 
         stack.push_async_callback(stop_serving)
         await server.start()
+        if listening is not None and hosts is not None:
+            await self._start_web(stack, listening, hosts, usecases, calls)
         self.address = f"{host}:{port}"
         _log.info("started", address=self.address, engine=self.engine, data_dir=str(data_dir.path))
+
+
+def _web_port(settings: Settings, stack: AsyncExitStack) -> tuple[socket.socket | None, Hosts | None]:
+    """The web port's socket and its host names, None without one. Raises `StartError`."""
+    if not settings.web_address:
+        return None, None
+    try:
+        listening = listen(settings.web_address)
+    except OSError as error:
+        raise StartError(f"cannot listen on {settings.web_address}: {error}") from error
+    stack.callback(listening.close)
+    scheme, _, port = (settings.web_url or f"http://:{listening.getsockname()[1]}").partition("://")
+    number = int(port.removeprefix(":")) if port else None
+    return listening, Hosts(settings.web_domain.lower(), scheme, number, frozenset(_names(settings.web_hosts)))
+
+
+def _url_of(hosts: Hosts | None) -> Callable[[str, int], str] | None:
+    return None if hosts is None else lambda sandbox_id, port: hosts.url(SandboxPort(sandbox_id, port))
+
+
+def _names(text: str) -> list[str]:
+    """What is separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def vault(settings: Settings, data_dir: DataDir) -> Vault:

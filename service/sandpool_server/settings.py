@@ -6,6 +6,7 @@ the default.
 
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,6 +48,31 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(None, description="A TOML file with settings.")
     address: str = Field("127.0.0.1:50051", description="Where to listen, HOST:PORT; port 0 takes a free one.")
+    web_address: str = Field(
+        "",
+        description="Where to serve HTTP, HOST:PORT: the API for browsers, and exposed ports of sandboxes. Default: "
+        "nowhere.",
+    )
+    web_domain: str = Field(
+        "localhost",
+        description="What the host names of exposed ports end in, <port>-<sandbox>.<domain>. All names below it must "
+        "lead to the web port, as those below localhost do in browsers.",
+    )
+    web_url: str = Field(
+        "",
+        description="How the web port looks from outside where something stands before it, such as https://:443. "
+        "Default: http, at its own port.",
+    )
+    web_hosts: str = Field(
+        "",
+        description="Host names under which the API is served on the web port, separated by commas, besides addresses, "
+        "localhost and the domain.",
+    )
+    web_cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call the API on the web port, such as https://app.example, separated by "
+        "commas. Default: none but its own.",
+    )
     data_dir: Path = Field(
         default_factory=default_data_dir,
         description="The folder of the database and the keys; one server at a time.",
@@ -82,10 +108,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
 
     @model_validator(mode="after")
-    def _check_address(self) -> "Settings":
-        host, colon, port = self.address.rpartition(":")
-        if not colon or not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"address: {self.address!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    def _check_addresses(self) -> "Settings":
+        for name, address in (("address", self.address), ("web_address", self.web_address)):
+            host, colon, port = address.rpartition(":")
+            if (address or name == "address") and not (colon and host and port.isdigit() and int(port) <= 65535):
+                raise ValueError(f"{name}: {address!r} is not HOST:PORT, such as 127.0.0.1:50051")
+        if self.web_url and not re.fullmatch(r"https?://(:[0-9]{1,5})?", self.web_url):
+            raise ValueError(f"web_url: {self.web_url!r} is not a scheme and a port, such as https://:8443 or https://")
         return self
 
     @classmethod

@@ -146,7 +146,7 @@ async def rig(options: RpcOptions) -> AsyncIterator[Rig]:
     health = HealthReporter(
         {"database": probes.database, "engine": probes.engine}, drain, timeout_secs=0.05, details=lambda: details
     )
-    usecases = UseCases(fakes.pools, fakes.templates, fakes.sandboxes, fakes.secrets, fakes.inside)
+    usecases = UseCases(fakes.pools, fakes.templates, fakes.sandboxes, fakes.secrets, fakes.inside, fakes.ports)
     server = build_server(usecases, TestClock(), health, drain, options)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

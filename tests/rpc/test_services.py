@@ -24,6 +24,7 @@ from sandpool_server.domain.model import (
     PullProgress,
 )
 from sandpool_server.ports import SandboxFilter
+from sandpool_server.usecases.exposed_ports import ExposedPorts
 from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
@@ -31,7 +32,15 @@ from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
 from sandpool_server.usecases.values import NewPool, NewSandbox, NewTemplate, SpecFields, WatchEvent, WhenEmpty
 from tests.rpc.conftest import Rig, refused
-from tests.support.fake_usecases import NOW, FakeInside, FakePools, FakeSandboxes, FakeSecrets, FakeTemplates
+from tests.support.fake_usecases import (
+    NOW,
+    FakeExposedPorts,
+    FakeInside,
+    FakePools,
+    FakeSandboxes,
+    FakeSecrets,
+    FakeTemplates,
+)
 
 SPEC = SpecFields(
     image="python:3.11-slim",
@@ -72,6 +81,7 @@ STAMP = Timestamp(seconds=int(NOW.timestamp()), nanos=890_123_000)
         (FakeSandboxes, Sandboxes),
         (FakeSecrets, Secrets),
         (FakeInside, Inside),
+        (FakeExposedPorts, ExposedPorts),
     ],
     ids=lambda c: c.__name__,
 )
@@ -82,7 +92,7 @@ def test_the_fakes_have_the_signatures_of_the_real_use_cases(fake: type, real: t
 
     called = {name: shape for name, shape in public(fake).items() if name not in ("find", "publish")}
     assert called.items() <= public(real).items()
-    assert set(public(real)) - set(called) <= {"close", "values"}
+    assert set(public(real)) - set(called) <= {"close", "values", "is_exposed"}
 
 
 async def test_create_pool(rig: Rig) -> None:

@@ -23,6 +23,7 @@ from sandpool_server.domain.model import (
     CommandResult,
     ContainerSpec,
     EndReason,
+    ExposedPort,
     Member,
     MemberEnd,
     Pool,
@@ -447,6 +448,30 @@ class FakeInside:
         return 1000, 2000
 
 
+class FakeExposedPorts:
+    """Stands in for `usecases.exposed_ports.ExposedPorts`."""
+
+    def __init__(self, faults: Faults, sandboxes: FakeSandboxes) -> None:
+        self.faults = faults
+        self._sandboxes = sandboxes
+        self._kept: dict[tuple[str, int], ExposedPort] = {}
+
+    async def expose(self, ref: str, port: int) -> tuple[ExposedPort, str]:
+        await self.faults.enter("ports.expose", ref, port)
+        member = self._sandboxes.find(ref)
+        exposed = self._kept.setdefault((member.id, port), ExposedPort(member.id, port, NOW))
+        return exposed, f"http://{port}-{member.id}.localhost:1"
+
+    async def unexpose(self, ref: str, port: int) -> None:
+        await self.faults.enter("ports.unexpose", ref, port)
+        self._kept.pop((self._sandboxes.find(ref).id, port), None)
+
+    async def list(self, ref: str) -> list[tuple[ExposedPort, str]]:
+        await self.faults.enter("ports.list", ref)
+        member = self._sandboxes.find(ref)
+        return [(port, f"http://{number}") for (owner, number), port in self._kept.items() if owner == member.id]
+
+
 def _empty_answer(path: str) -> object:
     service, _, method = path.removeprefix("/").rpartition("/")
     found = symbol_database.Default().pool.FindServiceByName(service).methods_by_name[method]
@@ -463,3 +488,4 @@ class FakeUseCases:
         self.sandboxes = FakeSandboxes(self.faults, self.pools, self.templates)
         self.secrets = FakeSecrets(self.faults)
         self.inside = FakeInside(self.faults)
+        self.ports = FakeExposedPorts(self.faults, self.sandboxes)

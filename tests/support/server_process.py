@@ -22,6 +22,8 @@ class ServerProcess:
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.data_dir = data_dir
         self.address = ""
+        self.web_address = ""
+        """Where it serves HTTP, HOST:PORT, when the settings have it do so."""
         self.log_file = data_dir.parent / f"{data_dir.name}.log"
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
@@ -55,6 +57,9 @@ class ServerProcess:
             self._end(signal.SIGKILL)
             raise AssertionError(f"the server did not start; its log:\n{self.log}")
         self.address = line.removeprefix("listening on ").strip()
+        if self._settings.get("web_address"):
+            _first_line(self._process.stdout, START_SECS)  # where the engine is
+            self.web_address = _first_line(self._process.stdout, START_SECS).rpartition("/")[2].strip()
         return self
 
     def stop(self) -> int:

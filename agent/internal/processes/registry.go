@@ -36,7 +36,6 @@ const (
 	reasonNameTaken    = "SERVICE_NAME_TAKEN"
 	reasonOffset       = "OFFSET_OUT_OF_RANGE"
 	reasonCommandLimit = "COMMAND_LIMIT"
-	reasonRecordLimit  = "RECORD_LIMIT"
 	reasonInvalidField = "INVALID_FIELD"
 )
 
@@ -93,6 +92,7 @@ func (r *Registry) Start(request *sandpoolv1.StartProcessRequest, start Start) (
 	if err := r.checkLimitsLocked(request); err != nil {
 		return nil, err
 	}
+	r.makeRoomLocked()
 	r.sequence++
 	p := newProcess(r, request, start, r.sequence)
 	// Under the lock, so that a retry finds the process and never starts a second one.
@@ -132,10 +132,6 @@ func newProcess(r *Registry, request *sandpoolv1.StartProcessRequest, start Star
 }
 
 func (r *Registry) checkLimitsLocked(request *sandpoolv1.StartProcessRequest) error {
-	if len(r.processes) >= maxRecords {
-		return rpcerror.New(codes.ResourceExhausted, reasonRecordLimit,
-			"%d processes are kept in this sandbox, ended ones included: give them a smaller ttl_secs", maxRecords)
-	}
 	running := 0
 	for _, other := range r.processes {
 		if other.ended() {
@@ -152,6 +148,32 @@ func (r *Registry) checkLimitsLocked(request *sandpoolv1.StartProcessRequest) er
 		return rpcerror.New(codes.ResourceExhausted, reasonCommandLimit, "%d processes run in this sandbox already", maxRunning)
 	}
 	return nil
+}
+
+// makeRoomLocked lets the oldest record of an ended process go when there are too many; more end than run.
+func (r *Registry) makeRoomLocked() {
+	if len(r.processes) < maxRecords {
+		return
+	}
+	var oldest *Process
+	for _, p := range r.processes {
+		if (oldest == nil || p.sequence < oldest.sequence) && p.ended() {
+			oldest = p
+		}
+	}
+	if oldest != nil {
+		oldest.mu.Lock()
+		r.forgetLocked(oldest)
+		oldest.mu.Unlock()
+	}
+}
+
+// forgetLocked lets go of a process that has ended.
+func (r *Registry) forgetLocked(p *Process) {
+	p.forgotten = true
+	r.dropLocked(p)
+	delete(r.processes, p.request.GetProcessId())
+	p.changedLocked()
 }
 
 // digest is equal for equal requests.
@@ -224,12 +246,9 @@ func (r *Registry) ended(p *Process) {
 		defer r.mu.Unlock()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		// A service may have been started again meanwhile; then its end comes back here.
-		if p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED && !time.Now().Before(p.expireTime) {
-			p.forgotten = true
-			r.dropLocked(p)
-			delete(r.processes, p.request.GetProcessId())
-			p.changedLocked()
+		// A service may have been started again meanwhile; then its end comes back here. Or it has gone already.
+		if !p.forgotten && p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED && !time.Now().Before(p.expireTime) {
+			r.forgetLocked(p)
 		}
 	})
 }

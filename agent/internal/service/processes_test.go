@@ -395,6 +395,20 @@ func TestARecordGoesWhenItsTimeIsOver(t *testing.T) {
 	}
 }
 
+func TestTheOldestRecordsMakeRoom(t *testing.T) {
+	client := processClient(t)
+	for i := range 1030 {
+		id := fmt.Sprint("p", i)
+		start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: id, Argv: []string{"true"}})
+		waitUntilEnded(t, client, id)
+	}
+	_, err := client.GetProcess(t.Context(), &sandpoolv1.GetProcessRequest{ProcessId: "p5"})
+	if status.Code(err) != codes.NotFound {
+		t.Fatal(err)
+	}
+	record(t, client, "p6")
+}
+
 func TestProcessesAreListedByPages(t *testing.T) {
 	client := processClient(t)
 	for i := range 5 {

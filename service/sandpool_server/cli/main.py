@@ -64,6 +64,8 @@ async def _serve(settings: Settings) -> None:
     async with App(settings) as app:
         print(f"listening on {app.address}", flush=True)  # noqa: T201 - for whoever started it
         print(f"engine at {app.engine}", flush=True)  # noqa: T201
+        if app.web_address:
+            print(f"web at http://{app.web_address}", flush=True)  # noqa: T201
         await app.run_until_signalled()
 
 

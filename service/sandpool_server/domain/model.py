@@ -294,6 +294,15 @@ class Command:
     user: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ExposedPort:
+    """A port of a sandbox that is served by HTTP under a host name of its own."""
+
+    member_id: str
+    port: int
+    create_time: datetime
+
+
 class CommandEndReason(StrEnum):
     """How a command ended. The last four are for processes that outlive the call that started them."""
 

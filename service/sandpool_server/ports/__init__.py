@@ -10,6 +10,7 @@ result, a domain error or `Unavailable`, not never.
 from sandpool_server.ports.agents import Agents
 from sandpool_server.ports.clock import Clock
 from sandpool_server.ports.control import DiskReadings, Launcher, Line
+from sandpool_server.ports.exposed_ports import PortStore
 from sandpool_server.ports.relay import Relay
 from sandpool_server.ports.requests import (
     ClaimRequest,
@@ -34,6 +35,7 @@ __all__ = [
     "Line",
     "MemberRef",
     "PoolDraft",
+    "PortStore",
     "Relay",
     "RequestKey",
     "Runtime",

@@ -43,11 +43,14 @@ class Calls:
     def __init__(self, validator: RequestValidator, drain: Drain) -> None:
         self._validator = validator
         self._drain = drain
+        self.handlers: dict[MethodDescriptor, grpc.RpcMethodHandler[Any, Any]] = {}
+        """Every method that was registered."""
 
     def register(self, server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
         """Make the server answer all methods of the service by the servicer's methods of the same names."""
         self._validator.warm(GetMessageClass(method.input_type) for method in service.methods)
         handlers = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
+        self.handlers |= {method: handlers[method.name] for method in service.methods}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
     def _handler(self, method: MethodDescriptor, behaviour: Callable[..., Any]) -> "grpc.RpcMethodHandler[Any, Any]":

@@ -114,8 +114,8 @@ def pool_message(view: PoolView) -> pool_pb2.Pool:
         entrypoint=pool.spec.entrypoint,
         paused=pool.paused,
         etag=etag_of(pool.version),
-        create_time=_timestamp(pool.create_time),
-        update_time=_timestamp(pool.update_time),
+        create_time=timestamp(pool.create_time),
+        update_time=timestamp(pool.update_time),
         status=_pool_status(view),
         env=dict(pool.spec.env),
         readiness_command=pool.spec.readiness_command,
@@ -153,8 +153,8 @@ def _pool_error(failure: PoolFailure, attempting: bool) -> pool_pb2.PoolError:
     return pool_pb2.PoolError(
         reason=POOL_ERROR_REASONS[failure.reason],
         message=_text(failure.message),
-        time=_timestamp(failure.time),
-        next_attempt_time=None if attempting else _timestamp(failure.next_attempt_time),
+        time=timestamp(failure.time),
+        next_attempt_time=None if attempting else timestamp(failure.next_attempt_time),
         consecutive_failures=failure.consecutive,
     )
 
@@ -176,8 +176,8 @@ def template_message(template: Template) -> template_pb2.Template:
         secret_names=template.spec.secret_names,
         entrypoint=template.spec.entrypoint,
         etag=etag_of(template.version),
-        create_time=_timestamp(template.create_time),
-        update_time=_timestamp(template.update_time),
+        create_time=timestamp(template.create_time),
+        update_time=timestamp(template.update_time),
         env=dict(template.spec.env),
         readiness_command=template.spec.readiness_command,
         readiness_interval_secs=template.spec.readiness_interval_secs,
@@ -190,8 +190,8 @@ def secret_message(secret: Secret) -> secret_pb2.Secret:
     """A secret's name and times: there is no more of it to show."""
     return secret_pb2.Secret(
         name=secret.name,
-        create_time=_timestamp(secret.create_time),
-        update_time=_timestamp(secret.update_time),
+        create_time=timestamp(secret.create_time),
+        update_time=timestamp(secret.update_time),
     )
 
 
@@ -214,8 +214,8 @@ def sandbox_message(member: Member) -> sandbox_pb2.Sandbox:
         secret_names=member.spec.secret_names,
         entrypoint=member.spec.entrypoint,
         metadata=claim.metadata,
-        create_time=_timestamp(claim.claim_time),
-        expire_time=None if claim.expire_time is None else _timestamp(claim.expire_time),
+        create_time=timestamp(claim.claim_time),
+        expire_time=None if claim.expire_time is None else timestamp(claim.expire_time),
         etag=etag_of(member.version),
         env=dict(member.spec.env),
     )
@@ -226,7 +226,7 @@ def sandbox_message(member: Member) -> sandbox_pb2.Sandbox:
     if end is not None:
         sandbox.end_reason = END_REASONS[end.reason]
         sandbox.end_message = _text(end.message)
-        sandbox.end_time.CopyFrom(_timestamp(end.time))
+        sandbox.end_time.CopyFrom(timestamp(end.time))
         if end.exit_code is not None:
             sandbox.exit_code = end.exit_code
     return sandbox
@@ -271,10 +271,11 @@ def _text(message: str) -> str:
     return message.encode(errors="replace").decode()
 
 
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+def timestamp(moment: datetime) -> Timestamp:
+    """A moment, aware, as the contract has it."""
+    made = Timestamp()
+    made.FromDatetime(moment)
+    return made
 
 
 def _duration(seconds: float) -> Duration:

@@ -2,7 +2,7 @@
 
 drain = Drain()
 health = HealthReporter({"database": store.ping, "engine": runtime.ping}, drain)
-server = build_server(UseCases(pools, templates, sandboxes, secrets, inside), clock, health, drain)
+server = build_server(UseCases(pools, templates, sandboxes, secrets, inside, ports), clock, health, drain)
 port = server.add_insecure_port(address)
 await server.start()            # and health.run() in a task
 ...
@@ -34,12 +34,14 @@ from sandpool_server.rpc.calls import Calls
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.health import HealthReporter, ReportedHealth
 from sandpool_server.rpc.pools import PoolServicer
+from sandpool_server.rpc.ports import PortServicer
 from sandpool_server.rpc.reflection import Reflection
 from sandpool_server.rpc.relayed import relayed
 from sandpool_server.rpc.sandboxes import SandboxServicer
 from sandpool_server.rpc.secrets import SecretServicer
 from sandpool_server.rpc.templates import TemplateServicer
 from sandpool_server.rpc.validation import RequestValidator
+from sandpool_server.usecases.exposed_ports import ExposedPorts
 from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
@@ -53,7 +55,6 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 _RELAYED = (
     (process_service_pb2, "ProcessService"),
     (file_service_pb2, "FileService"),
-    (port_service_pb2, "PortService"),
     (monitor_service_pb2, "MonitorService"),
 )
 """The services that the sandboxes' agents answer."""
@@ -68,6 +69,7 @@ class UseCases:
     sandboxes: Sandboxes
     secrets: Secrets
     inside: Inside
+    ports: ExposedPorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +92,23 @@ def build_server(
     health: HealthReporter,
     drain: Drain,
     options: RpcOptions | None = None,
+    calls: Calls | None = None,
 ) -> grpc.aio.Server:
-    """The server, without an address and not started. Takes some 100 ms: every request type's rules are compiled."""
+    """The server, without an address and not started. Takes some 100 ms: every request type's rules are compiled.
+
+    `calls` has all methods afterwards, for whoever serves them by another protocol too.
+    """
     options = options or RpcOptions()
+    calls = calls or Calls(RequestValidator(), drain)
     server = grpc.aio.server(options=_channel_options(options), maximum_concurrent_rpcs=options.max_concurrent_rpcs)
-    calls = Calls(RequestValidator(), drain)
     services: dict[ServiceDescriptor, object] = {
         pool_service_pb2.DESCRIPTOR.services_by_name["PoolService"]: PoolServicer(usecases.pools),
         template_service_pb2.DESCRIPTOR.services_by_name["TemplateService"]: TemplateServicer(usecases.templates),
         sandbox_service_pb2.DESCRIPTOR.services_by_name["SandboxService"]: SandboxServicer(usecases.sandboxes, clock),
         secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"]: SecretServicer(usecases.secrets),
     }
+    ports = port_service_pb2.DESCRIPTOR.services_by_name["PortService"]
+    services[ports] = PortServicer(usecases.ports, usecases.inside)
     for file, name in _RELAYED:
         service = file.DESCRIPTOR.services_by_name[name]
         services[service] = relayed(service, usecases.inside)

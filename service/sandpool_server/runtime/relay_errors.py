@@ -49,7 +49,6 @@ _EXHAUSTED: Final = frozenset(
         "MEMORY_LIMIT",
         "FILE_LIMIT",
         "COMMAND_LIMIT",
-        "RECORD_LIMIT",
         "DISK_FULL",
         "FILE_TOO_LARGE",
         "UPLOAD_LIMIT",

@@ -1,4 +1,4 @@
-"""`ports.Store` and `ports.SecretStore` on a database: which operation runs where.
+"""`ports.Store`, `ports.SecretStore` and `ports.PortStore` on a database: which operation runs where.
 
 What each one does is in the modules named after things.
 
@@ -16,6 +16,7 @@ from sandpool_server.domain.errors import Unavailable
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import (
     DEFAULT_NAMESPACE,
+    ExposedPort,
     Member,
     MemberEnd,
     Pool,
@@ -30,12 +31,24 @@ from sandpool_server.ports import (
     ClaimResult,
     Clock,
     PoolDraft,
+    PortStore,
     RequestKey,
     SandboxFilter,
     SecretStore,
     Store,
 )
-from sandpool_server.store import claims, dialect, members, migrate, pools, purging, sandboxes, secrets, templates
+from sandpool_server.store import (
+    claims,
+    dialect,
+    exposed_ports,
+    members,
+    migrate,
+    pools,
+    purging,
+    sandboxes,
+    secrets,
+    templates,
+)
 from sandpool_server.store.errors import unavailable
 from sandpool_server.store.readers import Readers
 from sandpool_server.store.tables import META
@@ -44,7 +57,7 @@ from sandpool_server.store.writer import Transaction, Writer
 _SERVER_ID = {"namespace": DEFAULT_NAMESPACE, "key": "server_id"}
 
 
-class SqlStore(Store, SecretStore):
+class SqlStore(Store, SecretStore, PortStore):
     """A store in the database at `url`, `sqlite:///` and the file's path. Belongs to the event loop that opens it.
 
     `notify` is called on the loop after each commit that touched pools or sandboxes, with their ids. At most `limit`
@@ -247,6 +260,24 @@ class SqlStore(Store, SecretStore):
     async def rewrite_secrets(self, change: Callable[[bytes], bytes]) -> int:
         """See `SecretStore.rewrite_secrets`."""
         return await self._writer.run(lambda tx: secrets.rewrite(tx, change))
+
+    # --- exposed ports ------------------------------------------------------------------------------------------------
+
+    async def expose_port(self, namespace: str, member_id: str, port: int, most: int, now: datetime) -> ExposedPort:
+        """See `PortStore.expose_port`."""
+        return await self._writer.run(lambda tx: exposed_ports.expose(tx, namespace, member_id, port, most, now))
+
+    async def unexpose_port(self, member_id: str, port: int) -> None:
+        """See `PortStore.unexpose_port`."""
+        await self._writer.run(lambda tx: exposed_ports.remove(tx, member_id, port))
+
+    async def exposed_ports(self, member_id: str) -> list[ExposedPort]:
+        """See `PortStore.exposed_ports`."""
+        return await self._readers.run(lambda connection: exposed_ports.page(connection, member_id))
+
+    async def exposed_port(self, member_id: str, port: int) -> ExposedPort | None:
+        """See `PortStore.exposed_port`."""
+        return await self._readers.run(lambda connection: exposed_ports.find(connection, member_id, port))
 
     # --- the control loop ---------------------------------------------------------------------------------------------
 

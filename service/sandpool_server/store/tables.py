@@ -212,6 +212,16 @@ class SecretRow(_Row, table=True):
     update_time: datetime = Field(sa_type=UtcTime)
 
 
+class ExposedPortRow(_Row, table=True):
+    """A port of a sandbox that the web port serves. It goes with its member's row."""
+
+    __tablename__ = "exposed_ports"
+    namespace: str = Field(sa_type=_KEY)
+    member_id: str = Field(sa_type=_KEY, primary_key=True, foreign_key="members.id", ondelete="CASCADE")
+    port: int = Field(primary_key=True)
+    create_time: datetime = Field(sa_type=UtcTime)
+
+
 METADATA: MetaData = _Row.metadata
 META: Table = METADATA.tables["meta"]
 REQUESTS: Table = METADATA.tables["requests"]
@@ -219,3 +229,4 @@ TEMPLATES: Table = METADATA.tables["templates"]
 POOLS: Table = METADATA.tables["pools"]
 MEMBERS: Table = METADATA.tables["members"]
 SECRETS: Table = METADATA.tables["secrets"]
+EXPOSED_PORTS: Table = METADATA.tables["exposed_ports"]

@@ -108,7 +108,8 @@ type StartProcessRequest struct {
 	IdleTimeoutSecs *float64 `protobuf:"fixed64,11,opt,name=idle_timeout_secs,json=idleTimeoutSecs,proto3,oneof" json:"idle_timeout_secs,omitempty"`
 	// Whether it is killed, with all that it started, as soon as the last client that was attached has left. Default false.
 	KillOnDisconnect bool `protobuf:"varint,12,opt,name=kill_on_disconnect,json=killOnDisconnect,proto3" json:"kill_on_disconnect,omitempty"`
-	// For how many seconds its record and the kept output stay after its end, 0 to 86,400. Default 600.
+	// For how many seconds its record and the kept output stay after its end, 0 to 86,400; of more than 1,024 processes in
+	// a sandbox the oldest ended ones go before. Default 600.
 	TtlSecs *float64 `protobuf:"fixed64,13,opt,name=ttl_secs,json=ttlSecs,proto3,oneof" json:"ttl_secs,omitempty"`
 	// How many of the last bytes of each stream are kept, 4,096 to 16,777,216. They count as the sandbox's memory. Default
 	// 1,048,576.

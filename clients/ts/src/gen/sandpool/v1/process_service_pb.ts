@@ -108,7 +108,8 @@ export type StartProcessRequest = Message<"sandpool.v1.StartProcessRequest"> & {
   killOnDisconnect: boolean;
 
   /**
-   * For how many seconds its record and the kept output stay after its end, 0 to 86,400. Default 600.
+   * For how many seconds its record and the kept output stay after its end, 0 to 86,400; of more than 1,024 processes in
+   * a sandbox the oldest ended ones go before. Default 600.
    *
    * @generated from field: optional double ttl_secs = 13;
    */
