@@ -1,0 +1,225 @@
+"""A process that is followed: its output as it comes, its input, its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+
+from sandpool._core import processes
+from sandpool._core.enums import OutputStream
+from sandpool._core.following import KEPT_BYTES, Following
+from sandpool._core.inside import OutputChunk, TerminalSize
+from sandpool._core.model import CommandResult
+from sandpool._io.aio import Lock, Transport, notify
+from sandpool.errors import RequestCancelledError, SandboxConnectionError, SandpoolError
+from sandpool.v1 import process_service_pb2
+
+OnOutput = Callable[[str], object]
+_KILL_SECS = 5.0
+"""How long giving up may take."""
+
+
+class AsyncCommandHandle:
+    """A process in a sandbox that goes on by itself, followed by this client.
+
+    Iterating over it gives its output as it comes, `result` waits for its end; either can be left and taken up again.
+    It survives a broken network and a restart of the server: the output is kept in the sandbox, and the handle goes on
+    at the byte where it was. Nothing is run twice. One task or thread may follow it at a time; the other methods may be
+    used meanwhile.
+    """
+
+    def __init__(self, transport: Transport, following: Following, stdin_offset: int | None = 0) -> None:
+        self._transport = transport
+        self._following = following
+        self._stdin_offset = stdin_offset
+        self._input = Lock()
+        self._detached = False
+        self._cancel: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.command_id} in {self._following.sandbox_id}>"
+
+    @property
+    def command_id(self) -> str:
+        """The process's identifier in its sandbox."""
+        return self._following.process_id
+
+    @property
+    def pid(self) -> int:
+        """The process id inside the sandbox."""
+        return self._following.process.pid if self._following.process is not None else 0
+
+    @property
+    def stdout_offset(self) -> int:
+        """How far standard output was read: where `reconnect` would go on."""
+        return self._following.stdout_offset
+
+    @property
+    def stderr_offset(self) -> int:
+        """How far standard error was read."""
+        return self._following.stderr_offset
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end was seen: `result` then answers at once."""
+        return self._following.end is not None
+
+    @property
+    async def result(self) -> CommandResult:
+        """How it ended and what it printed since this handle follows it; waits for the end.
+
+        Raises:
+            SandboxConnectionError: Nothing answered for a minute.
+            SandboxNotReadyError: The sandbox has ended.
+        """
+        return await self.wait()
+
+    async def wait(self, *, on_stdout: OnOutput | None = None, on_stderr: OnOutput | None = None) -> CommandResult:
+        """The same as `result`; output is given to these functions as it comes."""
+        async with aclosing(aiter(self)) as chunks:
+            async for chunk in chunks:
+                listener = on_stderr if chunk.stream is OutputStream.STDERR else on_stdout
+                if listener is not None and chunk.data:
+                    await notify(listener, chunk.data)
+        return self._following.result()
+
+    async def __aiter__(self) -> AsyncGenerator[OutputChunk, None]:
+        while not self.ended and not self._detached:
+            try:
+                async with aclosing(self._transport.stream(self._following.call(), self._opened)) as events:
+                    async for event in events:
+                        for chunk in self._following.take(event):
+                            yield chunk
+                        if self.ended:
+                            return
+            except SandboxConnectionError as failure:
+                if self._detached:
+                    return
+                await self._pause(failure)
+            except RequestCancelledError:
+                if self._detached:
+                    return
+                raise
+
+    def detach(self) -> None:
+        """Follow it no longer: an iteration in another thread ends. The process goes on; `reconnect` takes it up."""
+        self._detached = True
+        if self._cancel is not None:
+            self._cancel()
+
+    def _opened(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+        if self._detached:
+            cancel()
+
+    async def send_input(self, data: str | bytes) -> None:
+        """Write to its standard input or its terminal; waits until that has taken it.
+
+        It is repeated when the connection breaks, and nothing is written twice.
+
+        Raises:
+            ResourceStateError: It has no open standard input (STDIN_CLOSED).
+        """
+        await self._write(data.encode() if isinstance(data, str) else data, close=False)
+
+    async def close_input(self) -> None:
+        """Say that its standard input ends here. On a terminal this types the end-of-file character."""
+        await self._write(b"", close=True)
+
+    async def kill(self) -> None:
+        """Kill it with every process that it started; returns when they are gone. A second time does nothing."""
+        await self._transport.call(processes.kill_process(self._following.sandbox_id, self.command_id))
+
+    async def send_signal(self, signal: int, *, tree: bool = False) -> None:
+        """Send it a signal by number, with `tree` also to every process that it started."""
+        following = self._following
+        await self._transport.call(
+            processes.signal_process(following.sandbox_id, self.command_id, int(signal), tree, None)
+        )
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Change the size of its terminal."""
+        following = self._following
+        size = TerminalSize(rows, cols)
+        await self._transport.call(processes.resize_process(following.sandbox_id, self.command_id, size, None))
+
+    async def reconnect(self) -> AsyncCommandHandle:
+        """Another handle of it, that goes on where this one is. This one reconnects by itself when it has to."""
+        return await follow(
+            self._transport,
+            self._following.sandbox_id,
+            self.command_id,
+            self._following.stdout_offset,
+            self._following.stderr_offset,
+        )
+
+    async def _write(self, data: bytes, *, close: bool) -> None:
+        following = self._following
+        parts = processes.parts(data)
+        async with self._input:
+            for number, part in enumerate(parts, 1):
+                last = close and number == len(parts)
+                self._stdin_offset = await self._transport.call(
+                    processes.write_input(following.sandbox_id, self.command_id, part, self._stdin_offset, last, None)
+                )
+
+    async def _pause(self, failure: SandboxConnectionError) -> None:
+        pause = self._following.pause(self._transport.retry, failure.retry_after)
+        if pause is None:
+            raise failure
+        await self._transport.pause(pause)
+
+
+async def run_to_end(
+    transport: Transport,
+    request: process_service_pb2.StartProcessRequest,
+    on_stdout: OnOutput | None = None,
+    on_stderr: OnOutput | None = None,
+) -> CommandResult:
+    """Start a process and follow it to its end. It is killed where its caller gives up waiting, or a listener fails."""
+    handle = AsyncCommandHandle(transport, started(request))
+    try:
+        return await handle.wait(on_stdout=on_stdout, on_stderr=on_stderr)
+    except SandpoolError:
+        raise
+    except BaseException:
+        with suppress(SandpoolError):
+            await transport.call(processes.kill_process(request.sandbox_id, request.process_id, _KILL_SECS))
+        raise
+
+
+async def start(
+    transport: Transport, request: process_service_pb2.StartProcessRequest, kept_bytes: int = KEPT_BYTES
+) -> AsyncCommandHandle:
+    """Start a process and answer when it runs."""
+    following = started(request, kept_bytes)
+    following.process = await transport.call(processes.start_process(request, None))
+    return AsyncCommandHandle(transport, following)
+
+
+def started(request: process_service_pb2.StartProcessRequest, kept_bytes: int = KEPT_BYTES) -> Following:
+    """Following a process that is to be started."""
+    return Following(request.sandbox_id, request.process_id, time.monotonic, start=request, kept_bytes=kept_bytes)
+
+
+async def follow(
+    transport: Transport,
+    sandbox_id: str,
+    process_id: str,
+    stdout_offset: int = 0,
+    stderr_offset: int = 0,
+    kept_bytes: int = KEPT_BYTES,
+) -> AsyncCommandHandle:
+    """A handle of a process that there is. Raises ProcessNotFoundError where there is none."""
+    info = await transport.call(processes.get_process(sandbox_id, process_id))
+    following = Following(
+        sandbox_id,
+        info.process_id,
+        time.monotonic,
+        stdout_offset=stdout_offset,
+        stderr_offset=stderr_offset,
+        kept_bytes=kept_bytes,
+    )
+    following.process = info
+    return AsyncCommandHandle(transport, following, info.stdin_bytes)

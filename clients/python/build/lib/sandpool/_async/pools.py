@@ -1,0 +1,349 @@
+"""The client's methods about pools."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import overload
+
+from sandpool._core import pools
+from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core.filling import Filling
+from sandpool._core.model import Pool, PoolEvent
+from sandpool._core.specs import PullPolicyLike, Spec
+from sandpool._io.aio import Transport, notify
+from sandpool._io.progress import bar
+from sandpool.errors import ResourceTimeoutError, SandboxConnectionError
+
+
+class PoolMethods:
+    """Pools of ready containers. `pool_id` takes the identifier or the name everywhere."""
+
+    _transport: Transport
+
+    @overload
+    async def create_pool(
+        self,
+        name: str | None = None,
+        *,
+        image: str,
+        cpus: float | None = None,
+        memory_mb: int | None = None,
+        ephemeral_disk_mb: int | None = None,
+        disk_mb: int | None = None,
+        warm_containers: int | None = None,
+        max_containers: int | None = None,
+        timeout_secs: int | None = None,
+        secret_names: Sequence[str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        readiness_command: Sequence[str] | None = None,
+        readiness_interval_secs: float | None = None,
+        readiness_timeout_secs: float | None = None,
+        readiness_retries: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
+        paused: bool | None = None,
+        drain: bool | None = None,
+        timeout: float | None = None,
+    ) -> Pool: ...
+
+    @overload
+    async def create_pool(
+        self,
+        name: str | None,
+        template_name: str,
+        size: int | None = None,
+        *,
+        replicas: int | None = None,
+        warm_containers: int | None = None,
+        max_containers: int | None = None,
+        timeout_secs: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
+        paused: bool | None = None,
+        drain: bool | None = None,
+        timeout: float | None = None,
+    ) -> Pool: ...
+
+    @overload
+    async def create_pool(
+        self,
+        *,
+        template_name: str,
+        size: int | None = None,
+        replicas: int | None = None,
+        warm_containers: int | None = None,
+        max_containers: int | None = None,
+        timeout_secs: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
+        paused: bool | None = None,
+        drain: bool | None = None,
+        timeout: float | None = None,
+    ) -> Pool: ...
+
+    async def create_pool(
+        self,
+        name: str | None = None,
+        template_name: str | None = None,
+        size: int | None = None,
+        *,
+        image: str | None = None,
+        cpus: float | None = None,
+        memory_mb: int | None = None,
+        ephemeral_disk_mb: int | None = None,
+        disk_mb: int | None = None,
+        warm_containers: int | None = None,
+        replicas: int | None = None,
+        max_containers: int | None = None,
+        timeout_secs: int | None = None,
+        secret_names: Sequence[str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        readiness_command: Sequence[str] | None = None,
+        readiness_interval_secs: float | None = None,
+        readiness_timeout_secs: float | None = None,
+        readiness_retries: int | None = None,
+        pull_policy: PullPolicyLike | None = None,
+        image_check_secs: int | None = None,
+        max_age_secs: int | None = None,
+        paused: bool | None = None,
+        drain: bool | None = None,
+        timeout: float | None = None,
+    ) -> Pool:
+        """Create a pool. The server begins to fill it; this does not wait until it is full.
+
+        Either `image` says what its containers are, or `template_name` does; never both.
+
+        Args:
+            name: A name, unique among the pools; none by default.
+            template_name: The template whose specification the pool follows.
+            size: With a template: how many containers are kept ready; 0 by default.
+            image: The container image.
+            cpus: With an image: CPUs of each container; 1.0 by default.
+            memory_mb: With an image: memory in MiB; 512 by default.
+            ephemeral_disk_mb: With an image: disk in MiB; 1024 by default.
+            disk_mb: Another name of `ephemeral_disk_mb`.
+            warm_containers: How many containers are kept ready; 0 by default.
+            replicas: Another name of `size`.
+            max_containers: The most containers at once, in whatever state; no limit by default.
+            timeout_secs: The lifetime of a sandbox from its claim, in seconds; 0, none, by default.
+            secret_names: With an image: names of secrets for each sandbox.
+            entrypoint: With an image: a command that runs in each container beside the sandbox's commands; with
+                secrets it starts when a sandbox is claimed, else when its container does. When it ends, so does the
+                sandbox.
+            env: With an image: environment of the sandbox's processes and of the entrypoint, over the image's.
+            readiness_command: With an image: a program and its arguments that must succeed in a container before it
+                counts as ready; none by default: a container is ready when it runs commands.
+            readiness_interval_secs: With an image: seconds between two tries of it; 0.5 by default.
+            readiness_timeout_secs: With an image: seconds that one try may take; 5 by default.
+            readiness_retries: With an image: how often it may fail before the container is given up; 20 by default.
+            pull_policy: When the image is pulled: "missing" (the default), "always" or "never".
+            image_check_secs: Seconds between two looks at whether the image's tag names another image by now, whereupon
+                the ready containers are replaced; 0, never, by default.
+            max_age_secs: Seconds after which a ready container is replaced; 0, never, by default.
+            paused: Create it paused, without containers.
+            drain: Create it drained, which is paused too.
+            timeout: Seconds for this call; the client's by default.
+
+        Raises:
+            TypeError: The two styles are mixed, or neither is given.
+            ResourceAlreadyExistsError: The name is taken.
+            ResourceNotFoundError: The template or a secret does not exist.
+            ValidationError: A value is out of its bounds.
+        """
+        return await self._transport.call(
+            pools.create_pool(
+                name=name,
+                template_name=template_name,
+                spec=Spec(
+                    image,
+                    cpus,
+                    memory_mb,
+                    ephemeral_disk_mb,
+                    disk_mb,
+                    secret_names,
+                    entrypoint,
+                    env=env,
+                    readiness_command=readiness_command,
+                    readiness_interval_secs=readiness_interval_secs,
+                    readiness_timeout_secs=readiness_timeout_secs,
+                    readiness_retries=readiness_retries,
+                ),
+                warm_containers=warm_containers,
+                size=size,
+                replicas=replicas,
+                options={
+                    "max_containers": max_containers,
+                    "timeout_secs": timeout_secs,
+                    "pull_policy": pull_policy,
+                    "image_check_secs": image_check_secs,
+                    "max_age_secs": max_age_secs,
+                    "paused": paused,
+                    "drain": drain,
+                },
+                timeout=timeout,
+            )
+        )
+
+    async def get_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Read one pool with its present status. Raises PoolNotFoundError."""
+        return await self._transport.call(pools.get_pool(pool_id, timeout))
+
+    async def list_pools(self, *, page_size: int = 0, timeout: float | None = None) -> list[Pool]:
+        """All pools, oldest first. They are read in pages of `page_size`, 100 by default; `timeout` is for a page."""
+        return await self._transport.pages(lambda token: pools.list_pools(page_size, token, timeout))
+
+    async def update_pool(
+        self,
+        pool_id: str,
+        image: Maybe[str] = UNSET,
+        *,
+        name: Maybe[str | None] = UNSET,
+        new_name: Maybe[str | None] = UNSET,
+        cpus: Maybe[float | None] = UNSET,
+        memory_mb: Maybe[int | None] = UNSET,
+        ephemeral_disk_mb: Maybe[int | None] = UNSET,
+        disk_mb: Maybe[int | None] = UNSET,
+        warm_containers: Maybe[int | None] = UNSET,
+        size: Maybe[int | None] = UNSET,
+        replicas: Maybe[int | None] = UNSET,
+        max_containers: Maybe[int | None] = UNSET,
+        timeout_secs: Maybe[int | None] = UNSET,
+        secret_names: Maybe[Sequence[str] | None] = UNSET,
+        entrypoint: Maybe[Sequence[str] | None] = UNSET,
+        env: Maybe[Mapping[str, str] | None] = UNSET,
+        readiness_command: Maybe[Sequence[str] | None] = UNSET,
+        readiness_interval_secs: Maybe[float | None] = UNSET,
+        readiness_timeout_secs: Maybe[float | None] = UNSET,
+        readiness_retries: Maybe[int | None] = UNSET,
+        pull_policy: Maybe[PullPolicyLike | None] = UNSET,
+        image_check_secs: Maybe[int | None] = UNSET,
+        max_age_secs: Maybe[int | None] = UNSET,
+        paused: Maybe[bool | None] = UNSET,
+        drain: Maybe[bool | None] = UNSET,
+        etag: str = "",
+        timeout: float | None = None,
+    ) -> Pool:
+        """Change what is given of a pool; None puts a field back to its default (`max_containers=None`: no limit).
+
+        Ready containers of another specification are replaced and never handed out again; sandboxes in use keep what
+        they started with. `new_name` means `name`, `disk_mb` means `ephemeral_disk_mb`, `size` and `replicas` mean
+        `warm_containers`.
+
+        Raises:
+            TypeError: Nothing to change, or one field under two names.
+            ResourceChangedError: `etag` is given and is not the pool's present one.
+        """
+        fields = {
+            "image": image,
+            "name": one_of(UNSET, name=name, new_name=new_name),
+            "cpus": cpus,
+            "memory_mb": memory_mb,
+            "ephemeral_disk_mb": one_of(UNSET, ephemeral_disk_mb=ephemeral_disk_mb, disk_mb=disk_mb),
+            "warm_containers": one_of(UNSET, warm_containers=warm_containers, size=size, replicas=replicas),
+            "max_containers": max_containers,
+            "timeout_secs": timeout_secs,
+            "secret_names": secret_names,
+            "entrypoint": entrypoint,
+            "env": env,
+            "readiness_command": readiness_command,
+            "readiness_interval_secs": readiness_interval_secs,
+            "readiness_timeout_secs": readiness_timeout_secs,
+            "readiness_retries": readiness_retries,
+            "pull_policy": pull_policy,
+            "image_check_secs": image_check_secs,
+            "max_age_secs": max_age_secs,
+            "paused": paused,
+            "drain": drain,
+        }
+        return await self._transport.call(pools.update_pool(pool_id, fields, etag, timeout))
+
+    async def pause_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Let nothing be created for a pool and nothing be taken from it; what it has stays."""
+        return await self.update_pool(pool_id, paused=True, timeout=timeout)
+
+    async def drain_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Pause a pool and remove its ready containers; sandboxes in use stay."""
+        return await self.update_pool(pool_id, drain=True, timeout=timeout)
+
+    async def resume_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+        """Let a pool that was paused or drained work again."""
+        return await self.update_pool(pool_id, paused=False, drain=False, timeout=timeout)
+
+    async def delete_pool(
+        self, pool_id: str, *, force: bool = False, etag: str = "", timeout: float | None = None
+    ) -> None:
+        """Delete a pool and its unclaimed containers, with `force` also the sandboxes of it that are in use.
+
+        Raises:
+            PoolInUseError: Sandboxes of it are active. The message names them.
+            ResourceChangedError: `etag` is given and is not the pool's present one.
+        """
+        await self._transport.call(pools.delete_pool(pool_id, force, etag, timeout))
+
+    def watch_pools(
+        self, pool_ids: Iterable[str] = (), *, timeout: float | None = None
+    ) -> AsyncGenerator[PoolEvent, None]:
+        """Each pool as it is, and then each change of one, until the iterator is closed.
+
+        Changes in quick succession may come as one; the last state always comes. Without `pool_ids` all pools are
+        watched, new ones included. With a `timeout` in seconds it ends with ResourceTimeoutError. It does not take up
+        again by itself after a SandboxConnectionError: what was deleted meanwhile would go unnoticed.
+        """
+        return self._transport.stream(pools.watch_pools(pool_ids, timeout))
+
+    async def wait_for_pool(
+        self,
+        pool_id: str,
+        *,
+        warm: int | None = None,
+        timeout: float = 300.0,
+        on_progress: Callable[[Pool], object] | None = None,
+        progress: bool = False,
+    ) -> Pool:
+        """The pool as soon as it has its containers ready.
+
+        Args:
+            pool_id: The pool.
+            warm: How many ready containers are enough; as many as the pool wants by default.
+            timeout: Seconds to wait at most.
+            on_progress: Called with the pool as it is and after each change, the pull of its image included.
+            progress: Show a bar on the standard error, in a terminal and in a notebook.
+
+        Raises:
+            PoolNotFoundError: There is none, or it was deleted meanwhile.
+            PoolPausedError: It is paused or drained, so that it does not fill.
+            ResourceTimeoutError: It is not full in time; the message says what its last failure was.
+        """
+        filling = Filling(pool_id, warm)
+        with bar(progress) as show:
+            async with aclosing(self._pool_states(filling, timeout)) as states:
+                async for pool in states:
+                    show(filling.line(pool), filling.share(pool))
+                    if on_progress is not None:
+                        await notify(on_progress, pool)
+                    if filling.is_full(pool):
+                        return pool
+        raise filling.timed_out(timeout)
+
+    async def _pool_states(self, filling: Filling, timeout: float) -> AsyncGenerator[Pool, None]:
+        """A pool's states until the time is over; the watch is begun anew where its connection breaks."""
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            try:
+                async with aclosing(self.watch_pools([filling.pool_id], timeout=left)) as events:
+                    async for event in events:
+                        yield filling.seen(event)
+            except ResourceTimeoutError:
+                return
+            except SandboxConnectionError as failure:
+                pause = self._transport.retry.pause(filling.failed(), end - time.monotonic(), failure.retry_after)
+                if pause is None:
+                    raise
+                await self._transport.pause(pause)

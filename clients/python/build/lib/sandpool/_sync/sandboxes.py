@@ -1,0 +1,216 @@
+# Made from _async/sandboxes.py by tools/codegen/blocking_client.py: change that one, then run `make generate`.
+"""The client's methods about sandboxes."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, suppress
+
+from sandpool._core import ports, sandboxes
+from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core.enums import SandboxState
+from sandpool._core.inside import ExposedPort, SandboxLogs
+from sandpool._core.model import SandboxInfo
+from sandpool._core.sandboxes import Filter, Wanted
+from sandpool._core.specs import Spec
+from sandpool._sync.creation import CreationMethods
+from sandpool._sync.handle import Sandbox
+from sandpool.errors import ResourceAlreadyExistsError, ResourceTimeoutError, SandboxNotFoundError, SandboxNotReadyError
+
+
+class SandboxMethods(CreationMethods):
+    """Sandboxes. `sandbox_id`, `pool_id` and `template_name` take the identifier or the name everywhere."""
+
+    def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
+        """A handle of a sandbox, also of one that ended a while ago. Raises SandboxNotFoundError."""
+        info = self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))
+        return Sandbox(info, self._transport, created=False)
+
+    def get(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
+        """The same as `get_sandbox`."""
+        return self.get_sandbox(sandbox_id, timeout=timeout)
+
+    def connect(self, identifier: str, *, timeout: float | None = None) -> Sandbox:
+        """The same as `get_sandbox`."""
+        return self.get_sandbox(identifier, timeout=timeout)
+
+    def get_or_create(
+        self,
+        name: str,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        image: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout_secs: int | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Sandbox:
+        """The living sandbox of this name, or a new one, from exactly one of a pool, a template and an image.
+
+        As a context manager it is deleted at the end of the block only where this call created it. What is given beside
+        the name counts for a new one alone. Errors as `create`.
+        """
+        spec = Spec(image)
+        wanted = Wanted(pool_id, template_name, spec, name, metadata, timeout_secs, env)
+        with suppress(SandboxNotFoundError):
+            found = self.get_sandbox(name, timeout=timeout)
+            if found.state in {SandboxState.STARTING, SandboxState.RUNNING}:
+                return self.wait_for_sandbox(found.sandbox_id)
+        try:
+            return self._create(wanted, timeout)
+        except ResourceAlreadyExistsError:  # somebody else was faster
+            return self.wait_for_sandbox(name)
+
+    def expose_ports(
+        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+    ) -> builtins.list[ExposedPort]:
+        """Serve ports of a sandbox by HTTP: see `Sandbox.expose_ports`."""
+        numbers = ports.numbers(exposed_ports)
+        return [self._transport.call(ports.expose_port(sandbox_id, port, timeout)) for port in numbers]
+
+    def unexpose_ports(
+        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+    ) -> None:
+        """Serve ports of a sandbox no longer: see `Sandbox.unexpose_ports`."""
+        for port in ports.numbers(exposed_ports):
+            self._transport.call(ports.unexpose_port(sandbox_id, port, timeout))
+
+    def get_port_access(self, sandbox_id: str, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
+        """The ports of a sandbox that are exposed, by number."""
+        return self._transport.call(ports.list_exposed_ports(sandbox_id, timeout))
+
+    def get_logs(
+        self,
+        sandbox_id: str,
+        *,
+        process_ids: Iterable[str] | None = None,
+        next_token: str | None = None,
+        tail: int | None = None,
+        timeout: float | None = None,
+    ) -> SandboxLogs:
+        """The lines of a sandbox's log: see `Sandbox.get_logs`."""
+        box = self.get_sandbox(sandbox_id, timeout=timeout)
+        return box.get_logs(process_ids=process_ids, next_token=next_token, tail=tail, timeout=timeout)
+
+    def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
+        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
+        return (self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))).state
+
+    def wait_for_sandbox(self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0) -> Sandbox:
+        """A handle of a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.
+
+        `timeout` is in seconds. `poll_interval` is taken and not needed: the server tells of the change at once.
+
+        Raises:
+            SandboxNotFoundError: There is none.
+            SandboxNotReadyError: It has ended.
+            ResourceTimeoutError: It still starts after `timeout`.
+        """
+        state = ""
+        try:
+            with closing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+                for info in changes:
+                    state = str(info.state)
+                    if info.state is SandboxState.RUNNING:
+                        return Sandbox(info, self._transport, created=False)
+                    if info.state is not SandboxState.STARTING:
+                        break
+        except ResourceTimeoutError as failure:
+            failure.last_status = state
+            raise
+        raise SandboxNotReadyError(
+            f"sandbox {sandbox_id!r} has ended; create another one",
+            reason="SANDBOX_ENDED",
+            resource_type="sandbox",
+            resource_name=sandbox_id,
+        )
+
+    def list_sandboxes(
+        self,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        states: Iterable[SandboxState | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> builtins.list[Sandbox]:
+        """Handles of all sandboxes that meet all that is given, oldest first.
+
+        Args:
+            pool_id: Only those of this pool.
+            template_name: Only those of this template, directly or through a pool.
+            states: Only those in these states; all but TERMINATED by default.
+            metadata: Only those with all of these pairs.
+            page_size: How many are read at once, 100 by default.
+            timeout: Seconds for each page; the client's by default.
+        """
+        first = Filter(pool_id, template_name, states, metadata).request(page_size)
+        found = self._transport.pages(lambda token: sandboxes.list_sandboxes(first, token, timeout))
+        return [Sandbox(info, self._transport, created=False) for info in found]
+
+    def list(
+        self,
+        *,
+        pool_id: str | None = None,
+        template_name: str | None = None,
+        states: Iterable[SandboxState | str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> builtins.list[Sandbox]:
+        """The same as `list_sandboxes`."""
+        return self.list_sandboxes(
+            pool_id=pool_id,
+            template_name=template_name,
+            states=states,
+            metadata=metadata,
+            page_size=page_size,
+            timeout=timeout,
+        )
+
+    def update_sandbox(
+        self,
+        sandbox_id: str,
+        name: Maybe[str | None] = UNSET,
+        *,
+        new_name: Maybe[str | None] = UNSET,
+        metadata: Maybe[Mapping[str, str] | None] = UNSET,
+        timeout_secs: Maybe[int | None] = UNSET,
+        etag: str = "",
+        timeout: float | None = None,
+    ) -> Sandbox:
+        """Change what is given of a sandbox; None puts a field back to its default.
+
+        `timeout_secs` is the lifetime counted from the claim; raise it at any time to extend the life. `metadata`
+        replaces all of it. `new_name` means `name`.
+
+        Raises:
+            TypeError: Nothing to change, or one field under two names.
+            ResourceStateError: The sandbox has ended.
+            ResourceChangedError: `etag` is given and is not the sandbox's present one.
+        """
+        fields = {
+            "name": one_of(UNSET, name=name, new_name=new_name),
+            "metadata": metadata,
+            "timeout_secs": timeout_secs,
+        }
+        info = self._transport.call(sandboxes.update_sandbox(sandbox_id, fields, etag, timeout))
+        return Sandbox(info, self._transport, created=False)
+
+    def delete_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> None:
+        """End a sandbox, also one that is still starting. Its container is removed and never used again."""
+        self._transport.call(sandboxes.delete_sandbox(sandbox_id, timeout))
+
+    def delete(self, sandbox_id: str, *, timeout: float | None = None) -> None:
+        """The same as `delete_sandbox`."""
+        self.delete_sandbox(sandbox_id, timeout=timeout)
+
+    def watch_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Generator[SandboxInfo, None, None]:
+        """The sandbox as it is and then after each change; ends after the state TERMINATED.
+
+        With a `timeout` in seconds it ends with ResourceTimeoutError.
+        """
+        return self._transport.stream(sandboxes.watch_sandbox(sandbox_id, timeout))

@@ -1,0 +1,1 @@
+"""The generated stubs of the private contract between server and agent."""

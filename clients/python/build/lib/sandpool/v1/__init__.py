@@ -1,0 +1,1 @@
+"""The generated stubs of sandpool's public contract."""

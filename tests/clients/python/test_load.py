@@ -1,0 +1,68 @@
+"""A thousand calls at once from one process: all are answered, and nothing is left behind."""
+
+import asyncio
+import gc
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+
+from sandpool import AsyncSandboxClient, SandboxClient
+from tests.clients.python.conftest import FAST
+from tests.clients.python.processes import OUT, Processes, Script
+
+CALLS = 1000
+
+
+def held() -> tuple[int, int]:
+    """How many files and threads this process holds."""
+    gc.collect()
+    return psutil.Process(os.getpid()).num_fds(), threading.active_count()
+
+
+def test_a_thousand_threads(client: SandboxClient):
+    pool = client.create_pool(image="i")
+    before = held()
+    gate = threading.Barrier(CALLS)
+
+    def one(_: int) -> str:
+        gate.wait(60)
+        return client.get_pool(pool.pool_id, timeout=60).pool_id
+
+    with ThreadPoolExecutor(CALLS) as threads:
+        assert set(threads.map(one, range(CALLS))) == {pool.pool_id}
+    files, count = held()
+    assert files <= before[0] + 2
+    assert count <= before[1] + 10, "the server in this process has eight of its own"
+
+
+async def test_a_thousand_tasks(address: str, processes: Processes):
+    processes.scripts["make"] = Script([(OUT, b"made\n")])
+    async with AsyncSandboxClient(address, timeout=60, retry=FAST) as client:
+        pool = await client.create_pool(image="i")
+        box = await client.create(pool_id="p")
+        before = held()[0], len(asyncio.all_tasks())
+        for _ in range(2):
+            found = await asyncio.gather(*[client.get_pool(pool.pool_id) for _ in range(CALLS)])
+            assert {one.pool_id for one in found} == {pool.pool_id}
+        runs = await asyncio.gather(*[box.run("make") for _ in range(CALLS)])
+        assert {run.stdout for run in runs} == {"made\n"}
+        assert processes.starts == CALLS
+        await asyncio.sleep(0)
+        assert held()[0] <= before[0] + 2
+        assert len(asyncio.all_tasks()) <= before[1] + 1
+
+
+def test_memory_does_not_grow_with_calls(client: SandboxClient):
+    client.create_pool(image="i")
+
+    def some() -> int:
+        for _ in range(400):
+            client.list_pools()
+        gc.collect()
+        return psutil.Process(os.getpid()).memory_info().rss
+
+    some()
+    first = some()
+    assert max(some() for _ in range(3)) < first + 24 * 1024 * 1024
