@@ -46,6 +46,7 @@ PREDEFINED: dict[str, tuple[str, ...]] = {
 
 VALID_TEXT: dict[str, Callable[[int], str]] = {
     "resource_ref": lambda i: f"kept-{i}",
+    "resource_name": lambda i: f"name-{i}",
     "variable_name": lambda i: f"NAME_{i}",
     "no_nul": lambda i: f"word {i}",
 }
@@ -60,6 +61,9 @@ def cases_of(message: Descriptor) -> Iterator[Case]:
         blamed = rule.id.rpartition(".")[2]
         for number, spoil in enumerate(MESSAGE_RULES[rule.id]):
             yield Case(blamed, f"against {rule.id}, way {number}", spoil)
+    for oneof in message.oneofs:
+        if oneof.GetOptions().Extensions[validate_pb2.oneof].required:
+            yield Case(oneof.name, "absent", lambda m, oneof=oneof: _clear(m, oneof.name))
     for field in message.fields:
         found = list(_field_cases(field))
         if not found and field.full_name not in UNCONSTRAINED:
@@ -137,7 +141,9 @@ def bad_values(field: FieldDescriptor, rules: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{value[:12]!r} against {rule.id}", value) for value in FIELD_RULES[rule.id])
     if kind == "string":
         found = _bad_strings(field, rules.string)
-    elif kind in ("int32", "int64", "double"):
+    elif kind == "bytes":
+        found = iter((("too long", bytes(rules.bytes.max_len + 1)),))
+    elif kind in ("int32", "int64", "uint32", "double"):
         found = _bad_numbers(field, kind, getattr(rules, kind))
     elif kind == "enum":
         found = _bad_enums(field, rules.enum)
@@ -167,6 +173,9 @@ def _bad_numbers(field: FieldDescriptor, kind: str, rules: Any) -> Iterator[tupl
     known = {"gte", "lte", "finite"}
     if unknown := {rule.name for rule, _ in rules.ListFields()} - known:
         raise Unknown(f"{field.full_name}: teach this generator the number rules {unknown}")
+    if kind == "uint32":
+        yield from (("just above", rules.lte + 1), ("largest", 2**32 - 1))
+        return
     if not (rules.HasField("gte") and rules.HasField("lte")):
         raise Unknown(f"{field.full_name}: every number needs gte and lte")
     if kind == "double":
@@ -199,6 +208,13 @@ def _valid(field: FieldDescriptor, rules: Any, number: int) -> Any:
     if make is None or not rules.HasField("string"):
         raise Unknown(f"{field.full_name}: enter right values for its rules {names} in VALID_TEXT")
     return make(number)
+
+
+def _clear(message: Any, oneof: str) -> None:
+    """Leave a oneof out; of a message that was absent make one that is there."""
+    message.SetInParent()
+    if which := message.WhichOneof(oneof):
+        message.ClearField(which)
 
 
 def _setter(name: str, value: Any) -> Callable[[Any], Any]:

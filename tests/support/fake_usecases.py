@@ -428,18 +428,21 @@ def _changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
 class FakeInside:
     """Stands in for `usecases.inside.Inside`: each call takes all its requests and gets one empty answer."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, faults: Faults, sandboxes: FakeSandboxes) -> None:
         self.faults = faults
+        self._sandboxes = sandboxes
         self.calls: list[tuple[str, str, list[object]]] = []
         """The sandbox, the method and the requests of each call."""
 
     async def call(self, ref: str, method: str, requests: AsyncIterator[object], timeout_secs: float) -> object:
         await self.faults.enter("inside.call", ref, method, requests, timeout_secs)
+        self._sandboxes.find(ref)
         self.calls.append((ref, method, [request async for request in requests]))
         return _empty_answer(method)
 
     async def stream(self, ref: str, method: str, requests: AsyncIterator[object]) -> AsyncGenerator[object, None]:
         await self.faults.enter("inside.stream", ref, method, requests)
+        self._sandboxes.find(ref)
         self.calls.append((ref, method, [request async for request in requests]))
         yield _empty_answer(method)
 
@@ -487,5 +490,5 @@ class FakeUseCases:
         self.pools = FakePools(self.faults, self.templates)
         self.sandboxes = FakeSandboxes(self.faults, self.pools, self.templates)
         self.secrets = FakeSecrets(self.faults)
-        self.inside = FakeInside(self.faults)
+        self.inside = FakeInside(self.faults, self.sandboxes)
         self.ports = FakeExposedPorts(self.faults, self.sandboxes)

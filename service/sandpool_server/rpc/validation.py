@@ -83,6 +83,8 @@ def _violation(message: Descriptor, found: protovalidate.Violation) -> FieldViol
     """A violation in our words: where it is and what would be right."""
     proto = found.proto
     path, last = _path(message, proto.field.elements if proto.field is not None else ())
+    if proto.rule is None and proto.rule_id == "required":
+        return FieldViolation(path, "is required: give one of its kinds")
     if proto.rule is None:
         # A rule on a whole message names no field; its id ends in the one to blame.
         blamed = proto.rule_id.rpartition(".")[2]
