@@ -1,5 +1,6 @@
 """The client's types say what its documentation says."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+CLIENT = ROOT / "clients" / "python"
 CASES = sorted(Path(__file__).with_name("typing").glob("*.py"))
 
 
@@ -48,3 +50,40 @@ def test_the_client_is_for_older_pythons_too(cache: Path):
     command = [sys.executable, "-m", "mypy", "--python-version", "3.10", "-p", "sandpool", "--cache-dir", str(cache)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def pyright(folder: Path, version: str, *paths: Path) -> tuple[int, str]:
+    """How pyright ends over some paths, and what it says. basedpyright is pyright with its Node in the package."""
+    settings = {
+        "include": [str(path) for path in paths],
+        "extraPaths": [str(CLIENT)],
+        "typeCheckingMode": "standard",
+        "pythonVersion": version,
+        # Of the client's comments some are for mypy alone, which has no types of google.rpc.
+        "reportUnnecessaryTypeIgnoreComment": paths == tuple(CASES),
+        "failOnWarnings": True,
+    }
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "basedpyright", "-p", str(folder), "--pythonpath", sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_pyright_allows_and_refuses_the_same(tmp_path: Path):
+    code, said = pyright(tmp_path, "3.11", *CASES)
+    assert code == 0, said
+
+
+def test_pyright_finds_nothing_in_the_client(tmp_path: Path):
+    package = CLIENT / "sandpool"
+    by_hand = [package / name for name in ("_async", "_sync", "_core", "_io")]
+    code, said = pyright(tmp_path, "3.10", *by_hand, *package.glob("*.py"))
+    assert code == 0, said
+
+
+def test_pyright_does_not_look_away(tmp_path: Path):
+    wrong = tmp_path / "wrong_cases.py"
+    wrong.write_text('from sandpool import SandboxClient\nSandboxClient().create(pool_id="p", memory_mb=64)\n')
+    code, said = pyright(tmp_path, "3.10", wrong)
+    assert code == 1
+    assert "No overloads" in said

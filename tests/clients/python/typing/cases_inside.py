@@ -21,7 +21,7 @@ from sandpool import (
 )
 
 
-def commands(box: Sandbox, waits: bool) -> None:
+def commands(box: Sandbox) -> None:
     """Waiting gives a result, not waiting a handle, each with what goes with it."""
     assert_type(box.run("x"), CommandResult)
     assert_type(box.run("x", wait=True, on_stdout=print), CommandResult)
@@ -33,7 +33,6 @@ def commands(box: Sandbox, waits: bool) -> None:
     box.run("x", wait=False, stdin=False)
     box.run("x", wait=False, on_stdout=print)  # type: ignore[call-overload]
     box.run("x", stdin=True)  # type: ignore[call-overload]
-    box.run("x", wait=waits)  # type: ignore[call-overload]
     box.run(3)  # type: ignore[call-overload]
     assert_type(box.run_once(["x"]), CommandResult)
     assert_type(box.start_process("x", restart="always", name="n"), ProcessInfo)
