@@ -3,6 +3,7 @@ package files
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -269,16 +270,26 @@ func like(fd int, stat *unix.Stat_t) error {
 	return unix.Fchmod(fd, stat.Mode&permissionBits)
 }
 
-// likeNode is the same for what cannot be opened; nothing if it could not be made.
+// likeNode is the same, and the times, for what cannot be opened; nothing if it could not be made. It is held as a place
+// meanwhile, so that whoever may write to the folder cannot put another thing under its name.
 func likeNode(dir int, name string, stat *unix.Stat_t, failed error) error {
 	if failed != nil {
 		return nil
 	}
-	if err := unix.Fchownat(dir, name, int(stat.Uid), int(stat.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	fd, err := openAt(dir, name, openPlace, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchownat(fd, "", int(stat.Uid), int(stat.Gid), unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
 	if !isLink(stat) {
-		if err := unix.Fchmodat(dir, name, stat.Mode&permissionBits, 0); err != nil {
+		var made unix.Stat_t
+		if err := unix.Fstat(fd, &made); err != nil || isLink(&made) {
+			return errors.Join(err, unix.ELOOP)
+		}
+		if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), stat.Mode&permissionBits); err != nil {
 			return err
 		}
 	}

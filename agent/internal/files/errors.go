@@ -39,7 +39,6 @@ const (
 	reasonUploadLimit      = "UPLOAD_LIMIT"
 	reasonArchiveInvalid   = "ARCHIVE_INVALID"
 	reasonWatchLimit       = "WATCH_LIMIT"
-	reasonFailed           = "FILE_FAILED"
 )
 
 // A status travels in headers, of which clients take 8 KiB: of a longer path the end is left out of an error.
@@ -113,8 +112,9 @@ func failure(path string, err error) error {
 			return known.about(path)
 		}
 	}
+	// Of a disk that is broken, for instance: the kernel's words are all that is known.
 	slog.Error("a file operation failed", "error", err)
-	return (&refusal{codes.Internal, reasonFailed, err.Error()}).about(path)
+	return (&refusal{codes.FailedPrecondition, reasonNotPermitted, err.Error()}).about(path)
 }
 
 // about makes the error for one path.
