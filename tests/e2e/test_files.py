@@ -170,6 +170,15 @@ def test_what_is_refused_says_why(files: SandboxFiles) -> None:
     assert names(files.call("ListDirectory", path="/dev/shm")) == []
 
 
+def test_a_refusal_while_bytes_are_on_their_way_says_why(shell: tuple[Sandbox, SandboxFiles]) -> None:
+    _, files = shell
+    files.write("/here", b"x")
+    for _ in range(50):
+        with pytest.raises(grpc.RpcError) as caught:
+            files.write("/here", b"x" * 300_000, write_mode=WRITE_MODE_CREATE)
+        assert refusal(caught.value) == (EXISTS, "FILE_ALREADY_EXISTS", "/here")
+
+
 def test_symbolic_links_lead_nowhere_else(shell: tuple[Sandbox, SandboxFiles]) -> None:
     sandbox, files = shell
     sandbox.run(

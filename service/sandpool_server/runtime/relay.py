@@ -27,7 +27,7 @@ _SERVICES = (
     port_service_pb2.DESCRIPTOR.services_by_name["PortService"],
     monitor_service_pb2.DESCRIPTOR.services_by_name["MonitorService"],
 )
-_GONE = (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError)
+_GONE = (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.aio.InternalError)
 """What writing to a call raises that has ended meanwhile; its answer says how."""
 
 
@@ -160,7 +160,7 @@ async def _send(call: Any, requests: AsyncIterator[Any]) -> None:
     try:
         async for request in requests:
             try:
-                await call.write(request)
+                await _write(call, request)
             except _GONE:
                 return
         try:
@@ -170,6 +170,12 @@ async def _send(call: Any, requests: AsyncIterator[Any]) -> None:
     except BaseException:
         call.cancel()
         raise
+
+
+async def _write(call: Any, request: Any) -> None:
+    """`call.write` without its flaw: one that fails because the agent has answered puts INTERNAL over the answer."""
+    await call.wait_for_connection()
+    await call._cython_call.send_serialized_message(_encode(request))
 
 
 async def _all_sent(call: Any, sending: asyncio.Task[None]) -> None:
