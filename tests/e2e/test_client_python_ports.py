@@ -1,12 +1,14 @@
 """The Python client on ports, services, logs and figures of a real sandbox, blocking and with asyncio."""
 
 import asyncio
+import http.client
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from sandpool import (
     SandboxClient,
     SandboxNotReadyError,
     TunnelConnectionRefusedError,
+    TunnelPortNotAllowedError,
 )
 from tests.support.server_process import ServerProcess
 
@@ -158,3 +161,31 @@ async def test_ports_and_logs_with_asyncio(server: ServerProcess):
         async for entry in box.logs(follow=True, sources=["job"]):
             assert re.fullmatch("line", entry.text)
             break
+
+
+async def test_ports_by_http(tmp_path: Path, server: ServerProcess, client: SandboxClient):
+    with ServerProcess(tmp_path / "data", web_address="127.0.0.1:0") as own, SandboxClient(own.address) as web:
+        box = web.create(IMAGE)
+        box.write("/www/index.html", "hello")
+        box.start_process("exec httpd -f -p 8000 -h /www", name="web", health_check=HealthCheck(8000, "/index.html"))
+        (exposed,) = box.expose_ports(8000)
+        assert box.expose_ports([8000]) == box.get_port_access() == web.get_port_access(box.sandbox_id) == [exposed]
+        host = exposed.url.partition("://")[2].partition("/")[0]
+
+        def fetch() -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection("127.0.0.1", int(host.rpartition(":")[2]), timeout=10)
+            connection.request("GET", "/index.html", headers={"Host": host})
+            answer = connection.getresponse()
+            found = answer.status, answer.read()
+            connection.close()
+            return found
+
+        await asyncio.to_thread(eventually, lambda: fetch() == (200, b"hello"))
+        async with AsyncSandboxClient(own.address) as other:
+            await other.unexpose_ports(box.sandbox_id, 8000)
+            assert await (await other.get(box.sandbox_id)).get_port_access() == []
+        assert fetch()[0] != 200
+        box.delete()
+    with client.create(IMAGE) as plain, pytest.raises(TunnelPortNotAllowedError) as caught:
+        plain.expose_ports([80])
+    assert caught.value.reason == "WEB_PORT_OFF"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.clients.python.state import Failure, State
 from tests.clients.python.test_retries import LOST, LOST_ANSWER
 from tools.codegen import blocking_client
 
+ROOT = Path(__file__).resolve().parents[3]
 PAIRS = [
     (getattr(sandpool, name), getattr(sandpool, name.removeprefix("Async")))
     for name in sandpool.__all__
@@ -60,6 +62,15 @@ def read(it: Generator[dict[str, int], None, None]) -> Sandbox:
         return [one(item) for item in items]
 '''
     )
+
+
+def test_the_blocking_client_is_what_the_rules_make(tmp_path: Path):
+    blocking_client.derive(ROOT, tmp_path)
+    made = {path.name: path.read_text() for path in tmp_path.glob("*.py")}
+    kept = {path.name: path.read_text() for path in (ROOT / "clients/python/sandpool/_sync").glob("*.py")}
+    assert made.keys() == kept.keys()
+    for name, text in made.items():
+        assert text == kept[name], f"{name}: run `make generate`"
 
 
 @pytest.fixture
