@@ -80,11 +80,13 @@ def times_faster(name: str, measured: Summary, floor_name: str, floor: Summary, 
     return Figure(name, measured.p50_ms, floor_name, floor.p50_ms, "ms p50", result, goal, result >= least, detail)
 
 
-def within(name: str, measured: Summary, most_ms: float) -> Figure:
-    """The operation's median may take so many milliseconds at most."""
-    detail = {name: measured}
+def within(name: str, measured: Summary, most_ms: float, floor_name: str = "", floor: Summary | None = None) -> Figure:
+    """The operation's median may take so many milliseconds at most; a floor is shown beside it."""
+    detail = {name: measured, **({floor_name: floor} if floor else {})}
+    beside = floor.p50_ms if floor else most_ms
     met = measured.p50_ms <= most_ms
-    return Figure(name, measured.p50_ms, "", most_ms, "ms p50", measured.p50_ms, f"<= {most_ms:g} ms", met, detail)
+    goal = f"<= {most_ms:g} ms"
+    return Figure(name, measured.p50_ms, floor_name, beside, "ms p50", measured.p50_ms, goal, met, detail)
 
 
 def share_of_rate(name: str, rate: float, floor_name: str, floor: float, least: float) -> Figure:

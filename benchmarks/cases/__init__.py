@@ -24,12 +24,12 @@ def all_cases() -> dict[str, Case]:
     from benchmarks.cases.files import file_throughput, small_file
     from benchmarks.cases.growth import growth
     from benchmarks.cases.member_memory import member_memory
-    from benchmarks.cases.one_caller import command, warm_create
+    from benchmarks.cases.one_caller import command, first_output, warm_create
     from benchmarks.cases.python_client import python_client
     from benchmarks.cases.refill import claims_during_refill, refill_rate
 
     cases = (
-        *(warm_create, command, small_file, file_throughput),
+        *(warm_create, command, first_output, small_file, file_throughput),
         *(member_memory, refill_rate, claims_during_refill, crowd, python_client, growth),
     )
     return {case.__name__: case for case in cases}

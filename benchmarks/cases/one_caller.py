@@ -1,8 +1,16 @@
 """One caller, one call after the other."""
 
+import subprocess
+from collections.abc import Callable
+
+import grpc
+
 from benchmarks.cases import Setting
 from benchmarks.engine import bare_engine
-from benchmarks.stats import Figure, interleaved, summarize, timed, times_faster, times_floor
+from benchmarks.server import CALL_SECS
+from benchmarks.stats import Figure, interleaved, summarize, timed, times_faster, times_floor, within
+from sandpool.v1.process_service_pb2 import ConnectProcessRequest, StartProcessRequest
+from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
 
 SAMPLES = 40
 ENGINE_STARTS = 10
@@ -27,7 +35,7 @@ def warm_create(on: Setting) -> list[Figure]:
 
 
 def command(on: Setting) -> list[Figure]:
-    """A command's round trip in a running sandbox, against a no-op and the engine's exec of the same."""
+    """A command's round trip in a running sandbox, against a no-op and a fork, and against the engine's exec."""
     with on.servers.real() as bench, bare_engine(on.image) as engine:
         pool_id = bench.pool(on.image, 1)
         sandbox, container = bench.create(pool_id), engine.create_and_start()
@@ -36,13 +44,40 @@ def command(on: Setting) -> list[Figure]:
         taken = interleaved(
             COMMAND_ROUNDS,
             {
-                "no-op": bench.no_op,
+                "no-op and fork": lambda: (bench.no_op(), subprocess.run(COMMAND, check=True, capture_output=True)),
                 "command": lambda: bench.run(sandbox, COMMAND),
                 "exec": lambda: engine.run(container, COMMAND),
             },
         )
         bench.dissolve(pool_id)
     return [
-        times_floor("command round trip", taken["command"], "no-op", taken["no-op"], 10),
-        times_faster("command round trip", taken["command"], "engine exec", taken["exec"], 10),
+        within("command round trip", taken["command"], 4, "no-op and a fork", taken["no-op and fork"]),
+        times_faster("command round trip", taken["command"], "engine exec", taken["exec"], 15),
+    ]
+
+
+def first_output(on: Setting) -> list[Figure]:
+    """From asking for a sandbox to the first output of a command in it: by RunCommand, and by a process's stream."""
+    with on.servers.real() as bench, grpc.insecure_channel(bench.address) as channel:
+        processes = ProcessServiceStub(channel)
+        pool_id = bench.pool(on.image, SAMPLES)
+
+        def by_command() -> None:
+            if bench.run(bench.create(pool_id), COMMAND) != b"hello\n":
+                raise RuntimeError("that is not what was said")
+
+        def by_stream() -> None:
+            start = StartProcessRequest(sandbox_id=bench.create(pool_id), argv=COMMAND)
+            answers = processes.ConnectProcess(iter([ConnectProcessRequest(start=start)]), timeout=CALL_SECS)
+            if next(a.event.output.data for a in answers if a.event.HasField("output")) != b"hello\n":
+                raise RuntimeError("that is not what was said")
+
+        by_command()
+        by_stream()
+        works: dict[str, Callable[[], object]] = {"command": by_command, "stream": by_stream}
+        taken = interleaved(SAMPLES // 2 - 1, {"no-op": bench.no_op, **works})
+        bench.dissolve(pool_id)
+    return [
+        within("create, first output", taken["command"], 8, "no-op", taken["no-op"]),
+        within("create, first output by stream", taken["stream"], 8, "no-op", taken["no-op"]),
     ]

@@ -239,29 +239,6 @@ def test_two_hundred_streams_at_once(busybox: Box) -> None:
         assert (seen.stdout, seen.end is not None) == (b"done\n", True)
 
 
-def test_a_web_server_as_a_service(busybox: Box) -> None:
-    """It is healthy when it answers, is started again when it is killed, and goes on in the same output."""
-    check = process_pb2.HealthCheck(http=process_pb2.HttpCheck(port=8080, path="/"), interval_secs=0.1, retries=2)
-    service = pb.Service(name="web", restart_policy=process_pb2.RESTART_POLICY_ALWAYS, health_check=check)
-    command = "mkdir -p /tmp/www; echo hi > /tmp/www/index.html; echo begins; exec httpd -f -p 8080 -h /tmp/www"
-    busybox.start("web-1", command=command, service=service)
-    records = (answer.event.process for answer in busybox.attach("web") if answer.event.HasField("process"))
-    first = next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
-    signal = pb.SignalProcessRequest(sandbox_id=busybox.id, process_id="web", signal=9)
-    busybox.stub.SignalProcess(signal, timeout=SECS)
-    again = next(seen for seen in records if seen.restarts == 1 and seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
-    assert again.pid != first.pid
-    with pytest.raises(grpc.RpcError) as taken:
-        busybox.start("web-2", command="true", service=pb.Service(name="web"))
-    assert taken.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    restart = pb.RestartProcessRequest(sandbox_id=busybox.id, process_id="web")
-    assert busybox.stub.RestartProcess(restart, timeout=SECS).process.restarts == 2
-    kill = pb.KillProcessRequest(sandbox_id=busybox.id, process_id="web")
-    ended = busybox.stub.KillProcess(kill, timeout=SECS).process
-    assert ended.state == process_pb2.PROCESS_STATE_ENDED
-    assert busybox.seen("web").stdout == b"begins\n" * 3
-
-
 def test_processes_are_listed(box: Box) -> None:
     for number in range(3):
         box.start(f"listed-{number}", "sleep", "4711")
@@ -277,6 +254,33 @@ def test_processes_are_listed(box: Box) -> None:
     assert [name for name in ids if name.startswith("listed-")] == ["listed-0", "listed-1", "listed-2"]
     for number in range(3):
         box.stub.KillProcess(pb.KillProcessRequest(sandbox_id=box.id, process_id=f"listed-{number}"))
+
+
+def test_what_is_not_kept_any_more_is_told(box: Box) -> None:
+    box.start("much", command="head -c 100000 /dev/zero; printf end", output_buffer_bytes=4096)
+    box.seen("much", stdout_offset=-1)
+    seen = box.seen("much")
+    ((begin, end),) = seen.gaps
+    assert (begin, end + len(seen.stdout)) == (0, 100_003)
+    assert seen.stdout.endswith(b"end")
+    kept = box.get("much").stdout
+    assert (kept.begin, kept.end) == (end, 100_003)
+
+
+def test_a_stream_on_which_nothing_happens_is_kept_alive(busybox: Box) -> None:
+    """Row 21."""
+    busybox.start("quiet", "sleep", "4711")
+    watching = busybox.attach("quiet", keep_alive_secs=0.1)
+    kinds = [next(watching).event.WhichOneof("event") for _ in range(4)]
+    watching.cancel()
+    assert kinds == ["process", "keep_alive", "keep_alive", "keep_alive"]
+
+
+def test_nothing_is_lost_while_nobody_is_attached_if_it_is_to_wait(busybox: Box) -> None:
+    size = 5 << 20
+    busybox.start("waits", command=f"head -c {size} /dev/zero; printf end", output_overflow=pb.OUTPUT_OVERFLOW_WAIT)
+    seen = busybox.seen("waits")
+    assert (len(seen.stdout), seen.gaps) == (size + 3, [])
 
 
 def test_a_record_goes_after_its_time(busybox: Box) -> None:
