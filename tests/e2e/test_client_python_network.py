@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,41 @@ def test_input_over_a_cut(box: Sandbox, proxy: CutProxy):
     handle.close_input()
     assert handle.result.stdout == "".join(f"{number}\n" for number in range(20))
     assert handle.result.exit_code == 3
+
+
+def test_a_log_is_followed_over_cuts(box: Sandbox, proxy: CutProxy):
+    lines = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.01; done"
+    box.start_process(lines, name="job")
+    seen = []
+    entries = box.logs(follow=True, sources=["job"])
+    for entry in entries:
+        seen.append(entry.text)
+        if len(seen) in {10, 30, 50}:
+            proxy.cut()
+        if len(seen) == 60:
+            break
+    entries.close()
+    assert seen == [f"line {number}" for number in range(60)]
+    assert proxy.cuts >= 3
+
+
+def test_a_tunnel_whose_connections_are_cut(box: Sandbox, proxy: CutProxy):
+    box.start_process("exec nc -ll -p 7000 -e cat", name="echo")
+    with box.tunnel(7000, max_reconnects=5) as tunnel:
+        for cut in (False, True):
+            for _ in range(100):
+                with socket.create_connection(("127.0.0.1", tunnel.local_port), timeout=20) as connection:
+                    connection.sendall(b"hello")
+                    if connection.recv(5) == b"hello":
+                        if cut:
+                            proxy.cut()
+                            assert connection.recv(5) == b"", "what was open is closed"
+                        break
+            else:
+                raise AssertionError("no connection stood")
+        with socket.create_connection(("127.0.0.1", tunnel.local_port), timeout=20) as connection:
+            connection.sendall(b"again")
+            assert connection.recv(5) == b"again", "and the next one opens"
 
 
 def test_files_over_connections_that_break_again_and_again(server: ServerProcess, tmp_path: Path):

@@ -88,6 +88,13 @@ async def test_a_sandbox_can_be_awaited_and_entered(aclient: AsyncSandboxClient,
         await aclient.create()  # type: ignore[call-overload]
 
 
+async def test_what_is_opened_can_be_a_task(aclient: AsyncSandboxClient):
+    task = asyncio.create_task(aclient.create(pool_id="p"))
+    others = await asyncio.gather(*[aclient.create(pool_id="p") for _ in range(3)])
+    assert len({box.sandbox_id for box in [await task, *others]}) == 4
+    aclient.create(pool_id="p").close()  # not opened, and nobody is warned
+
+
 async def test_lists_are_read_page_by_page(aclient: AsyncSandboxClient, state: State):
     made = await aclient.create_batch(5, pool_id="p")
     assert [box.sandbox_id for box in await aclient.list(page_size=2)] == [box.sandbox_id for box in made]
