@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2 as rpc
 
 from sandpool.v1 import process_pb2, process_service_pb2, process_service_pb2_grpc, sandbox_pb2
 from tests.clients.python.state import Failure, State, abort, not_found
 
 OUT, ERR = process_pb2.OUTPUT_STREAM_STDOUT, process_pb2.OUTPUT_STREAM_STDERR
+STDIN_CLOSED = rpc.ErrorInfo(reason="STDIN_CLOSED", domain="sandpool")
 LOST = Failure(grpc.StatusCode.UNAVAILABLE, "connection cut")
 
 
@@ -43,6 +45,8 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
         self.entries: dict[str, Entry] = {}
         self.cuts: list[int] = []
         """After how many events each next stream breaks."""
+        self.quiet = False
+        """Whether a stream that breaks ends as if all were well."""
         self.starts = 0
 
     def _start(self, request: process_service_pb2.StartProcessRequest) -> Entry:
@@ -107,6 +111,8 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
     ) -> Iterator[process_pb2.ProcessEvent]:
         left = self.cuts.pop(0) if self.cuts else -1
         for item in events:
+            if left == 0 and self.quiet:
+                return
             if left == 0:
                 abort(context, LOST)
             left -= 1
@@ -139,7 +145,7 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
 
         def work():
             if not (entry.message.stdin_open or entry.message.HasField("terminal")):
-                abort(context, Failure(grpc.StatusCode.FAILED_PRECONDITION, "it has no input"))
+                abort(context, Failure(grpc.StatusCode.FAILED_PRECONDITION, "it has no input", (STDIN_CLOSED,)))
             data = request.input.data
             if request.input.HasField("offset"):
                 data = data[len(entry.stdin) - request.input.offset :]

@@ -51,6 +51,22 @@ def test_a_broken_connection_loses_nothing_and_runs_nothing_twice(box: Sandbox, 
     assert processes.cuts == []
 
 
+def test_output_that_ends_before_the_command_is_taken_up(box: Sandbox, processes: Processes):
+    processes.quiet = True
+    processes.cuts.extend([2, 1, 3])
+    assert box.run("make").stdout == "one\nzwö"
+    assert processes.starts == 1
+
+
+def test_a_handle_that_was_left(box: Sandbox, processes: Processes):
+    processes.scripts["sleep"] = Script(exit_code=None)
+    handle = box.run("sleep", wait=False)
+    handle.detach()
+    assert list(handle) == []
+    with pytest.raises(errors.ClientClosedError, match="reconnect"):
+        _ = handle.result
+
+
 async def test_the_same_with_asyncio(address: str, processes: Processes):
     processes.scripts["make"] = MAKE
     processes.cuts.extend([3, 1, 2])
@@ -110,7 +126,11 @@ def test_input_is_written_once_whatever_breaks(box: Sandbox, processes: Processe
     state.fail("WriteProcessInput", LOST_ANSWER, LOST)
     handle.send_input("hello ")
     handle.send_input(b"x" * (1024 * 1024 + 1))
+    state.fail("WriteProcessInput", LOST_ANSWER)
     handle.close_input()
+    handle.close_input()
+    with pytest.raises(errors.ResourceStateError):
+        handle.send_input("late")
     entry = processes.entries[handle.command_id]
     assert bytes(entry.stdin) == b"hello " + b"x" * (1024 * 1024 + 1)
     assert handle.result.exit_code == len(entry.stdin) % 256

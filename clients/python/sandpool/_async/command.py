@@ -12,7 +12,13 @@ from sandpool._core.following import KEPT_BYTES, Following
 from sandpool._core.inside import OutputChunk, TerminalSize
 from sandpool._core.model import CommandResult
 from sandpool._io.aio import Lock, Transport, notify
-from sandpool.errors import RequestCancelledError, SandboxConnectionError, SandpoolError
+from sandpool.errors import (
+    ClientClosedError,
+    RequestCancelledError,
+    ResourceStateError,
+    SandboxConnectionError,
+    SandpoolError,
+)
 from sandpool.v1 import process_service_pb2
 
 OnOutput = Callable[[str], object]
@@ -82,6 +88,8 @@ class AsyncCommandHandle:
                 listener = on_stderr if chunk.stream is OutputStream.STDERR else on_stdout
                 if listener is not None and chunk.data:
                     await notify(listener, chunk.data)
+        if not self.ended:
+            raise ClientClosedError(f"command {self.command_id} is followed no longer; reconnect gives another handle")
         return self._following.result()
 
     async def __aiter__(self) -> AsyncGenerator[OutputChunk, None]:
@@ -93,6 +101,7 @@ class AsyncCommandHandle:
                             yield chunk
                         if self.ended:
                             return
+                raise SandboxConnectionError("the server ended the output before the command had ended")
             except SandboxConnectionError as failure:
                 if self._detached:
                     return
@@ -124,8 +133,15 @@ class AsyncCommandHandle:
         await self._write(data.encode() if isinstance(data, str) else data, close=False)
 
     async def close_input(self) -> None:
-        """Say that its standard input ends here. On a terminal this types the end-of-file character."""
-        await self._write(b"", close=True)
+        """Say that its standard input ends here; a second time does nothing.
+
+        On a terminal this types the end-of-file character.
+        """
+        try:
+            await self._write(b"", close=True)
+        except ResourceStateError as failure:
+            if failure.reason not in {"STDIN_CLOSED", "PROCESS_ENDED"}:
+                raise  # else it is closed already, perhaps by this very call, whose answer was lost
 
     async def kill(self) -> None:
         """Kill it with every process that it started; returns when they are gone. A second time does nothing."""

@@ -14,4 +14,5 @@ from sandpool import sandbox as _public
 from sandpool._version import __version__
 from sandpool.sandbox import *  # noqa: F403 - exactly the names that sandpool.sandbox makes public
 
-__all__ = ["__version__", *_public.__all__]  # noqa: PLE0604 - a list of strings
+__all__ = ["__version__"]
+__all__ += _public.__all__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 
 from sandpool._async.transfer import download, read_parts, upload
@@ -225,7 +225,7 @@ class AsyncFiles:
         parts = archive(local_path)
 
         async def messages() -> AsyncGenerator[file_service_pb2.UploadFolderRequest, None]:
-            while part := await in_thread(next, parts, b""):
+            while part := await in_thread(_next, parts):
                 yield files.folder_part(part)
 
         call = files.upload_folder(self._sandbox_id, path, owner, timeout)
@@ -245,6 +245,10 @@ class AsyncFiles:
             return await in_thread(unpacking.unpack, local_path)
         finally:
             await in_thread(unpacking.close)
+
+
+def _next(parts: Iterator[bytes]) -> bytes:
+    return next(parts, b"")
 
 
 async def _changes(events: AsyncGenerator[FileEvent | None, None]) -> AsyncGenerator[FileEvent, None]:

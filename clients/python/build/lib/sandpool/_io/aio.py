@@ -249,8 +249,11 @@ class Duplex(Generic[ResultT]):
                 return  # it has ended: `receive` says how
 
 
-class Opening(Generic[OpenedT]):
-    """Something that is being opened: `await` gives it, `async with` also closes it at the end of the block."""
+class Opening(Coroutine[Any, Any, OpenedT]):
+    """Something that is being opened: `await` gives it, `async with` also closes it at the end of the block.
+
+    It is a coroutine too, so that `asyncio.create_task` and `asyncio.run` take it.
+    """
 
     def __init__(self, coroutine: Coroutine[Any, Any, OpenedT]) -> None:
         self._coroutine = coroutine
@@ -258,6 +261,18 @@ class Opening(Generic[OpenedT]):
 
     def __await__(self) -> Generator[Any, Any, OpenedT]:
         return self._coroutine.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Go on: for an event loop."""
+        return self._coroutine.send(value)
+
+    def throw(self, *failure: Any) -> Any:
+        """Go on with an exception: for an event loop."""
+        return self._coroutine.throw(*failure)
+
+    def close(self) -> None:
+        """Do not open it."""
+        self._coroutine.close()
 
     async def __aenter__(self) -> OpenedT:
         self._opened = await self._coroutine

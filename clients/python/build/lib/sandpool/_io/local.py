@@ -20,9 +20,11 @@ class Source(Protocol):
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from an offset on."""
+        ...
 
     def close(self) -> None:
         """Let go of it."""
+        ...
 
 
 class BytesSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 from sandpool._core import files
@@ -220,7 +220,7 @@ class Files:
         parts = archive(local_path)
 
         def messages() -> Generator[file_service_pb2.UploadFolderRequest, None, None]:
-            while part := in_thread(next, parts, b""):
+            while part := in_thread(_next, parts):
                 yield files.folder_part(part)
 
         call = files.upload_folder(self._sandbox_id, path, owner, timeout)
@@ -240,6 +240,10 @@ class Files:
             return in_thread(unpacking.unpack, local_path)
         finally:
             in_thread(unpacking.close)
+
+
+def _next(parts: Iterator[bytes]) -> bytes:
+    return next(parts, b"")
 
 
 def _changes(events: Generator[FileEvent | None, None, None]) -> Generator[FileEvent, None, None]:

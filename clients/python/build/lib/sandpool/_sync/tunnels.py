@@ -90,6 +90,7 @@ class Tunnel:
         self._connect_timeout = connect_timeout
         self._listener = Listener(self._carry, "sandpool tunnel")
         self._open: set[PortConnection] = set()
+        self._closed = False
         self._local_host = _LOOPBACK
         self.last_error: SandpoolError | None = None
         """Why a connection was closed last: a TunnelConnectionRefusedError where nothing listens in the sandbox."""
@@ -131,6 +132,7 @@ class Tunnel:
 
     def close(self) -> None:
         """Take no more connections and close those that there are. A second time does nothing."""
+        self._closed = True
         for connection in list(self._open):
             connection.close()
         self._listener.close()
@@ -148,6 +150,8 @@ class Tunnel:
                 connection.close()
                 self._open.discard(connection)
         except SandpoolError as failure:
+            if self._closed:
+                return
             self.last_error = failure
             _log.warning("a connection to port %d of %s ended: %s", self._remote_port, self._sandbox_id, failure)
 

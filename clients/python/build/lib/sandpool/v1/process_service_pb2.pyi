@@ -117,7 +117,9 @@ class StartProcessRequest(_message.Message):
     kill_on_disconnect: _builtins.bool
     """Whether it is killed, with all that it started, as soon as the last client that was attached has left. Default false."""
     ttl_secs: _builtins.float
-    """For how many seconds its record and the kept output stay after its end, 0 to 86,400. Default 600."""
+    """For how many seconds its record and the kept output stay after its end, 0 to 86,400; of more than 1,024 processes in
+    a sandbox the oldest ended ones go before. Default 600.
+    """
     output_buffer_bytes: _builtins.int
     """How many of the last bytes of each stream are kept, 4,096 to 16,777,216. They count as the sandbox's memory. Default
     1,048,576.
