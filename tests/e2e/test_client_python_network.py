@@ -1,5 +1,6 @@
 """A client whose network is cut in the middle: nothing is lost, nothing is run twice. Also a server that is killed."""
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -175,3 +176,14 @@ def test_a_server_that_is_killed_under_a_command(own_server: ServerProcess):
         assert killed.is_set()
         assert (result.stdout, result.stderr, result.exit_code) == (OUT, ERR, 5)
         assert box.read("/runs") == b"ran\n"
+
+
+async def test_a_thousand_calls_at_once(server: ServerProcess):
+    """From one client in one process: reads, and commands of which only so many run at once in one sandbox."""
+    calls, commands = 1000, 100
+    async with AsyncSandboxClient(server.address, timeout=90) as client, client.create(IMAGE) as box:
+        found = await asyncio.gather(*[client.get_sandbox_status(box.sandbox_id) for _ in range(calls)])
+        assert set(found) == {"running"}
+        runs = await asyncio.gather(*[box.run(f"echo {number}") for number in range(commands)])
+        assert [run.stdout for run in runs] == [f"{number}\n" for number in range(commands)]
+        assert len(asyncio.all_tasks()) < 20, "nothing is left behind"

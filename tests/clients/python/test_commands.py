@@ -15,6 +15,7 @@ from sandpool import (
     TerminalSize,
     errors,
 )
+from sandpool._core import following
 from sandpool.v1 import process_service_pb2 as pb
 from tests.clients.python.conftest import FAST
 from tests.clients.python.processes import ERR, OUT, Processes, Script
@@ -56,6 +57,20 @@ def test_output_that_ends_before_the_command_is_taken_up(box: Sandbox, processes
     processes.cuts.extend([2, 1, 3])
     assert box.run("make").stdout == "one\nzwö"
     assert processes.starts == 1
+
+
+def test_a_command_whose_end_never_comes(
+    box: Sandbox, processes: Processes, state: State, monkeypatch: pytest.MonkeyPatch
+):
+    """The server is there and says nothing; output that still comes is waited for."""
+    monkeypatch.setattr(following, "_MARGIN_SECS", 0.3)
+    monkeypatch.setattr(following, "_LEAST_SECS", 0.3)
+    processes.scripts["hangs"] = Script([(OUT, b"some\n")], None)
+    heard: list[str] = []
+    with pytest.raises(errors.CommandTimeoutError) as caught:
+        box.run("hangs", timeout=0.2, on_stdout=heard.append)
+    assert (caught.value.timeout, heard) == (0.2, ["some\n"])
+    assert len(state.sent("ConnectProcess")) == len(state.sent("AttachProcess")) == processes.starts == 1
 
 
 def test_a_handle_that_was_left(box: Sandbox, processes: Processes):

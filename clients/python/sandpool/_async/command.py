@@ -14,6 +14,7 @@ from sandpool._core.model import CommandResult
 from sandpool._io.aio import Lock, Transport, notify
 from sandpool.errors import (
     ClientClosedError,
+    CommandTimeoutError,
     RequestCancelledError,
     ResourceStateError,
     SandboxConnectionError,
@@ -110,6 +111,9 @@ class AsyncCommandHandle:
                 if self._detached:
                     return
                 raise
+            except CommandTimeoutError:
+                if not self._following.goes_on():
+                    raise
 
     def detach(self) -> None:
         """Follow it no longer: an iteration in another thread ends. The process goes on; `reconnect` takes it up."""
@@ -194,7 +198,7 @@ async def run_to_end(
     on_stderr: OnOutput | None = None,
 ) -> CommandResult:
     """Start a process and follow it to its end. It is killed where its caller gives up waiting, or a listener fails."""
-    handle = AsyncCommandHandle(transport, started(request))
+    handle = AsyncCommandHandle(transport, started(request, command_timeout=request.timeout_secs))
     try:
         return await handle.wait(on_stdout=on_stdout, on_stderr=on_stderr)
     except SandpoolError:
@@ -214,9 +218,20 @@ async def start(
     return AsyncCommandHandle(transport, following)
 
 
-def started(request: process_service_pb2.StartProcessRequest, kept_bytes: int = KEPT_BYTES) -> Following:
-    """Following a process that is to be started."""
-    return Following(request.sandbox_id, request.process_id, time.monotonic, start=request, kept_bytes=kept_bytes)
+def started(
+    request: process_service_pb2.StartProcessRequest,
+    kept_bytes: int = KEPT_BYTES,
+    command_timeout: float | None = None,
+) -> Following:
+    """Following a process that is to be started; with a timeout, its end must come soon after that."""
+    return Following(
+        request.sandbox_id,
+        request.process_id,
+        time.monotonic,
+        start=request,
+        kept_bytes=kept_bytes,
+        command_timeout=command_timeout,
+    )
 
 
 async def follow(

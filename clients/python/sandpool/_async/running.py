@@ -114,6 +114,7 @@ class RunMethods(HandleBase):
             SandboxNotReadyError: The sandbox is not running.
             ResourceStateError: The command cannot be run: no such program, directory or user.
             SandboxConnectionError: The server or the sandbox does not answer, for a minute if the command runs.
+            CommandTimeoutError: Its end was not told, more than a minute after the command's own timeout.
         """
         if not wait and (on_stdout is not None or on_stderr is not None):
             raise TypeError("on_stdout and on_stderr go with wait=True; with wait=False iterate over the handle")

@@ -127,21 +127,29 @@ def start_process(request: pb.StartProcessRequest, timeout: float | None) -> Cal
 
 
 def connect_process(
-    request: pb.StartProcessRequest,
+    request: pb.StartProcessRequest, timeout: float | None, command_timeout: float | None
 ) -> Call[pb.ConnectProcessResponse, process_pb2.ProcessEvent]:
     """Start a process, unless there is one of its identifier, and follow it from its first byte."""
-    first = pb.ConnectProcessRequest(start=request)
-    return Call(methods.CONNECT_PROCESS, first, lambda answer: answer.event)
+    return Call(
+        methods.CONNECT_PROCESS,
+        pb.ConnectProcessRequest(start=request),
+        lambda answer: answer.event,
+        timeout=timeout,
+        command_timeout=command_timeout,
+    )
 
 
 def attach_process(
-    sandbox_id: str, process_id: str, stdout_offset: int, stderr_offset: int
+    request: pb.AttachProcessRequest, timeout: float | None, command_timeout: float | None
 ) -> Call[pb.AttachProcessResponse, process_pb2.ProcessEvent]:
     """Follow a process from these offsets on."""
-    request = pb.AttachProcessRequest(
-        sandbox_id=sandbox_id, process_id=process_id, stdout_offset=stdout_offset, stderr_offset=stderr_offset
+    return Call(
+        methods.ATTACH_PROCESS,
+        request,
+        lambda answer: answer.event,
+        timeout=timeout,
+        command_timeout=command_timeout,
     )
-    return Call(methods.ATTACH_PROCESS, request, lambda answer: answer.event)
 
 
 def get_process(

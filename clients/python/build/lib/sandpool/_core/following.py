@@ -20,6 +20,9 @@ KEPT_BYTES: Final = 64 * 1024 * 1024
 """How much of each stream a result holds; what is beyond that is counted and dropped."""
 PATIENCE_SECS: Final = 60.0
 """How long a process that ran is looked for again and again while nothing answers."""
+_MARGIN_SECS: Final = PATIENCE_SECS + 10.0
+"""What may pass beyond a command's own timeout until its end must have come: a broken connection, its killing."""
+_LEAST_SECS: Final = 10.0
 _LATEST: Final = -1
 """The offset that means: what is printed from now on."""
 
@@ -87,6 +90,7 @@ class Following:
         stdout_offset: int = 0,
         stderr_offset: int = 0,
         kept_bytes: int = KEPT_BYTES,
+        command_timeout: float | None = None,
     ) -> None:
         self.sandbox_id = sandbox_id
         self.process_id = process_id
@@ -101,6 +105,8 @@ class Following:
         self._failures = 0
         self._silent_since: float | None = None
         self._clock = clock
+        self._command_timeout = command_timeout
+        self._brought = False
         self._began = clock()
         self._duration = 0.0
 
@@ -115,10 +121,24 @@ class Following:
         return self._tails[OutputStream.STDERR].offset
 
     def call(self) -> Call[Any, process_pb2.ProcessEvent]:
-        """The call that goes on."""
+        """The call that goes on. Where the command has a timeout, its end is not waited for much longer than that."""
+        limit, timeout = self._command_timeout, None
+        if limit is not None:
+            timeout = max(self._began + limit + _MARGIN_SECS - self._clock(), _LEAST_SECS)
+        self._brought = False
         if self._start is not None and self.process is None:
-            return processes.connect_process(self._start)
-        return processes.attach_process(self.sandbox_id, self.process_id, self.stdout_offset, self.stderr_offset)
+            return processes.connect_process(self._start, timeout, limit)
+        request = process_service_pb2.AttachProcessRequest(
+            sandbox_id=self.sandbox_id,
+            process_id=self.process_id,
+            stdout_offset=self.stdout_offset,
+            stderr_offset=self.stderr_offset,
+        )
+        return processes.attach_process(request, timeout, limit)
+
+    def goes_on(self) -> bool:
+        """Whether the last call brought output, so that its timeout means no more than that a listener is slow."""
+        return self._brought
 
     def take(self, event: process_pb2.ProcessEvent) -> Iterator[OutputChunk]:
         """What an event brings."""
@@ -150,6 +170,7 @@ class Following:
         tail = self._tail(output.stream)
         if 0 <= tail.offset < output.offset:  # a gap that nobody told: it is not hidden either
             self._lost[tail.stream] += tail.skip(tail.offset, output.offset)
+        self._brought = True
         chunk = tail.take(output.offset, output.data, self._lost[tail.stream])
         if chunk is not None:
             self._lost[tail.stream] = 0

@@ -15,6 +15,7 @@ from sandpool._core.model import CommandResult
 from sandpool._io.blocking import Lock, Transport, notify
 from sandpool.errors import (
     ClientClosedError,
+    CommandTimeoutError,
     RequestCancelledError,
     ResourceStateError,
     SandboxConnectionError,
@@ -111,6 +112,9 @@ class CommandHandle:
                 if self._detached:
                     return
                 raise
+            except CommandTimeoutError:
+                if not self._following.goes_on():
+                    raise
 
     def detach(self) -> None:
         """Follow it no longer: an iteration in another thread ends. The process goes on; `reconnect` takes it up."""
@@ -193,7 +197,7 @@ def run_to_end(
     on_stderr: OnOutput | None = None,
 ) -> CommandResult:
     """Start a process and follow it to its end. It is killed where its caller gives up waiting, or a listener fails."""
-    handle = CommandHandle(transport, started(request))
+    handle = CommandHandle(transport, started(request, command_timeout=request.timeout_secs))
     try:
         return handle.wait(on_stdout=on_stdout, on_stderr=on_stderr)
     except SandpoolError:
@@ -213,9 +217,20 @@ def start(
     return CommandHandle(transport, following)
 
 
-def started(request: process_service_pb2.StartProcessRequest, kept_bytes: int = KEPT_BYTES) -> Following:
-    """Following a process that is to be started."""
-    return Following(request.sandbox_id, request.process_id, time.monotonic, start=request, kept_bytes=kept_bytes)
+def started(
+    request: process_service_pb2.StartProcessRequest,
+    kept_bytes: int = KEPT_BYTES,
+    command_timeout: float | None = None,
+) -> Following:
+    """Following a process that is to be started; with a timeout, its end must come soon after that."""
+    return Following(
+        request.sandbox_id,
+        request.process_id,
+        time.monotonic,
+        start=request,
+        kept_bytes=kept_bytes,
+        command_timeout=command_timeout,
+    )
 
 
 def follow(
