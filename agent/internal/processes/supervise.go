@@ -115,6 +115,9 @@ func (p *Process) launch() (*process.Process, error) {
 	}
 	s.closeTheirs()
 	p.mu.Lock()
+	if p.run != nil {
+		p.restarts++
+	}
 	p.run, p.startTime = run, run.StartTime
 	p.input, p.inputBytes = s.input, 0
 	p.terminal = s.terminal
@@ -303,7 +306,6 @@ func (p *Process) wait(backoff time.Duration) order {
 func (p *Process) again(end *sandpoolv1.ProcessEnd) (*process.Process, error) {
 	p.mu.Lock()
 	p.end = end
-	p.restarts++
 	p.mu.Unlock()
 	return p.launch()
 }

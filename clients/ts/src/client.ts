@@ -3,6 +3,7 @@ import { Caller } from "./core/caller.js";
 import { toCommandResult, toPool, toPoolEvent, toSandboxInfo, toSecret, toTemplate } from "./core/convert.js";
 import { commandMs, creationMs } from "./core/deadlines.js";
 import { invalid, ResourceTimeoutError, SandboxNotReadyError } from "./core/errors.js";
+import { Inside } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import * as requests from "./core/requests.js";
 import { DEFAULT_RETRY } from "./core/retry.js";
@@ -44,6 +45,7 @@ export class SandboxClient {
   readonly #sandboxes: Client<typeof SandboxService>;
   readonly #secrets: Client<typeof SecretService>;
   readonly #timeoutMs: number;
+  readonly #inside: Inside;
 
   /** Makes a client; the connection is made with the first call. */
   constructor(settings: options.SandboxClientOptions = {}) {
@@ -65,6 +67,7 @@ export class SandboxClient {
     this.#sandboxes = createClient(SandboxService, connection.transport);
     this.#secrets = createClient(SecretService, connection.transport);
     this.#timeoutMs = settings.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#inside = new Inside(this.#caller, connection.transport, this.#timeoutMs);
   }
 
   /**
@@ -386,7 +389,7 @@ export class SandboxClient {
   }
 
   #sandbox(info: SandboxInfo): Sandbox {
-    return new Sandbox(info, this);
+    return new Sandbox(info, this, this.#inside);
   }
 }
 

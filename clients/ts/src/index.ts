@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export { SandboxClient } from "./client.js";
+export { CommandHandle } from "./command.js";
 export {
   ClientClosedError,
   type ErrorCode,
@@ -28,7 +29,10 @@ export {
   SecretUnavailableError,
   ValidationError,
 } from "./core/errors.js";
+export { type Content, Files } from "./files.js";
 export type * from "./options.js";
+export { Ports, Tunnel } from "./ports.js";
+export { Processes } from "./processes.js";
 export { Sandbox } from "./sandbox.js";
 export type * from "./types.js";
 export { VERSION } from "./version.js";

@@ -1,6 +1,6 @@
 /** What calls take. */
 import type { Transport } from "@connectrpc/connect";
-import type { PullPolicy, SandboxState } from "./types.js";
+import type { PullPolicy, RestartPolicy, SandboxState, TerminalSize } from "./types.js";
 
 /** How to reach the server. */
 export interface SandboxClientOptions {
@@ -295,6 +295,89 @@ export interface ListSandboxesOptions {
   readonly states?: readonly Exclude<SandboxState, "unknown">[] | undefined;
   /** Only sandboxes that carry all of these labels. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
+}
+
+/** Where the output of a command goes while it comes, and what else only a command with a stream of its own has. */
+export interface StreamOptions {
+  /** Called with each piece of standard output; with a terminal, with all that it shows. */
+  readonly onStdout?: ((text: string) => void) | undefined;
+  /** Called with each piece of standard error. */
+  readonly onStderr?: ((text: string) => void) | undefined;
+  /** For how many seconds the command may run with no client attached; then it is killed. Default 300. */
+  readonly idleTimeout?: number | undefined;
+  /** Whether it is killed as soon as no client is attached any more. Default false. */
+  readonly killOnDisconnect?: boolean | undefined;
+  /** For how many seconds its output is kept after its end. Default 600. */
+  readonly ttlSeconds?: number | undefined;
+  /** Whether it takes input; see `CommandHandle.sendInput`. Default false; a terminal always does. */
+  readonly stdin?: boolean | undefined;
+  /** Run it on a terminal: of 24 lines and 80 columns, or of this size. Default false. */
+  readonly pty?: boolean | TerminalSize | undefined;
+  /** The command's identifier; choose one to find it again. Default: a random one. */
+  readonly commandId?: string | undefined;
+}
+
+/** How to start a command without waiting for its end. */
+export type StartOptions = RunOptions & StreamOptions & { readonly wait: false };
+
+/** How to start a process. */
+export interface ProcessOptions {
+  /** The identifier; the same one again starts nothing. Default: a random one. */
+  readonly processId?: string | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  readonly cwd?: string | undefined;
+  readonly user?: string | undefined;
+  readonly stdin?: boolean | undefined;
+  readonly terminal?: TerminalSize | undefined;
+  /** Limits in seconds. */
+  readonly timeout?: number | undefined;
+  readonly idleTimeout?: number | undefined;
+  readonly ttlSeconds?: number | undefined;
+  readonly killOnDisconnect?: boolean | undefined;
+  /** How many of the last bytes of each stream are kept. Default 1 MiB. */
+  readonly outputBufferBytes?: number | undefined;
+  /** Makes it a service of this name. */
+  readonly name?: string | undefined;
+  /** When a service is started again. Default `never`. */
+  readonly restart?: RestartPolicy | undefined;
+  /** How it is found out whether a service is well. */
+  readonly healthCheck?: HealthCheck | undefined;
+}
+
+/** A health check by HTTP (a `path`) or by connecting. */
+export interface HealthCheck {
+  readonly port: number;
+  /** The path to GET; without one a connection is enough. */
+  readonly path?: string | undefined;
+  readonly intervalSecs?: number | undefined;
+  readonly timeoutSecs?: number | undefined;
+  readonly retries?: number | undefined;
+}
+
+/** How to write a file. */
+export interface WriteOptions {
+  /** The permission bits, such as 0o755. Default those of the file that is replaced, else 0o644. */
+  readonly mode?: number | undefined;
+  /** The owner, a name or number with an optional group. */
+  readonly owner?: string | undefined;
+  /** What to do with a file that is there. Default `replace`. */
+  readonly writeMode?: "replace" | "create" | "append" | undefined;
+  /** Called with how many bytes have gone. */
+  readonly onProgress?: ((bytes: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Which log lines to read. */
+export interface LogOptions {
+  readonly sources?: readonly string[] | undefined;
+  /** Only the last so many of those that are there. */
+  readonly tail?: number | undefined;
+  readonly since?: Date | undefined;
+  /** Only entries after this sequence. */
+  readonly afterSequence?: number | undefined;
+  /** Go on with what is printed from now on. Default false. */
+  readonly follow?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** How to run a command. */

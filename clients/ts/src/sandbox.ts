@@ -1,7 +1,38 @@
 import type { SandboxClient } from "./client.js";
 import { ResourceNotFoundError } from "./core/errors.js";
-import type { CallOptions, MutationOptions, RunOptions, UpdateSandboxOptions } from "./options.js";
-import type { CommandResult, SandboxInfo } from "./types.js";
+import { CommandHandle } from "./command.js";
+import { type Inside, toLogEntry, toStats } from "./core/inside.js";
+import { Files, type Content } from "./files.js";
+import type {
+  CallOptions,
+  LogOptions,
+  MutationOptions,
+  RunOptions,
+  StartOptions,
+  StreamOptions,
+  UpdateSandboxOptions,
+  WriteOptions,
+} from "./options.js";
+import { Ports, type Tunnel } from "./ports.js";
+import { Processes } from "./processes.js";
+import type { CommandResult, FileInfo, LogEntry, SandboxInfo, SandboxStats } from "./types.js";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+
+/** What only a command with a stream of its own has. */
+const STREAMED = [
+  "onStdout",
+  "onStderr",
+  "idleTimeout",
+  "killOnDisconnect",
+  "ttlSeconds",
+  "stdin",
+  "pty",
+  "commandId",
+] as const;
+const TERMINAL = { rows: 24, cols: 80 };
+/** Limits of a command where none are given, in seconds. */
+const COMMAND_SECS = 60;
+const IDLE_SECS = 300;
 
 /** The plain properties of a sandbox, as the server answered them last; see {@link Sandbox.refresh}. */
 export interface Sandbox extends SandboxInfo {}
@@ -19,11 +50,34 @@ export interface Sandbox extends SandboxInfo {}
  */
 export class Sandbox {
   readonly #client: SandboxClient;
+  readonly #inside: Inside;
+  readonly #files: Files;
+  readonly #processes: Processes;
+  readonly #ports: Ports;
 
   /** @internal Sandboxes come from a {@link SandboxClient}. */
-  constructor(info: SandboxInfo, client: SandboxClient) {
+  constructor(info: SandboxInfo, client: SandboxClient, inside: Inside) {
     Object.assign(this, info);
     this.#client = client;
+    this.#inside = inside;
+    this.#files = new Files(inside, info.sandboxId);
+    this.#processes = new Processes(inside, info.sandboxId);
+    this.#ports = new Ports(inside, info.sandboxId);
+  }
+
+  /** Its files. */
+  get files(): Files {
+    return this.#files;
+  }
+
+  /** Its processes and services. */
+  get processes(): Processes {
+    return this.#processes;
+  }
+
+  /** Its ports. */
+  get ports(): Ports {
+    return this.#ports;
   }
 
   /**
@@ -31,10 +85,102 @@ export class Sandbox {
    * and its arguments and needs no shell. A command that fails or runs out of time resolves too: see `success` and
    * `reason`. It is never run twice.
    *
+   * With `onStdout` or `onStderr` the output comes while the command runs, over broken connections too; with
+   * `wait: false` it resolves to a {@link CommandHandle} at once.
+   *
    * @throws {@link SandboxNotReadyError} when the sandbox has ended.
    */
-  run(command: string | readonly string[], options: RunOptions = {}): Promise<CommandResult> {
-    return this.#client.run(this.sandboxId, command, options);
+  run(command: string | readonly string[], options: StartOptions): Promise<CommandHandle>;
+  run(
+    command: string | readonly string[],
+    options?: RunOptions & StreamOptions & { readonly wait?: true },
+  ): Promise<CommandResult>;
+  async run(
+    command: string | readonly string[],
+    options: RunOptions & StreamOptions & { readonly wait?: boolean } = {},
+  ): Promise<CommandHandle | CommandResult> {
+    if (options.wait !== false && !STREAMED.some((name) => options[name] !== undefined)) {
+      return this.#client.run(this.sandboxId, command, options);
+    }
+    const handle = await this.#start(command, options);
+    if (options.wait === false) return handle;
+    for await (const { stream, data } of handle) (stream === "stdout" ? options.onStdout : options.onStderr)?.(data);
+    return handle.result;
+  }
+
+  async #start(command: string | readonly string[], options: RunOptions & StreamOptions): Promise<CommandHandle> {
+    const { pty = false, signal } = options;
+    const started = await this.#processes.start(
+      command,
+      {
+        processId: options.commandId,
+        env: options.env,
+        cwd: options.cwd,
+        user: options.user,
+        stdin: options.stdin,
+        terminal: pty === true ? TERMINAL : pty === false ? undefined : pty,
+        timeout: options.timeout ?? COMMAND_SECS,
+        idleTimeout: options.idleTimeout ?? IDLE_SECS,
+        ttlSeconds: options.ttlSeconds,
+        killOnDisconnect: options.killOnDisconnect,
+      },
+      { signal },
+    );
+    const about = { sandboxId: this.sandboxId, commandId: started.processId, pid: started.pid };
+    return new CommandHandle(this.#inside, about, {}, signal);
+  }
+
+  /** A handle of a command that was started before, from the given offsets of its output on. */
+  reconnect(
+    commandId: string,
+    from: { readonly stdoutOffset?: number; readonly stderrOffset?: number } = {},
+  ): Promise<CommandHandle> {
+    return this.#processes.attach(commandId, from);
+  }
+
+  /** Reads a whole file. */
+  read(path: string): Promise<Uint8Array> {
+    return this.#files.read(path);
+  }
+
+  /** Writes a file of any size; it appears whole and at once. */
+  write(path: string, content: Content, options: WriteOptions = {}): Promise<FileInfo> {
+    return this.#files.write(path, content, options);
+  }
+
+  /** A listener on this machine's loopback address whose connections lead to a port of the sandbox. Node only. */
+  tunnel(remotePort: number, options: { readonly localPort?: number } = {}): Promise<Tunnel> {
+    return this.#ports.tunnel(remotePort, options);
+  }
+
+  /** What the entrypoint and the services printed, line by line. */
+  async *logs(options: LogOptions = {}): AsyncGenerator<LogEntry, void, undefined> {
+    const request = {
+      sandboxId: this.sandboxId,
+      sources: [...(options.sources ?? [])],
+      tail: options.tail,
+      since: options.since === undefined ? undefined : timestampFromDate(options.since),
+      afterSequence: BigInt(options.afterSequence ?? 0),
+      follow: options.follow ?? false,
+    };
+    for await (const answer of this.#inside.stream((to) => this.#inside.monitor.readLogs(request, to), options.signal)) {
+      yield* answer.entries.map(toLogEntry);
+    }
+  }
+
+  /** What the sandbox uses now. */
+  async stats(call?: CallOptions): Promise<SandboxStats> {
+    const request = { sandboxId: this.sandboxId };
+    return toStats((await this.#inside.safe((to) => this.#inside.monitor.getStats(request, to), call)).stats);
+  }
+
+  /** What the sandbox uses, every `intervalSecs` (1 by default). */
+  async *watchStats(
+    options: { readonly intervalSecs?: number; readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<SandboxStats, void, undefined> {
+    const request = { sandboxId: this.sandboxId, intervalSecs: options.intervalSecs };
+    const answers = this.#inside.stream((to) => this.#inside.monitor.watchStats(request, to), options.signal);
+    for await (const { stats } of answers) yield toStats(stats);
   }
 
   /** Reads the sandbox anew. */

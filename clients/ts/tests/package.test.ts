@@ -17,9 +17,13 @@ test("the lock file names no place to download from", () => {
 test("the public names", () => {
   expect(Object.keys(sandpool).toSorted()).toEqual([
     "ClientClosedError",
+    "CommandHandle",
+    "Files",
     "PermissionDeniedError",
     "PoolEmptyError",
     "PoolPausedError",
+    "Ports",
+    "Processes",
     "QuotaExceededError",
     "RemoteAPIError",
     "ResourceAlreadyExistsError",
@@ -36,6 +40,7 @@ test("the public names", () => {
     "SandboxNotReadyError",
     "SandpoolError",
     "SecretUnavailableError",
+    "Tunnel",
     "VERSION",
     "ValidationError",
   ]);

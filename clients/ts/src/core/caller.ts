@@ -91,6 +91,11 @@ export class Caller {
     }
   }
 
+  /** How often a failed call is repeated at most. */
+  get maxRetries(): number {
+    return this.#retry.maxRetries;
+  }
+
   /** Ends the connection; calls under way and calls made later fail with `ClientClosedError`. */
   close(): void {
     if (this.#closed) return;

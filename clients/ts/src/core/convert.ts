@@ -75,7 +75,8 @@ const SANDBOX_END_REASONS: Readonly<Record<sbx.SandboxEndReason, types.SandboxEn
   [sbx.SandboxEndReason.FAILED]: "failed",
 };
 
-const COMMAND_END_REASONS: Readonly<Record<sbx.CommandEndReason, types.CommandEndReason>> = {
+/** Why a command or a process ended. */
+export const COMMAND_END_REASONS: Readonly<Record<sbx.CommandEndReason, types.CommandEndReason>> = {
   [sbx.CommandEndReason.UNSPECIFIED]: "unknown",
   [sbx.CommandEndReason.EXITED]: "exited",
   [sbx.CommandEndReason.SIGNALED]: "signaled",
@@ -88,7 +89,7 @@ const COMMAND_END_REASONS: Readonly<Record<sbx.CommandEndReason, types.CommandEn
 };
 
 /** The word for a number of the contract; a newer server may send one that the table does not have. */
-function word<N extends number, W, F>(table: Readonly<Record<N, W>>, value: N, otherwise: F): W | F {
+export function word<N extends number, W, F>(table: Readonly<Record<N, W>>, value: N, otherwise: F): W | F {
   return (table as Readonly<Partial<Record<N, W>>>)[value] ?? otherwise;
 }
 

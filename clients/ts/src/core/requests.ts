@@ -53,7 +53,7 @@ function text(field: string, value: string): string {
 }
 
 /** A map of texts to send. Errors name keys and never show values. */
-function texts(field: string, values: Readonly<Record<string, string>> | null | undefined): Record<string, string> {
+export function texts(field: string, values: Readonly<Record<string, string>> | null | undefined): Record<string, string> {
   const checked = Object.entries(values ?? {}).map(([key, value]) => [
     text(field, key),
     text(`${field}[${JSON.stringify(key)}]`, value),

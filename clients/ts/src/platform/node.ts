@@ -3,6 +3,7 @@
  * replaces this module and nothing else.
  */
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createServer, type AddressInfo, type Socket } from "node:net";
 import type { Connection } from "../core/caller.js";
 import { invalid } from "../core/errors.js";
 
@@ -46,4 +47,51 @@ export function connect(address: string): Connection {
     target: address,
     close: () => sessionManager.abort(),
   };
+}
+
+/** A listener on this machine. */
+export interface LocalPort {
+  readonly port: number;
+  readonly close: () => Promise<void>;
+}
+
+/** Listens on 127.0.0.1; each connection is given to `carry`, which takes its bytes and yields those to answer with. */
+export async function listen(
+  port: number,
+  carry: (input: AsyncIterable<Uint8Array>, signal: AbortSignal) => AsyncIterable<Uint8Array>,
+): Promise<LocalPort> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    sockets.add(socket);
+    const ended = new AbortController();
+    socket.once("close", () => {
+      sockets.delete(socket);
+      ended.abort();
+    });
+    void answer(socket, carry(socket, ended.signal));
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, "127.0.0.1", resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () => {
+      for (const socket of sockets) socket.destroy();
+      return new Promise((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+/** Writes what comes to the socket, as fast as it takes it; a connection that fails is broken. */
+async function answer(socket: Socket, bytes: AsyncIterable<Uint8Array>): Promise<void> {
+  try {
+    for await (const part of bytes) {
+      if (!socket.write(part)) await new Promise<void>((resolve) => socket.once("drain", resolve).once("close", resolve));
+    }
+    socket.end();
+  } catch {
+    // Whoever connected sees it as whoever connects to a port that breaks.
+    socket.resetAndDestroy();
+  }
 }

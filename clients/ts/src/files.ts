@@ -1,0 +1,212 @@
+import { SandboxConnectionError } from "./core/errors.js";
+import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
+import { allPages, PAGE_SIZE } from "./core/pages.js";
+import { WriteMode } from "./gen/sandpool/v1/file_service_pb.js";
+import type { CallOptions, WriteOptions } from "./options.js";
+import type { FileChange, FileInfo } from "./types.js";
+
+/** How much of a file goes in one message: as much as a client may send that cannot stream, and more than the way takes. */
+const PART = 2 << 20;
+/** How often a read or an upload that broke is taken up again without progress. */
+const MOST_BREAKS = 5;
+
+const WRITE_MODES = { replace: WriteMode.REPLACE, create: WriteMode.CREATE, append: WriteMode.APPEND } as const;
+
+/** What can be written: text, bytes, or parts of bytes as they come. */
+export type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
+
+/** The files of one sandbox. Paths are absolute. */
+export class Files {
+  readonly #inside: Inside;
+  readonly #sandboxId: string;
+
+  /** @internal */
+  constructor(inside: Inside, sandboxId: string) {
+    this.#inside = inside;
+    this.#sandboxId = sandboxId;
+  }
+
+  /** Reads a whole file. */
+  async read(path: string, call: Pick<CallOptions, "signal"> = {}): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    for await (const part of this.stream(path, call)) parts.push(part);
+    return joined(parts);
+  }
+
+  /** Reads a whole file as text. */
+  async readText(path: string, call: Pick<CallOptions, "signal"> = {}): Promise<string> {
+    return new TextDecoder().decode(await this.read(path, call));
+  }
+
+  /**
+   * A file in parts, from `offset` on. A connection that breaks is taken up where it was; when the file was changed
+   * meanwhile that is a `ResourceChangedError`.
+   */
+  async *stream(
+    path: string,
+    options: { readonly offset?: number; readonly signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    let offset = options.offset ?? 0;
+    let etag = "";
+    for (let breaks = 0; ; breaks++) {
+      const request = { sandboxId: this.#sandboxId, path, offset: BigInt(offset), etag };
+      try {
+        const answers = this.#inside.stream((to) => this.#inside.files.readFile(request, to), options.signal);
+        for await (const { part } of answers) {
+          if (part.case === "file") etag = part.value.etag;
+          else if (part.case === "data") {
+            offset += part.value.length;
+            breaks = 0;
+            yield part.value;
+          }
+        }
+        return;
+      } catch (error) {
+        if (!(error instanceof SandboxConnectionError) || breaks === MOST_BREAKS) throw error;
+      }
+    }
+  }
+
+  /**
+   * Writes a file of any size, in parts that are each safe to repeat; it appears at its path whole and at once, with
+   * its parent folders.
+   */
+  async write(path: string, content: Content, options: WriteOptions = {}): Promise<FileInfo> {
+    const target = {
+      sandboxId: this.#sandboxId,
+      path,
+      mode: options.mode,
+      owner: options.owner ?? "",
+      writeMode: WRITE_MODES[options.writeMode ?? "replace"],
+      uploadId: crypto.randomUUID(),
+    };
+    let offset = 0;
+    const put = async (data: Uint8Array, more: boolean) => {
+      const request = { target: { ...target, offset: BigInt(offset) }, data, more };
+      const answer = await this.#inside.safe((to) => this.#inside.files.putFile(request, to), options);
+      offset += data.length;
+      options.onProgress?.(offset);
+      return answer;
+    };
+    let last: Uint8Array = new Uint8Array();
+    for await (const part of parts(content)) {
+      if (last.length > 0) await put(last, true);
+      last = part;
+    }
+    return toFileInfo((await put(last, false)).file);
+  }
+
+  /** Tells what a path names; of a symbolic link, with `follow`, what it leads to. */
+  async stat(path: string, options: { readonly follow?: boolean } = {}): Promise<FileInfo> {
+    const request = { ...this.#at(path), follow: options.follow ?? false };
+    return toFileInfo((await this.#inside.safe((to) => this.#inside.files.statFile(request, to))).file);
+  }
+
+  /** What is in a folder, and with a `depth` of more than 1 in its folders. */
+  async list(path: string, options: { readonly depth?: number } = {}): Promise<FileInfo[]> {
+    const pages = allPages(async (pageToken) => {
+      const request = { ...this.#at(path), depth: options.depth ?? 1, pageToken, pageSize: PAGE_SIZE };
+      const answer = await this.#inside.safe((to) => this.#inside.files.listDirectory(request, to));
+      return { items: answer.files, next: answer.nextPageToken };
+    });
+    return (await pages).map(toFileInfo);
+  }
+
+  /** Makes a folder, and its parents. */
+  async makeDirectory(path: string, options: { readonly mode?: number; readonly owner?: string } = {}): Promise<FileInfo> {
+    const request = { ...this.#at(path), mode: options.mode, owner: options.owner ?? "" };
+    return toFileInfo((await this.#inside.safe((to) => this.#inside.files.makeDirectory(request, to))).file);
+  }
+
+  /** Moves a file or folder. It is never sent twice: a second one would find nothing to move. */
+  async move(source: string, destination: string, options: { readonly overwrite?: boolean } = {}): Promise<FileInfo> {
+    const request = { sandboxId: this.#sandboxId, source, destination, overwrite: options.overwrite ?? false };
+    return toFileInfo((await this.#inside.once((to) => this.#inside.files.moveFile(request, to))).file);
+  }
+
+  /** Copies a file, or a folder with all that is in it. It is never sent twice. */
+  async copy(source: string, destination: string, options: { readonly overwrite?: boolean } = {}): Promise<FileInfo> {
+    const request = { sandboxId: this.#sandboxId, source, destination, overwrite: options.overwrite ?? false };
+    return toFileInfo((await this.#inside.once((to) => this.#inside.files.copyFile(request, to))).file);
+  }
+
+  /** Removes a file, or with `recursive` a folder with all that is in it. It is never sent twice. */
+  async remove(
+    path: string,
+    options: { readonly recursive?: boolean; readonly missingOk?: boolean } = {},
+  ): Promise<void> {
+    const { recursive = false, missingOk = false } = options;
+    await this.#inside.once((to) => this.#inside.files.removeFile({ ...this.#at(path), recursive, missingOk }, to));
+  }
+
+  /** What matches a pattern: an absolute path with `*`, `?`, `[a-z]`, `{a,b}` and `**`. */
+  async glob(pattern: string): Promise<FileInfo[]> {
+    const pages = allPages(async (pageToken) => {
+      const request = { sandboxId: this.#sandboxId, pattern, pageToken, pageSize: PAGE_SIZE };
+      const answer = await this.#inside.safe((to) => this.#inside.files.globFiles(request, to));
+      return { items: answer.files, next: answer.nextPageToken };
+    });
+    return (await pages).map(toFileInfo);
+  }
+
+  /** What changes in a folder, or of a file, from now on. Leaving the loop ends the watch. */
+  async *watch(
+    path: string,
+    options: { readonly recursive?: boolean; readonly signal?: AbortSignal; readonly onReady?: () => void } = {},
+  ): AsyncGenerator<FileChange, void, undefined> {
+    const request = { ...this.#at(path), recursive: options.recursive ?? false };
+    let ready = false;
+    for await (const answer of this.#inside.stream((to) => this.#inside.files.watchFiles(request, to), options.signal)) {
+      const change = toFileChange(answer.change, answer.path);
+      if (change !== null) yield change;
+      else if (!ready) {
+        ready = true;
+        options.onReady?.();
+      }
+    }
+  }
+
+  /** A folder as a tar archive, in parts. */
+  async *downloadFolder(path: string, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array, void> {
+    const request = this.#at(path);
+    const answers = this.#inside.stream((to) => this.#inside.files.downloadFolder(request, to), options.signal);
+    for await (const { data } of answers) yield data;
+  }
+
+  /** Writes a tar archive's content into a folder. Needs a transport that can stream requests, as Node's can. */
+  async uploadFolder(
+    path: string,
+    archive: Uint8Array | AsyncIterable<Uint8Array>,
+    options: { readonly owner?: string; readonly signal?: AbortSignal } = {},
+  ): Promise<{ readonly entries: number; readonly bytesWritten: number }> {
+    const target = { ...this.#at(path), owner: options.owner ?? "" };
+    async function* requests() {
+      yield { part: { case: "target" as const, value: target } };
+      for await (const part of parts(archive)) yield { part: { case: "data" as const, value: part } };
+    }
+    const answer = await this.#inside.once((to) => this.#inside.files.uploadFolder(requests(), to), options);
+    return { entries: Number(answer.entries), bytesWritten: Number(answer.bytesWritten) };
+  }
+
+  #at(path: string): { sandboxId: string; path: string } {
+    return { sandboxId: this.#sandboxId, path };
+  }
+}
+
+/** Content in parts that fit into a message. */
+async function* parts(content: Content): AsyncGenerator<Uint8Array, void, undefined> {
+  const whole = typeof content === "string" ? new TextEncoder().encode(content) : content;
+  for await (const piece of whole instanceof Uint8Array ? [whole] : whole) {
+    for (let begin = 0; begin < piece.length; begin += PART) yield piece.subarray(begin, begin + PART);
+  }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
