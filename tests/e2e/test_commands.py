@@ -29,7 +29,8 @@ class Terminal:
 
     def __init__(self, command: str, **env: str) -> None:
         self._process = subprocess.Popen(
-            ["make", command],
+            # As at a terminal, also where the tests run in the background and a shell has Ctrl-C ignored there.
+            ["env", "--default-signal=INT", "make", command],
             cwd=ROOT,
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
@@ -93,17 +94,17 @@ def a_pool(address: str) -> str:
 
 
 def test_ctrl_c_ends_what_make_serve_started(engine: EngineView) -> None:
-    before = labelled(engine)
     with terminal("serve", SANDPOOL_SERVER_ADDRESS="127.0.0.1:0") as serve:
         # In this order, and the second is a DOCKER_HOST.
         address = serve.find(r"listening on (127\.0\.0\.1:\d+)$")
         assert serve.find(r"engine at (.+)$") == os.environ["DOCKER_HOST"]
         pool_id = a_pool(address)
-        assert members_of(engine, pool_id)
+        (member,) = members_of(engine, pool_id)
+        server_id = engine.server_id_of(member)
+        assert labelled(engine, f"={server_id}")
         serve.press_ctrl_c()
         serve.wait()
-    assert not members_of(engine, pool_id)
-    assert labelled(engine) <= before
+    assert not labelled(engine, f"={server_id}")
 
 
 def test_after_a_kill_the_next_make_serve_just_works(engine: EngineView) -> None:
@@ -128,8 +129,8 @@ def test_two_demos_side_by_side(engine: EngineView) -> None:
     assert labelled(engine) <= before
 
 
-def labelled(engine: EngineView) -> set[str]:
-    """The containers and networks of all sandpool servers on the engine."""
-    which = {"label": "sandpool.server"}
+def labelled(engine: EngineView, server: str = "") -> set[str]:
+    """The containers and networks of all sandpool servers on the engine, or with `=<id>` of one."""
+    which = {"label": f"sandpool.server{server}"}
     found = [*engine.api.containers(all=True, filters=which), *engine.api.networks(filters=which)]
     return {each["Id"] for each in found}
