@@ -1,1 +1,0 @@
-"""The generated stubs of sandpool's public contract."""
