@@ -22,8 +22,14 @@ UNITS = (
     "ssh.service",
     "ssh.socket",
 )
-TEST_PROGRAMS = {"mkfs.btrfs": "btrfs-progs", "sshd": "openssh-server", "ip": "iproute2", "iptables": "iptables"}
-"""What the tests on engines of their own need besides the engine: programs, and the packages that have them."""
+TEST_PROGRAMS = {
+    "mkfs.btrfs": "btrfs-progs",
+    "sshd": "openssh-server",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "chromium": "chromium",
+}
+"""What the tests on engines of their own and the one in a browser need: programs, and the packages that have them."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

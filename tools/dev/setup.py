@@ -61,7 +61,7 @@ class Setup:
     def test_packages(self) -> None:
         """Have the programs that only tests need."""
         if missing := missing_test_packages():
-            self._packages.install(missing, "testing with engines of their own")
+            self._packages.install(missing, "testing with engines of their own and a browser")
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
