@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
@@ -104,15 +105,20 @@ func (w *Writer) Write(data []byte) (int, error) {
 	added := false
 	for len(data) > 0 {
 		line, rest, ended := bytes.Cut(data, []byte{'\n'})
-		room := maxLine - len(w.begun)
-		if len(line) > room {
+		if room := maxLine - len(w.begun); len(line) > room {
 			line, rest, ended = data[:room], data[room:], false
 		}
 		w.begun = append(w.begun, line...)
 		data = rest
-		if ended || len(w.begun) == maxLine && len(data) > 0 {
-			w.book.add(w.source, w.stream, bytes.TrimSuffix(w.begun, []byte{'\r'}), !ended)
+		switch {
+		case ended:
+			w.book.add(w.source, w.stream, bytes.TrimSuffix(w.begun, []byte{'\r'}), false)
 			w.begun = w.begun[:0]
+			added = true
+		case len(w.begun) == maxLine && len(data) > 0:
+			cut := wholeRunes(w.begun)
+			w.book.add(w.source, w.stream, w.begun[:cut], true)
+			w.begun = append(w.begun[:0], w.begun[cut:]...)
 			added = true
 		}
 	}
@@ -120,6 +126,19 @@ func (w *Writer) Write(data []byte) (int, error) {
 		w.book.tell()
 	}
 	return written, nil
+}
+
+// wholeRunes is how much of a long line can go without cutting a character.
+func wholeRunes(line []byte) int {
+	for back := 1; back < utf8.UTFMax && back < len(line); back++ {
+		if at := len(line) - back; utf8.RuneStart(line[at]) {
+			if !utf8.FullRune(line[at:]) {
+				return at
+			}
+			break
+		}
+	}
+	return len(line)
 }
 
 // Close adds what is left of a line.

@@ -63,6 +63,21 @@ func TestALongLineComesInPieces(t *testing.T) {
 	}
 }
 
+func TestALongLineIsNotCutWithinACharacter(t *testing.T) {
+	book := newBook()
+	w := book.Writer("web", out)
+	line := strings.Repeat("x", maxLine-1) + "ä" + strings.Repeat("y", maxLine-3) + "\r" + "z"
+	write(t, w, line+"\n")
+	entries, _, _ := book.Since(0)
+	var whole strings.Builder
+	for _, e := range entries {
+		whole.WriteString(e.Text)
+	}
+	if whole.String() != line || len(entries) != 3 {
+		t.Fatal(len(entries), whole.Len(), len(line))
+	}
+}
+
 func TestTheOldestGoAndAreCounted(t *testing.T) {
 	book := newBook()
 	w := book.Writer("web", out)

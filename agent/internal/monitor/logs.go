@@ -20,16 +20,20 @@ const (
 // ReadLogs implements MonitorService.
 func (s *Service) ReadLogs(request *sandpoolv1.ReadLogsRequest, stream sandpoolv1.MonitorService_ReadLogsServer) error {
 	after := request.GetAfterSequence()
-	timer := time.NewTimer(keepAlive)
+	timer := time.NewTimer(s.keepAlive)
 	defer timer.Stop()
 	for first := true; ; first = false {
+		sent := false
 		found, lost, more := s.book.Since(after)
 		wanted := filter(request, found)
 		if first && request.Tail != nil {
 			wanted = wanted[max(0, len(wanted)-int(request.GetTail())):]
 		}
-		if err := send(stream, wanted, lost); err != nil {
-			return err
+		if len(wanted) > 0 || lost > 0 {
+			if err := send(stream, wanted, lost); err != nil {
+				return err
+			}
+			sent = true
 		}
 		if len(found) > 0 {
 			after = found[len(found)-1].Sequence
@@ -37,13 +41,17 @@ func (s *Service) ReadLogs(request *sandpoolv1.ReadLogsRequest, stream sandpoolv
 		if !request.GetFollow() {
 			return nil
 		}
-		timer.Reset(keepAlive)
+		if sent {
+			// Entries that nobody asked for are no sign of life for whoever waits for others.
+			timer.Reset(s.keepAlive)
+		}
 		select {
 		case <-more:
 		case <-timer.C:
 			if err := stream.Send(&sandpoolv1.ReadLogsResponse{}); err != nil {
 				return err
 			}
+			timer.Reset(s.keepAlive)
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-s.stopping:

@@ -26,6 +26,8 @@ type Service struct {
 
 	book     *logs.Book
 	stopping <-chan struct{}
+	// keepAlive is how often something is sent on a stream on which nothing happens.
+	keepAlive time.Duration
 
 	mu   sync.Mutex
 	last sample
@@ -33,7 +35,7 @@ type Service struct {
 
 // New makes a service that tells of the book. stopping is closed when the agent begins to stop: streams end then.
 func New(book *logs.Book, stopping <-chan struct{}) *Service {
-	return &Service{book: book, stopping: stopping}
+	return &Service{book: book, stopping: stopping, keepAlive: keepAlive}
 }
 
 // GetStats implements MonitorService.

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// How long a file that takes nothing is waited for at the end.
+const stuckTime = time.Second
+
 // Teed is a pipe whose content goes to two places.
 type Teed struct {
 	// WriteEnd is the descriptor to give to the process.
@@ -38,11 +41,17 @@ func Tee(file *os.File, log io.WriteCloser) (*Teed, error) {
 // CloseWriteEnd closes the agent's copy of WriteEnd.
 func (t *Teed) CloseWriteEnd() { unix.Close(t.WriteEnd) }
 
-// Finish waits until all was passed on, at most until the deadline if somebody still holds the pipe open.
+// Finish waits until all was passed on, at most until the deadline if somebody still holds the pipe open, and a second
+// longer if the file does not take it.
 func (t *Teed) Finish(deadline time.Time) {
 	// An error means that it is over already.
 	_ = t.file.SetReadDeadline(deadline)
-	<-t.done
+	timer := time.NewTimer(time.Until(deadline) + stuckTime)
+	defer timer.Stop()
+	select {
+	case <-t.done:
+	case <-timer.C:
+	}
 }
 
 func (t *Teed) run(file *os.File, log io.WriteCloser) {

@@ -82,12 +82,13 @@ func (s *Service) OpenTunnel(stream sandpoolv1.PortService_OpenTunnelServer) err
 // carry passes bytes on in both directions until the port has closed its side, or one of the two ends breaks. Each chunk
 // is taken when the one before has gone.
 func carry(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPConn, port int32) error {
+	writer := &writer{connection: connection}
 	// Closing the connection is what ends the reading below when the client has gone.
 	stop := context.AfterFunc(stream.Context(), func() { connection.Close() })
 	defer stop()
 	refused := make(chan error, 1)
 	go func() {
-		err := feed(stream, connection)
+		err := feed(stream, writer)
 		if err != nil {
 			connection.Close()
 		}
@@ -106,6 +107,10 @@ func carry(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPCo
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
+			// The kernel tells of a reset once: if writing has heard of it, reading finds the end.
+			if cause := writer.failure(); errors.Is(cause, syscall.ECONNRESET) {
+				return errReset(port, cause)
+			}
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			if cause := stream.Context().Err(); cause != nil {
@@ -118,13 +123,35 @@ func carry(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPCo
 	}
 }
 
+// writer writes to a connection and remembers how that failed.
+type writer struct {
+	connection *net.TCPConn
+
+	// mu is held over each write, so that its outcome is known to whoever asks after it.
+	mu  sync.Mutex
+	err error
+}
+
+func (w *writer) write(data []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, w.err = w.connection.Write(data)
+	return w.err
+}
+
+func (w *writer) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
 // feed passes on what the client sends, and the end of it.
-func feed(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPConn) error {
+func feed(stream sandpoolv1.PortService_OpenTunnelServer, writer *writer) error {
 	for {
 		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			// A port that does not care reads on; what it says still comes.
-			_ = connection.CloseWrite()
+			_ = writer.connection.CloseWrite()
 			return nil
 		}
 		if err != nil {
@@ -133,8 +160,8 @@ func feed(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPCon
 		if message.GetTarget() != nil {
 			return rpcerror.BadField(reasonInvalidField, "target", "comes in the first message only")
 		}
-		if _, err := connection.Write(message.GetData()); err != nil {
-			// Reading says how the connection ended, if it has not done so already.
+		if err := writer.write(message.GetData()); err != nil {
+			// Reading says how the connection ended.
 			return nil
 		}
 	}

@@ -29,8 +29,8 @@ const (
 // PortService reaches what listens inside a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name.
 type PortServiceClient interface {
 	// Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-	// first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-	// closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+	// first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+	// connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
 	// the connection is not accepted in time.
 	OpenTunnel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[OpenTunnelRequest, OpenTunnelResponse], error)
 }
@@ -63,8 +63,8 @@ type PortService_OpenTunnelClient = grpc.BidiStreamingClient[OpenTunnelRequest, 
 // PortService reaches what listens inside a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name.
 type PortServiceServer interface {
 	// Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-	// first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-	// closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+	// first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+	// connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
 	// the connection is not accepted in time.
 	OpenTunnel(grpc.BidiStreamingServer[OpenTunnelRequest, OpenTunnelResponse]) error
 	mustEmbedUnimplementedPortServiceServer()

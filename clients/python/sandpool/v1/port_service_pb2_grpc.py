@@ -63,8 +63,8 @@ class PortServiceServicer:
 
     def OpenTunnel(self, request_iterator, context):
         """Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-        first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-        closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+        first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+        connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
         the connection is not accepted in time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -35,8 +35,8 @@ class PortServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PortServiceAsyncStub: ...
     OpenTunnel: _grpc.StreamStreamMultiCallable[_port_service_pb2.OpenTunnelRequest, _port_service_pb2.OpenTunnelResponse]
     """Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-    first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-    closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+    first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+    connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
     the connection is not accepted in time.
     """
     ExposePort: _grpc.UnaryUnaryMultiCallable[_port_service_pb2.ExposePortRequest, _port_service_pb2.ExposePortResponse]
@@ -56,8 +56,8 @@ class PortServiceAsyncStub(PortServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenTunnel: _aio.StreamStreamMultiCallable[_port_service_pb2.OpenTunnelRequest, _port_service_pb2.OpenTunnelResponse]  # type: ignore[assignment]
     """Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-    first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-    closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+    first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+    connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
     the connection is not accepted in time.
     """
     ExposePort: _aio.UnaryUnaryMultiCallable[_port_service_pb2.ExposePortRequest, _port_service_pb2.ExposePortResponse]  # type: ignore[assignment]
@@ -80,8 +80,8 @@ class PortServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_port_service_pb2.OpenTunnelResponse], _abc.AsyncIterator[_port_service_pb2.OpenTunnelResponse]]:
         """Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-        first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-        closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+        first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+        connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
         the connection is not accepted in time.
         """
 

@@ -281,8 +281,8 @@ export const ListExposedPortsResponseSchema: GenMessage<ListExposedPortsResponse
 export const PortService: GenService<{
   /**
    * Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-   * first answer that the connection stands. Closing the requests closes that direction; the answers end when the sandbox
-   * closes the other. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
+   * first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
+   * connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
    * the connection is not accepted in time.
    *
    * @generated from rpc sandpool.v1.PortService.OpenTunnel
