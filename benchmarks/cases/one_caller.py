@@ -46,13 +46,14 @@ def command(on: Setting) -> list[Figure]:
             {
                 "no-op and fork": lambda: (bench.no_op(), subprocess.run(COMMAND, check=True, capture_output=True)),
                 "command": lambda: bench.run(sandbox, COMMAND),
-                "exec": lambda: engine.run(container, COMMAND),
             },
         )
+        # Not in turns with ours: the engine is busy for a while after its calls have been answered.
+        execs = summarize(timed(lambda: engine.run(container, COMMAND)) for _ in range(COMMAND_ROUNDS // 2))
         bench.dissolve(pool_id)
     return [
         within("command round trip", taken["command"], 4, "no-op and a fork", taken["no-op and fork"]),
-        times_faster("command round trip", taken["command"], "engine exec", taken["exec"], 15),
+        times_faster("command round trip", taken["command"], "engine exec", execs, 15),
     ]
 
 
