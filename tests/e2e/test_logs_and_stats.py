@@ -136,3 +136,22 @@ def test_what_a_sandbox_uses(server: ServerProcess, channel: grpc.Channel, monit
 
 def stats(monitor: MonitorServiceStub, sandbox_id: str) -> object:
     return monitor.GetStats(pb.GetStatsRequest(sandbox_id=sandbox_id), timeout=SECS).stats
+
+
+def test_in_an_image_of_one_static_binary(
+    server: ServerProcess, channel: grpc.Channel, monitor: MonitorServiceStub, bare_image: str
+) -> None:
+    entrypoint = ["/busybox", "sh", "-c", "echo from the entrypoint; exec /busybox sleep 4711"]
+    box = box_of(server, channel, image=bare_image, entrypoint=entrypoint)
+    box.start("web-1", "/busybox", "echo", "from the service", service=processes.Service(name="web"))
+    box.seen("web-1")
+    assert {(entry.source, entry.text) for entry in read(monitor, box.id)} == {
+        ("entrypoint", "from the entrypoint"),
+        ("web", "from the service"),
+    }
+    before = stats(monitor, box.id)
+    box.start("much", "/busybox", "head", "-c", "8388608", "/dev/zero")
+    assert len(box.seen("much").stdout) == 8388608
+    after = stats(monitor, box.id)
+    assert after.network_sent_bytes - before.network_sent_bytes > 8388608
+    assert (before.cpus, before.memory_limit_bytes) == (1, 512 * MIB)

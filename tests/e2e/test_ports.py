@@ -13,6 +13,8 @@ import pytest
 
 from sandpool import SandboxClient
 from sandpool.v1 import port_service_pb2 as pb
+from sandpool.v1 import process_pb2
+from sandpool.v1 import process_service_pb2 as pb_processes
 from sandpool.v1.port_service_pb2_grpc import PortServiceStub
 from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
 from tests.support.process_box import Box
@@ -196,3 +198,33 @@ def test_a_tunnel_ends_with_its_sandbox(server: ServerProcess, channel: grpc.Cha
 
 def until_listening(box: Box, port: int) -> None:
     box.sandbox.run(f"until netstat -ltn | grep -q :{port}; do sleep 0.05; done", timeout=20)
+
+
+@pytest.mark.parametrize("image", ["busybox:latest", "bare"])
+def test_in_images_that_have_next_to_nothing(
+    server: ServerProcess, channel: grpc.Channel, ports: PortServiceStub, bare_image: str, image: str
+) -> None:
+    """A program that listens on the sandbox's own address alone is found, too."""
+    with SandboxClient(server.address) as client:
+        stub = ProcessServiceStub(channel)
+        box = Box(client, stub, bare_image if image == "bare" else image)
+        busybox = ("/busybox",) if image == "bare" else ("busybox",)
+        box.start("address", *busybox, "ip", "-4", "-o", "address", "show", "eth0")
+        address = box.seen("address").stdout.decode().split()[3].partition("/")[0]
+        httpd = (*busybox, "httpd", "-f", "-p", f"{address}:7001", "-h", "/")
+        check = process_pb2.HealthCheck(tcp=process_pb2.TcpCheck(port=7001), interval_secs=0.1)
+        box.start("web", *httpd, service=pb_processes.Service(name="web", health_check=check))
+        tunnel = reached(ports, box.id, 7001)
+        tunnel.send(b"GET /etc/no-such-file HTTP/1.0\r\n\r\n")
+        assert b"404" in tunnel.rest()
+        tunnel.end()
+
+
+def reached(stub: PortServiceStub, sandbox_id: str, port: int) -> Tunnel:
+    """A tunnel as soon as something listens."""
+    while True:
+        try:
+            return Tunnel(stub, sandbox_id, port)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise

@@ -258,6 +258,21 @@ def test_exposed_ports_survive_a_kill_of_the_server(tmp_path: Path) -> None:
         assert Web(server).request("GET", "/", host=f"8000-{box.id}.localhost")[0] in (404, 410)
 
 
+def test_a_web_server_in_an_image_of_one_static_binary(
+    web: Web, channel: grpc.Channel, ports: PortServiceStub, bare_image: str
+) -> None:
+    with SandboxClient(web.server.address) as client:
+        box = Box(client, ProcessServiceStub(channel), bare_image)
+        box.start("web", "/busybox", "httpd", "-f", "-p", "8000", "-h", "/")
+        url = ports.ExposePort(pb.ExposePortRequest(sandbox_id=box.id, port=8000)).exposed_port.url
+        host = url.removeprefix("http://").partition(":")[0]
+        while (answer := web.request("GET", "/busybox", host=host))[0] == 502:
+            pass
+        assert answer[0] == 200
+        assert answer[2].startswith(b"\x7fELF")
+        client.delete(box.id)
+
+
 def test_without_a_web_port_nothing_can_be_exposed(server: ServerProcess) -> None:
     with SandboxClient(server.address) as client, grpc.insecure_channel(server.address) as channel:
         sandbox = client.create(image="busybox:latest")
