@@ -25,6 +25,10 @@ BUSYBOX = "busybox:latest"
 PYTHON = "python:3.11-slim"
 DOUBLE_FORK = "setsid sh -c 'sleep {secs} & exec sleep {secs}' & sleep {secs}"
 """A process, its child in a session of its own, and a grandchild whose parent goes on as another program."""
+BARE_FORK = (
+    "/busybox setsid /busybox sh -c '/busybox sleep {secs} & exec /busybox sleep {secs}' & /busybox sleep {secs}"
+)
+"""The same where there is nothing but that binary."""
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_input_is_taken_once_whatever_is_repeated(box: Box) -> None:
 
 
 @pytest.mark.parametrize("ending", ["timeout", "idle", "kill", "disconnect"])
-def test_a_process_that_is_ended_is_dead_with_all_its_children(busybox: Box, ending: str) -> None:
+def test_a_process_that_is_ended_is_dead_with_all_its_children(box: Box, ending: str) -> None:
     """Row 20: children that left its session and lost their parent included, and no zombie stays."""
     limits = {
         "timeout": {"timeout_secs": 0.5},
@@ -122,22 +126,22 @@ def test_a_process_that_is_ended_is_dead_with_all_its_children(busybox: Box, end
         "disconnect": sandbox_pb2.COMMAND_END_REASON_DISCONNECTED,
     }
     secs = 4000 + len(ending)
-    busybox.start(ending, command=DOUBLE_FORK.format(secs=secs), **limits[ending])
+    box.start(ending, command=DOUBLE_FORK.format(secs=secs), **limits[ending])
     if ending == "kill":
-        request = pb.KillProcessRequest(sandbox_id=busybox.id, process_id=ending)
-        assert busybox.stub.KillProcess(request, timeout=SECS).process.state == process_pb2.PROCESS_STATE_ENDED
+        request = pb.KillProcessRequest(sandbox_id=box.id, process_id=ending)
+        assert box.stub.KillProcess(request, timeout=SECS).process.state == process_pb2.PROCESS_STATE_ENDED
     elif ending == "disconnect":
-        watching = busybox.attach(ending)
+        watching = box.attach(ending)
         next(watching)
         watching.cancel()
     until = time.monotonic() + SECS
-    while busybox.get(ending).state != process_pb2.PROCESS_STATE_ENDED:
+    while box.get(ending).state != process_pb2.PROCESS_STATE_ENDED:
         assert time.monotonic() < until
         time.sleep(0.05)
-    end = busybox.get(ending).end
+    end = box.get(ending).end
     assert (end.reason, end.signal) == (reasons[ending], 9)
-    assert f"sleep {secs}" not in busybox.names()
-    assert "Z" not in busybox.text("cat /proc/[0-9]*/stat | cut -d' ' -f3").split()
+    assert f"sleep {secs}" not in box.names()
+    assert "Z" not in box.text("cat /proc/[0-9]*/stat | cut -d' ' -f3").split()
 
 
 def test_running_out_of_memory_is_told_apart(module_client: SandboxClient, stub: ProcessServiceStub) -> None:
@@ -267,27 +271,27 @@ def test_what_is_not_kept_any_more_is_told(box: Box) -> None:
     assert (kept.begin, kept.end) == (end, 100_003)
 
 
-def test_a_stream_on_which_nothing_happens_is_kept_alive(busybox: Box) -> None:
+def test_a_stream_on_which_nothing_happens_is_kept_alive(box: Box) -> None:
     """Row 21."""
-    busybox.start("quiet", "sleep", "4711")
-    watching = busybox.attach("quiet", keep_alive_secs=0.1)
+    box.start("quiet", "sleep", "4711")
+    watching = box.attach("quiet", keep_alive_secs=0.1)
     kinds = [next(watching).event.WhichOneof("event") for _ in range(4)]
     watching.cancel()
     assert kinds == ["process", "keep_alive", "keep_alive", "keep_alive"]
 
 
-def test_nothing_is_lost_while_nobody_is_attached_if_it_is_to_wait(busybox: Box) -> None:
+def test_nothing_is_lost_while_nobody_is_attached_if_it_is_to_wait(box: Box) -> None:
     size = 5 << 20
-    busybox.start("waits", command=f"head -c {size} /dev/zero; printf end", output_overflow=pb.OUTPUT_OVERFLOW_WAIT)
-    seen = busybox.seen("waits")
+    box.start("waits", command=f"head -c {size} /dev/zero; printf end", output_overflow=pb.OUTPUT_OVERFLOW_WAIT)
+    seen = box.seen("waits")
     assert (len(seen.stdout), seen.gaps) == (size + 3, [])
 
 
-def test_a_record_goes_after_its_time(busybox: Box) -> None:
-    busybox.start("short", "true", ttl_secs=0.2)
-    busybox.seen("short")
+def test_a_record_goes_after_its_time(box: Box) -> None:
+    box.start("short", "true", ttl_secs=0.2)
+    box.seen("short")
     with pytest.raises(grpc.RpcError) as gone:
-        list(iter(lambda: busybox.get("short").process_id, ""))
+        list(iter(lambda: box.get("short").process_id, ""))
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -303,6 +307,26 @@ def test_in_an_image_of_one_static_binary(
     box.start("cat", "/busybox", "cat", stdin=True)
     box.write("cat", b"there", close=True)
     assert box.seen("cat").stdout == b"there"
+    box.start("late", "/busybox", "sh", "-c", BARE_FORK.format(secs=4101), timeout_secs=0.5)
+    box.start("left", "/busybox", "sh", "-c", BARE_FORK.format(secs=4102), idle_timeout_secs=0.5)
+    box.start("killed", "/busybox", "sh", "-c", BARE_FORK.format(secs=4103))
+    box.stub.KillProcess(pb.KillProcessRequest(sandbox_id=box.id, process_id="killed"), timeout=SECS)
+    for process_id, reason in (
+        ("late", sandbox_pb2.COMMAND_END_REASON_TIMED_OUT),
+        ("left", sandbox_pb2.COMMAND_END_REASON_IDLE_TIMED_OUT),
+        ("killed", sandbox_pb2.COMMAND_END_REASON_KILLED),
+    ):
+        until = time.monotonic() + SECS
+        while box.get(process_id).state != process_pb2.PROCESS_STATE_ENDED:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert box.get(process_id).end.reason == reason
+    box.start("ps", "/busybox", "ps", "-o", "stat,args")
+    assert b"sleep" not in box.seen("ps").stdout
+    box.start("much", "/busybox", "head", "-c", "100000", "/dev/zero", output_buffer_bytes=4096)
+    box.seen("much", stdout_offset=-1)
+    ((begin, end),) = box.seen("much").gaps
+    assert (begin, end) == (0, box.get("much").stdout.begin)
     size = process_pb2.TerminalSize(rows=5, cols=7)
     box.start("tty", "/busybox", "stty", "size", terminal=size)
     assert box.seen("tty").stdout == b"5 7\r\n"

@@ -15,33 +15,56 @@ from tests.support.server_process import ServerProcess
 pytestmark = pytest.mark.engine
 
 
+SERVERS = {
+    "busybox:latest": ("sh", "-c", "echo begins; exec httpd -f -p 8080 -h /etc"),
+    "python:3.11-slim": ("sh", "-c", "echo begins; exec python3 -m http.server 8080 -d /etc"),
+    "bare": ("/busybox", "sh", "-c", "echo begins; exec /busybox httpd -f -p 8080 -h /"),
+}
+"""A web server that says when it begins, for each image."""
+PAGES = {"busybox:latest": "/passwd", "python:3.11-slim": "/passwd", "bare": "/busybox"}
+"""A file that it has."""
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def image(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def box(server: ServerProcess, bare_image: str, image: str) -> Iterator[Box]:
+    with grpc.insecure_channel(server.address) as channel, SandboxClient(server.address) as client:
+        yield Box(client, ProcessServiceStub(channel), bare_image if image == "bare" else image)
+
+
 @pytest.fixture(scope="module")
 def busybox(server: ServerProcess) -> Iterator[Box]:
     with grpc.insecure_channel(server.address) as channel, SandboxClient(server.address) as client:
         yield Box(client, ProcessServiceStub(channel), "busybox:latest")
 
 
-def test_a_web_server_as_a_service(busybox: Box) -> None:
+def test_a_web_server_as_a_service(box: Box, image: str) -> None:
     """It is healthy when it answers, is started again when it is killed, and goes on in the same output."""
-    check = process_pb2.HealthCheck(http=process_pb2.HttpCheck(port=8080, path="/"), interval_secs=0.1, retries=2)
+    check = process_pb2.HealthCheck(
+        http=process_pb2.HttpCheck(port=8080, path=PAGES[image]), interval_secs=0.1, retries=2
+    )
     service = pb.Service(name="web", restart_policy=process_pb2.RESTART_POLICY_ALWAYS, health_check=check)
-    command = "mkdir -p /tmp/www; echo hi > /tmp/www/index.html; echo begins; exec httpd -f -p 8080 -h /tmp/www"
-    busybox.start("web-1", command=command, service=service)
-    records = (answer.event.process for answer in busybox.attach("web") if answer.event.HasField("process"))
+    box.start("web-1", *SERVERS[image], service=service)
+    records = (answer.event.process for answer in box.attach("web") if answer.event.HasField("process"))
     first = next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
-    signal = pb.SignalProcessRequest(sandbox_id=busybox.id, process_id="web", signal=9)
-    busybox.stub.SignalProcess(signal, timeout=SECS)
+    signal = pb.SignalProcessRequest(sandbox_id=box.id, process_id="web", signal=9)
+    box.stub.SignalProcess(signal, timeout=SECS)
     again = next(seen for seen in records if seen.restarts == 1 and seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
     assert again.pid != first.pid
     with pytest.raises(grpc.RpcError) as taken:
-        busybox.start("web-2", command="true", service=pb.Service(name="web"))
+        box.start("web-2", *SERVERS[image], service=pb.Service(name="web"))
     assert taken.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    restart = pb.RestartProcessRequest(sandbox_id=busybox.id, process_id="web")
-    assert busybox.stub.RestartProcess(restart, timeout=SECS).process.restarts == 2
-    kill = pb.KillProcessRequest(sandbox_id=busybox.id, process_id="web")
-    ended = busybox.stub.KillProcess(kill, timeout=SECS).process
+    restart = pb.RestartProcessRequest(sandbox_id=box.id, process_id="web")
+    assert box.stub.RestartProcess(restart, timeout=SECS).process.restarts == 2
+    kill = pb.KillProcessRequest(sandbox_id=box.id, process_id="web")
+    ended = box.stub.KillProcess(kill, timeout=SECS).process
     assert ended.state == process_pb2.PROCESS_STATE_ENDED
-    assert busybox.seen("web").stdout == b"begins\n" * 3
+    assert box.seen("web").stdout == b"begins\n" * 3
 
 
 def test_a_service_is_started_again_when_it_failed(busybox: Box) -> None:
