@@ -12,8 +12,8 @@ from sandpool_server.domain.errors import (
     NotReadyInTime,
 )
 from sandpool_server.domain.lifecycle import MemberState
-from sandpool_server.domain.model import EndReason, PoolCondition, StartKind
-from sandpool_server.ports import SandboxFilter
+from sandpool_server.domain.model import EndReason, PoolCondition, PoolView, StartKind
+from sandpool_server.ports import ClaimRequest, ClaimResult, SandboxFilter
 from sandpool_server.usecases.values import NewSandbox, PoolChanges, SandboxChanges, SpecChanges
 from tests.control.conftest import WAIT_SECS, Grow, cancelled, stop
 from tests.support.fake_agents import SilentAgents
@@ -55,6 +55,49 @@ async def test_no_more_than_wanted_is_ever_made(grow: Grow) -> None:
     assert error.value.reason == "POOL_AT_MAX"
     assert plant.runtime.peak == 5
     assert len(plant.runtime.launched) == 5
+
+
+async def test_whoever_waits_at_the_maximum_is_not_sent_away_for_one_just_served(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim is written before its caller leaves the line: those behind it see one member less, not one too few."""
+    runtime = SlowRuntime()
+    plant = await grow(runtime)
+    runtime.let(2)
+    pool_id = await plant.pool(2, max_containers=4)
+    await plant.full(pool_id, 2)
+    for _ in range(2):
+        await plant.create(pool_id)
+    await plant.seen(pool_id, lambda view: view.counts.creating == 2)
+
+    told, looked, claim, get_pool = asyncio.Event(), asyncio.Event(), plant.store.claim, plant.store.get_pool
+    written: list[str] = []
+
+    async def claim_and_tell_late(request: ClaimRequest) -> ClaimResult:
+        result = await claim(request)
+        written.extend(member.id for member in result.members)
+        await told.wait()
+        return result
+
+    async def get_pool_and_say_so(namespace: str, ref: str) -> PoolView:
+        seen = bool(written)
+        view = await get_pool(namespace, ref)
+        if seen:
+            looked.set()
+        return view
+
+    monkeypatch.setattr(plant.store, "claim", claim_and_tell_late)
+    monkeypatch.setattr(plant.store, "get_pool", get_pool_and_say_so)
+    both = [asyncio.create_task(plant.create(pool_id)) for _ in range(2)]
+    await plant.seen(pool_id, lambda view: view.waiting == 2)
+    runtime.let(1)
+    async with asyncio.timeout(WAIT_SECS):
+        await looked.wait()
+        assert len(written) == 1, "the first has its sandbox, and was not told yet"
+        told.set()
+        runtime.let(1)
+        sandboxes = await asyncio.gather(*both)
+    assert len({sandbox.id for sandbox in sandboxes}) == 2
 
 
 async def test_a_failing_pool_backs_off_and_disturbs_no_other(grow: Grow) -> None:

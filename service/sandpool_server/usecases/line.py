@@ -17,6 +17,8 @@ class Place:
 
     pool_ids: tuple[str, ...]
     count: int
+    claiming: bool = False
+    """Whether a claim of this place is under way, which may be written already before its caller hears of it."""
 
 
 class WaitingLine:
@@ -36,16 +38,27 @@ class WaitingLine:
 
     def awaited(self, pool_ids: tuple[str, ...]) -> int:
         """For how many sandboxes callers wait that one of these pools could give."""
-        return sum(place.count for place in self._places if not set(place.pool_ids).isdisjoint(pool_ids))
+        return sum(place.count for place in self._of(pool_ids))
 
-    def ahead(self, place: Place) -> int:
-        """For how many sandboxes callers before this place wait that one of its pools could give."""
-        before = self._places[: self._places.index(place)]
-        return sum(other.count for other in before if not set(other.pool_ids).isdisjoint(place.pool_ids))
+    def unserved(self, pool_ids: tuple[str, ...], before: Place | None = None) -> int:
+        """For how many sandboxes callers still wait, before that place or at all, that one of these pools could give.
+
+        Those who are claiming are left out: what a claim took is missing from the pool before its caller leaves.
+        """
+        return sum(place.count for place in self._of(pool_ids, before) if not place.claiming)
 
     def is_next(self, place: Place) -> bool:
         """Whether nobody before this place could be served by one of its pools."""
-        return not self.ahead(place)
+        return not any(self._of(place.pool_ids, place))
+
+    @contextmanager
+    def claiming(self, place: Place) -> Iterator[None]:
+        """The place's claim is under way for the length of the block."""
+        place.claiming = True
+        try:
+            yield
+        finally:
+            place.claiming = False
 
     @contextmanager
     def join(self, pool_ids: tuple[str, ...], count: int) -> Iterator[Place]:
@@ -59,3 +72,11 @@ class WaitingLine:
             self._places.remove(place)
             # Those behind it move up, and the pools need fewer.
             self._changes.publish(frozenset(pool_ids))
+
+    def _of(self, pool_ids: tuple[str, ...], before: Place | None = None) -> Iterator[Place]:
+        """The places, those before the given one or all, that one of these pools could serve."""
+        for place in self._places:
+            if place is before:
+                return
+            if not set(place.pool_ids).isdisjoint(pool_ids):
+                yield place

@@ -162,13 +162,17 @@ class Sandboxes:
         Waits for it, behind those who wait already; raises `at_max` when there is none, or no more, for this caller.
         """
         pool_ids = await self._pool_ids(request)
-        if await self._within_reach(request.namespace, pool_ids) < self._line.awaited(pool_ids) + request.count:
+        if await self._within_reach(request.namespace, pool_ids) < self._line.unserved(pool_ids) + request.count:
             raise at_max
         with self._changes.subscribe() as subscription, self._line.join(pool_ids, request.count) as place:
-            while await self._within_reach(request.namespace, pool_ids) >= self._line.ahead(place) + place.count:
+            while (
+                await self._within_reach(request.namespace, pool_ids)
+                >= self._line.unserved(pool_ids, place) + place.count
+            ):
                 if self._line.is_next(place):
                     try:
-                        return await self._claim(replace(request, now=self._clock.now()))
+                        with self._line.claiming(place):
+                            return await self._claim(replace(request, now=self._clock.now()))
                     except Exhausted as error:
                         at_max = error
                 while (await subscription.next()).isdisjoint(pool_ids):
@@ -202,7 +206,8 @@ class Sandboxes:
                     while True:
                         if self._line.is_next(place):
                             try:
-                                return await self._claim(replace(request, now=self._clock.now(), cold=False))
+                                with self._line.claiming(place):
+                                    return await self._claim(replace(request, now=self._clock.now(), cold=False))
                             except Exhausted as error:
                                 if error.reason != "POOL_EMPTY":
                                     raise

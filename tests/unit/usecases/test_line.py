@@ -40,6 +40,16 @@ def test_a_template_s_caller_stands_in_the_line_of_each_of_its_pools() -> None:
         assert (line.waiting("pool-a"), line.waiting("pool-b")) == (2, 1), "a place counts once"
 
 
+def test_a_place_that_claims_is_still_first_but_waits_for_nothing() -> None:
+    line = WaitingLine(ChangeHub())
+    with line.join(A, 1) as first, line.join(BOTH, 2) as second, line.join(A, 1) as third:
+        with line.claiming(first):
+            assert not line.is_next(second)
+            assert (line.unserved(A), line.unserved(A, before=third), line.unserved(A, before=second)) == (3, 2, 0)
+            assert line.awaited(A) == 4
+        assert (line.unserved(A), line.unserved(A, before=third), line.unserved(A, before=second)) == (4, 3, 1)
+
+
 async def test_joining_and_leaving_wake_the_others() -> None:
     hub = ChangeHub()
     line = WaitingLine(hub)
