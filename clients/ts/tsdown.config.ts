@@ -11,7 +11,7 @@ const forBrowsers = {
 };
 
 export default defineConfig([
-  { ...common, entry: { index: "src/index.ts" }, outDir: "dist", dts: true },
+  { ...common, entry: { index: "src/index.ts", gen: "src/stubs.ts" }, outDir: "dist", dts: true, unbundle: true },
   // With all that it needs in one file, so that a page can load it as it is.
   {
     ...common,
