@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,21 @@ COMPILER_FLAGS = (
     *("--strict", "--skipLibCheck", "--target", "es2022", "--lib", "es2022,esnext.disposable"),
     *("--module", "nodenext", "--moduleResolution", "nodenext", "--types", "node"),
 )
+
+
+TELL = """
+import { createInterface } from "node:readline";
+const lines = createInterface({ input: process.stdin });
+const answers = lines[Symbol.asyncIterator]();
+const tell = async (word: string): Promise<void> => {
+  console.log(word);
+  await answers.next();
+};
+"""
+DONE_TELLING = """
+lines.close();
+console.log(JSON.stringify(out));
+"""
 
 
 class NodeProject:
@@ -30,10 +47,33 @@ class NodeProject:
 
     def run(self, program: str) -> Any:
         """Compile the program, strictly, and run it; returns what its last line of output holds as JSON."""
+        self.compile(program)
+        return self.output("program.js")
+
+    def compile(self, program: str) -> None:
+        """Compile the program, strictly."""
         (self._folder / "program.ts").write_text(program)
         compiler = PACKAGE / "node_modules" / ".bin" / "tsc"
         self._command(str(compiler), *COMPILER_FLAGS, "--ignoreConfig", "program.ts")
-        return self.output("program.js")
+
+    def talk(self, program: str, answer: Callable[[str], None], *, secs: float = 90) -> Any:
+        """Compile and run a program that says what it wants done, line by line, and is told when it is done.
+
+        `await tell(word)` is there for it: the word is given to `answer`, and the promise resolves when that returns.
+        Returns what `out`, which the program declares, holds in the end. The program must end by itself.
+        """
+        self.compile(TELL + program + DONE_TELLING)
+        words = [_node(), "program.js"]
+        with subprocess.Popen(
+            words, cwd=self._folder, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as running:
+            late = threading.Timer(secs, running.kill)
+            late.start()
+            last = _converse(running, answer)
+            running.wait()
+            late.cancel()
+        assert running.returncode == 0, f"the program ended with {running.returncode}; its last line: {last[:2000]}"
+        return json.loads(last)
 
     def output(self, *words: str) -> Any:
         """What the last line of a program's output holds as JSON."""
@@ -45,6 +85,20 @@ class NodeProject:
         )
         assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+
+def _converse(running: subprocess.Popen[str], answer: Callable[[str], None]) -> str:
+    """Answer each word of the program until it says its result, which is JSON; gives that, or its last word."""
+    assert running.stdin is not None
+    assert running.stdout is not None
+    word = ""
+    for line in running.stdout:
+        word = line.strip()
+        if not word.startswith("{"):
+            answer(word)
+            running.stdin.write("\n")
+            running.stdin.flush()
+    return word
 
 
 def _node() -> str:

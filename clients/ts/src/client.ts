@@ -54,7 +54,7 @@ export class SandboxClient {
     const connection =
       transport === undefined
         ? connect(address)
-        : { transport, target: settings.address ?? "the transport's address", close: () => undefined };
+        : { transport, duplex: false, target: settings.address ?? "the transport's address", close: () => undefined };
     const apiKey = settings.apiKey ?? environment("SANDPOOL_API_KEY");
     const headers = {
       "User-Agent": `sandpool-ts/${VERSION}`,
@@ -364,10 +364,10 @@ export class SandboxClient {
   }
 
   /**
-   * Runs a command in a sandbox; see {@link Sandbox.run}. It is repeated only when the server could not be reached at
-   * all, never once it may have been sent.
+   * Runs a short command in a sandbox, in one call; see {@link Sandbox.runOnce}. It is repeated only when the server
+   * could not be reached at all, never once it may have been sent.
    */
-  async run(
+  async runOnce(
     sandbox: string,
     command: string | readonly string[],
     run: options.RunOptions = {},

@@ -1,33 +1,75 @@
-import { type SandpoolError, SandboxConnectionError } from "./core/errors.js";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { joined } from "./core/bytes.js";
+import { ResourceTimeoutError, type SandpoolError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, streamName, toProcessEnd } from "./core/inside.js";
 import { DEFAULT_RETRY, retryDelay, sleep } from "./core/retry.js";
 import type { ProcessEvent } from "./gen/sandpool/v1/process_pb.js";
+import type { StartProcessRequestSchema } from "./gen/sandpool/v1/process_service_pb.js";
+import type { CallOptions } from "./options.js";
 import type { CommandResult, OutputChunk, ProcessEnd, TerminalSize } from "./types.js";
 
-/** The bytes of a stream so far, and what makes text of them without cutting a character. */
+/** How much of each stream a result holds; what is beyond that is counted and dropped. */
+const KEPT_BYTES = 64 << 20;
+/** How much input goes in one message. */
+const LARGEST_INPUT = 1 << 20;
+/** A server that is started again needs longer than a call is repeated for. */
+const RETRIES_FACTOR = 5;
+/** What may pass beyond a command's own limit until its end must have come: a broken connection, its killing. */
+const MARGIN_MS = 70_000;
+/** What a call gets all the same when that has passed. */
+const LEAST_MS = 10_000;
+/** The offset that means: what is printed from now on. */
+const LATEST = -1;
+
+/** One stream of output: where it is, what was kept of it, and what makes text of it without cutting a character. */
 class Gathered {
-  readonly #decoder = new TextDecoder();
+  readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  readonly #parts: Uint8Array[] = [];
+  #kept = 0;
   offset = 0;
-  text = "";
   dropped = 0;
 
+  /** The text of these bytes, as far as its characters are whole. */
   add(bytes: Uint8Array): string {
-    const text = this.#decoder.decode(bytes, { stream: true });
-    this.text += text;
+    const part = bytes.subarray(0, Math.max(0, KEPT_BYTES - this.#kept));
+    if (part.length > 0) this.#parts.push(part);
+    this.#kept += part.length;
+    this.dropped += bytes.length - part.length;
     this.offset += bytes.length;
-    return text;
+    return this.#decoder.decode(bytes, { stream: true });
   }
 
+  /** Goes over bytes that cannot be had any more. */
   skip(to: number): void {
-    this.dropped += to - this.offset;
-    this.offset = to;
+    if (this.offset !== LATEST) this.dropped += Math.max(0, to - this.offset);
+    this.offset = Math.max(to, this.offset);
   }
 
+  /** What is left of a character that was cut for good. */
   end(): string {
-    const text = this.#decoder.decode();
-    this.text += text;
-    return text;
+    return this.#decoder.decode();
   }
+
+  /** All that was kept, as text, and as it was where that is not UTF-8. */
+  whole(): { text: string; bytes: Uint8Array | null } {
+    const bytes = joined(this.#parts);
+    try {
+      return { text: new TextDecoder("utf-8", { ignoreBOM: true, fatal: true }).decode(bytes), bytes: null };
+    } catch {
+      return { text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes), bytes };
+    }
+  }
+}
+
+/** What starts a command. */
+export type StartRequest = MessageInitShape<typeof StartProcessRequestSchema>;
+
+/** A command whose end is waited for. */
+export interface Awaited {
+  /** How long it may run, in milliseconds. */
+  readonly limitMs: number;
+  /** Starts it by following it, in one call; null where it has been started. */
+  readonly request: StartRequest | null;
 }
 
 /**
@@ -40,7 +82,10 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
   readonly #inside: Inside;
   readonly #signal: AbortSignal | undefined;
   readonly #streams = { stdout: new Gathered(), stderr: new Gathered() };
-  readonly #started = performance.now();
+  readonly #began = performance.now();
+  readonly #awaited: Awaited | undefined;
+  /** Whether the command is known to run, so that it is attached to and not started. */
+  #runs: boolean;
   #end: ProcessEnd | undefined;
   #chunks: AsyncGenerator<OutputChunk, void, undefined> | undefined;
   #result: Promise<CommandResult> | undefined;
@@ -58,8 +103,11 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
     about: { sandboxId: string; commandId: string; pid: number | null },
     from: { stdoutOffset?: number | undefined; stderrOffset?: number | undefined } = {},
     signal?: AbortSignal,
+    awaited?: Awaited,
   ) {
     this.#inside = inside;
+    this.#awaited = awaited;
+    this.#runs = !awaited?.request;
     this.sandboxId = about.sandboxId;
     this.commandId = about.commandId;
     this.pid = about.pid;
@@ -86,8 +134,8 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
   }
 
   /** Kills the command and every process that it started; resolves when they are gone. */
-  async kill(): Promise<void> {
-    await this.#inside.safe((to) => this.#inside.processes.killProcess(this.#ref(), to));
+  async kill(call?: CallOptions): Promise<void> {
+    await this.#inside.safe((to) => this.#inside.processes.killProcess(this.#ref(), to), call);
   }
 
   /** Writes to the command's standard input, or types on its terminal. Resolves when it has been taken. */
@@ -131,14 +179,15 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
     const end = this.#end;
     if (end === undefined) throw new SandboxConnectionError("the output was left before the command ended");
     const { stdout, stderr } = this.#streams;
+    const [out, err] = [stdout.whole(), stderr.whole()];
     return {
-      stdout: stdout.text,
-      stderr: stderr.text,
+      stdout: out.text,
+      stderr: err.text,
       ...end,
       success: end.reason === "exited" && end.exitCode === 0,
-      durationMs: performance.now() - this.#started,
-      stdoutBytes: null,
-      stderrBytes: null,
+      durationMs: performance.now() - this.#began,
+      stdoutBytes: out.bytes,
+      stderrBytes: err.bytes,
       stdoutDroppedBytes: stdout.dropped,
       stderrDroppedBytes: stderr.dropped,
     };
@@ -147,12 +196,19 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
   /** The output until the end, over as many connections as it takes. */
   async *#follow(): AsyncGenerator<OutputChunk, void, undefined> {
     for (let retry = 0; this.#end === undefined; ) {
+      let printed = false;
       try {
         for await (const event of this.#events()) {
           retry = 0;
-          yield* this.#take(event);
+          for (const chunk of this.#take(event)) {
+            printed = true;
+            yield chunk;
+          }
         }
+        if (this.#end === undefined) throw new SandboxConnectionError("the output ended before the command had");
       } catch (error) {
+        // A call whose time is over while output comes says no more than that whoever listens is slow.
+        if (this.#end === undefined && printed && error instanceof ResourceTimeoutError) continue;
         const delay = this.#end === undefined ? this.#delay(error as SandpoolError, retry) : null;
         if (delay === null) throw error;
         retry += 1;
@@ -166,18 +222,32 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
   }
 
   async *#events(): AsyncGenerator<ProcessEvent, void, undefined> {
+    const { processes } = this.#inside;
     const { stdout, stderr } = this.#streams;
+    const start = this.#runs ? null : this.#awaited?.request;
     const request = { ...this.#ref(), stdoutOffset: BigInt(stdout.offset), stderrOffset: BigInt(stderr.offset) };
-    const answers = this.#inside.stream((to) => this.#inside.processes.attachProcess(request, to), this.#signal);
-    for await (const { event } of answers) if (event !== undefined) yield event;
+    const answers = this.#inside.stream<{ event?: ProcessEvent | undefined }>(
+      (to) => (start ? processes.connectProcess(once(start), to) : processes.attachProcess(request, to)),
+      this.#signal,
+      this.#leftMs(),
+    );
+    for await (const { event } of answers) {
+      this.#runs = true;
+      if (event !== undefined) yield event;
+    }
+  }
+
+  /** How long the next call may take, in milliseconds, where the command has a limit. */
+  #leftMs(): number | undefined {
+    if (this.#awaited === undefined) return undefined;
+    return Math.max(this.#began + this.#awaited.limitMs + MARGIN_MS - performance.now(), LEAST_MS);
   }
 
   *#take({ event }: ProcessEvent): Generator<OutputChunk, void, undefined> {
     if (event.case === "output") {
       const stream = streamName(event.value.stream);
-      const gathered = this.#streams[stream];
-      const { offset } = gathered;
-      yield { stream, data: gathered.add(event.value.data), bytes: event.value.data, offset };
+      const chunk = this.#output(stream, Number(event.value.offset), event.value.data);
+      if (chunk !== null) yield chunk;
     } else if (event.case === "gap") {
       this.#streams[streamName(event.value.stream)].skip(Number(event.value.end));
     } else if (event.case === "ended") {
@@ -189,9 +259,18 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
       }
     }
   }
+
+  /** The chunk of an output's bytes, as far as they are new; null where none is. A gap that nobody told shows too. */
+  #output(stream: "stdout" | "stderr", at: number, data: Uint8Array): OutputChunk | null {
+    const gathered = this.#streams[stream];
+    if (gathered.offset < at) gathered.skip(at);
+    const { offset } = gathered;
+    const bytes = data.subarray(offset - at);
+    return bytes.length === 0 ? null : { stream, data: gathered.add(bytes), bytes, offset };
+  }
 }
 
-/** How much input goes in one message. */
-const LARGEST_INPUT = 1 << 20;
-/** A server that is started again needs longer than a call is repeated for. */
-const RETRIES_FACTOR = 5;
+/** The one request of a call that could have more of them. */
+async function* once(start: StartRequest) {
+  yield { message: { case: "start" as const, value: start } };
+}

@@ -1,3 +1,4 @@
+import { joined } from "./core/bytes.js";
 import { SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
@@ -199,14 +200,4 @@ async function* parts(content: Content): AsyncGenerator<Uint8Array, void, undefi
   for await (const piece of whole instanceof Uint8Array ? [whole] : whole) {
     for (let begin = 0; begin < piece.length; begin += PART) yield piece.subarray(begin, begin + PART);
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

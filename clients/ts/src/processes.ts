@@ -21,30 +21,7 @@ export class Processes {
    * program and its arguments. With the `processId` of one that is there already nothing is started.
    */
   async start(command: string | readonly string[], process: ProcessOptions = {}, call?: CallOptions): Promise<Process> {
-    const { name } = process;
-    const request = {
-      sandboxId: this.#sandboxId,
-      processId: process.processId ?? crypto.randomUUID(),
-      ...(typeof command === "string" ? { command } : { argv: [...command] }),
-      env: texts("env", process.env),
-      workingDir: process.cwd ?? "",
-      user: process.user ?? "",
-      stdin: process.stdin ?? false,
-      terminal: process.terminal,
-      timeoutSecs: process.timeout,
-      idleTimeoutSecs: process.idleTimeout,
-      ttlSecs: process.ttlSeconds,
-      killOnDisconnect: process.killOnDisconnect ?? false,
-      outputBufferBytes: process.outputBufferBytes,
-      service:
-        name === undefined
-          ? undefined
-          : {
-              name,
-              restartPolicy: toRestartPolicy(process.restart ?? "never"),
-              healthCheck: healthCheck(process.healthCheck),
-            },
-    };
+    const request = startRequest(this.#sandboxId, command, process);
     return toProcess((await this.#inside.safe((to) => this.#inside.processes.startProcess(request, to), call)).process);
   }
 
@@ -95,6 +72,34 @@ export class Processes {
   #ref(process: string): { sandboxId: string; processId: string } {
     return { sandboxId: this.#sandboxId, processId: process };
   }
+}
+
+/** The request that starts a process. */
+export function startRequest(sandboxId: string, command: string | readonly string[], process: ProcessOptions) {
+  const { name } = process;
+  return {
+    sandboxId: sandboxId,
+    processId: process.processId ?? crypto.randomUUID(),
+    ...(typeof command === "string" ? { command } : { argv: [...command] }),
+    env: texts("env", process.env),
+    workingDir: process.cwd ?? "",
+    user: process.user ?? "",
+    stdin: process.stdin ?? false,
+    terminal: process.terminal,
+    timeoutSecs: process.timeout,
+    idleTimeoutSecs: process.idleTimeout,
+    ttlSecs: process.ttlSeconds,
+    killOnDisconnect: process.killOnDisconnect ?? false,
+    outputBufferBytes: process.outputBufferBytes,
+    service:
+      name === undefined
+        ? undefined
+        : {
+            name,
+            restartPolicy: toRestartPolicy(process.restart ?? "never"),
+            healthCheck: healthCheck(process.healthCheck),
+          },
+  };
 }
 
 function healthCheck(check: HealthCheck | undefined) {

@@ -1,7 +1,7 @@
 import type { SandboxClient } from "./client.js";
-import { ResourceNotFoundError } from "./core/errors.js";
-import { CommandHandle } from "./command.js";
-import { type Inside, toLogEntry, toStats } from "./core/inside.js";
+import { CommandHandle, type StartRequest } from "./command.js";
+import { ResourceNotFoundError, SandpoolError } from "./core/errors.js";
+import { type Inside, toLogEntry, toProcess, toStats } from "./core/inside.js";
 import { Files, type Content } from "./files.js";
 import type {
   CallOptions,
@@ -14,25 +14,16 @@ import type {
   WriteOptions,
 } from "./options.js";
 import { Ports, type Tunnel } from "./ports.js";
-import { Processes } from "./processes.js";
+import { Processes, startRequest } from "./processes.js";
 import type { CommandResult, FileInfo, LogEntry, SandboxInfo, SandboxStats } from "./types.js";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 
-/** What only a command with a stream of its own has. */
-const STREAMED = [
-  "onStdout",
-  "onStderr",
-  "idleTimeout",
-  "killOnDisconnect",
-  "ttlSeconds",
-  "stdin",
-  "pty",
-  "commandId",
-] as const;
 const TERMINAL = { rows: 24, cols: 80 };
 /** Limits of a command where none are given, in seconds. */
 const COMMAND_SECS = 60;
 const IDLE_SECS = 300;
+/** How long giving up a command may take, in milliseconds. */
+const KILL_MS = 5_000;
 
 /** The plain properties of a sandbox, as the server answered them last; see {@link Sandbox.refresh}. */
 export interface Sandbox extends SandboxInfo {}
@@ -83,12 +74,14 @@ export class Sandbox {
   /**
    * Runs a command and resolves when it has ended. A string goes to the shell of the container; an array is the program
    * and its arguments and needs no shell. A command that fails or runs out of time resolves too: see `success` and
-   * `reason`. It is never run twice.
+   * `reason`.
    *
-   * With `onStdout` or `onStderr` the output comes while the command runs, over broken connections too; with
-   * `wait: false` it resolves to a {@link CommandHandle} at once.
+   * It does not hang on the connection: where that breaks, or the server starts anew, the client takes it up at the byte
+   * where it was. It is started once, however often that happens. With `onStdout` or `onStderr` the output comes while
+   * the command runs; with `wait: false` it resolves to a {@link CommandHandle} at once.
    *
-   * @throws {@link SandboxNotReadyError} when the sandbox has ended.
+   * @throws {@link SandboxNotReadyError} when the sandbox has ended, {@link SandboxConnectionError} when nothing answers
+   * for long, {@link ResourceTimeoutError} when its end is not told more than a minute after its own `timeout`.
    */
   run(command: string | readonly string[], options: StartOptions): Promise<CommandHandle>;
   run(
@@ -99,35 +92,57 @@ export class Sandbox {
     command: string | readonly string[],
     options: RunOptions & StreamOptions & { readonly wait?: boolean } = {},
   ): Promise<CommandHandle | CommandResult> {
-    if (options.wait !== false && !STREAMED.some((name) => options[name] !== undefined)) {
-      return this.#client.run(this.sandboxId, command, options);
+    const { signal } = options;
+    const request = this.#request(command, options);
+    if (options.wait === false) return this.#start(request, signal);
+    const limitMs = (options.timeout ?? COMMAND_SECS) * 1000;
+    const about = { sandboxId: this.sandboxId, commandId: request.processId, pid: null };
+    const handle = this.#inside.duplex
+      ? new CommandHandle(this.#inside, about, {}, signal, { request, limitMs })
+      : await this.#start(request, signal, limitMs);
+    try {
+      for await (const { stream, data } of handle) (stream === "stdout" ? options.onStdout : options.onStderr)?.(data);
+      return await handle.result;
+    } catch (error) {
+      // Nobody waits for it any more: its caller gave it up, or a listener failed.
+      if (!(error instanceof SandpoolError)) await handle.kill({ timeoutMs: KILL_MS }).catch(ignoreOurs);
+      throw error;
     }
-    const handle = await this.#start(command, options);
-    if (options.wait === false) return handle;
-    for await (const { stream, data } of handle) (stream === "stdout" ? options.onStdout : options.onStderr)?.(data);
-    return handle.result;
   }
 
-  async #start(command: string | readonly string[], options: RunOptions & StreamOptions): Promise<CommandHandle> {
-    const { pty = false, signal } = options;
-    const started = await this.#processes.start(
-      command,
-      {
-        processId: options.commandId,
-        env: options.env,
-        cwd: options.cwd,
-        user: options.user,
-        stdin: options.stdin,
-        terminal: pty === true ? TERMINAL : pty === false ? undefined : pty,
-        timeout: options.timeout ?? COMMAND_SECS,
-        idleTimeout: options.idleTimeout ?? IDLE_SECS,
-        ttlSeconds: options.ttlSeconds,
-        killOnDisconnect: options.killOnDisconnect,
-      },
-      { signal },
-    );
-    const about = { sandboxId: this.sandboxId, commandId: started.processId, pid: started.pid };
-    return new CommandHandle(this.#inside, about, {}, signal);
+  /**
+   * Runs a short command in one call of one answer, which takes a little less than {@link Sandbox.run}. It hangs on the
+   * connection: where that breaks the command is killed, and it is never sent again. At most 1 MiB of each stream comes
+   * back.
+   *
+   * @throws {@link SandboxConnectionError} when the server does not answer; the command may have run.
+   */
+  runOnce(command: string | readonly string[], options: RunOptions = {}): Promise<CommandResult> {
+    return this.#client.runOnce(this.sandboxId, command, options);
+  }
+
+  #request(command: string | readonly string[], options: RunOptions & StreamOptions) {
+    const { pty = false } = options;
+    return startRequest(this.sandboxId, command, {
+      processId: options.commandId,
+      env: options.env,
+      cwd: options.cwd,
+      user: options.user,
+      stdin: options.stdin,
+      terminal: pty === true ? TERMINAL : pty === false ? undefined : pty,
+      timeout: options.timeout ?? COMMAND_SECS,
+      idleTimeout: options.idleTimeout ?? IDLE_SECS,
+      ttlSeconds: options.ttlSeconds,
+      killOnDisconnect: options.killOnDisconnect,
+    });
+  }
+
+  async #start(request: StartRequest, signal: AbortSignal | undefined, limitMs?: number): Promise<CommandHandle> {
+    const { process } = await this.#inside.safe((to) => this.#inside.processes.startProcess(request, to), { signal });
+    const { processId, pid } = toProcess(process);
+    const about = { sandboxId: this.sandboxId, commandId: processId, pid };
+    const awaited = limitMs === undefined ? undefined : { request: null, limitMs };
+    return new CommandHandle(this.#inside, about, {}, signal, awaited);
   }
 
   /** A handle of a command that was started before, from the given offsets of its output on. */
@@ -216,4 +231,9 @@ export class Sandbox {
       if (!(error instanceof ResourceNotFoundError)) throw error; // it ended so long ago that the server forgot it
     }
   }
+}
+
+/** What is thrown while something is given up does not matter, unless it is a fault of this package. */
+function ignoreOurs(error: unknown): void {
+  if (!(error instanceof SandpoolError)) throw error;
 }

@@ -291,7 +291,7 @@ describe("commands", () => {
     duration: durationFromMs(12),
   });
 
-  test("run takes a line for the shell or a program with its arguments", async () => {
+  test("runOnce takes a line for the shell or a program with its arguments", async () => {
     const seen: RunCommandRequest[] = [];
     const sandboxes: Services["sandboxes"] = {
       getSandbox: () => ({ sandbox: sandbox() }),
@@ -303,7 +303,7 @@ describe("commands", () => {
     await withServer({ sandboxes }, async (client) => {
       const handle = await client.getSandbox("s");
       const options = { timeout: 1.5, env: { A: "1" }, cwd: "/tmp", user: "nobody" };
-      expect(await handle.run("echo hello", options)).toStrictEqual({
+      expect(await handle.runOnce("echo hello", options)).toStrictEqual({
         stdout: "hello\n",
         stderr: "",
         exitCode: 0,
@@ -316,7 +316,7 @@ describe("commands", () => {
         stdoutDroppedBytes: 0,
         stderrDroppedBytes: 0,
       });
-      await handle.run(["echo", "a b"]);
+      await handle.runOnce(["echo", "a b"]);
     });
     const first = { command: "echo hello", argv: [], env: { A: "1" }, workingDir: "/tmp", user: "nobody" };
     expect(seen[0]).toMatchObject({ ...first, sandboxId: "sbx-00000000000000000001", timeoutSecs: 1.5 });
@@ -332,7 +332,7 @@ describe("commands", () => {
       stdoutDroppedBytes: 7n,
     });
     await withServer({ sandboxes: { runCommand: () => killed } }, async (client) => {
-      const result = await client.run("s", "sleep 9", { timeout: 0.1 });
+      const result = await client.runOnce("s", "sleep 9", { timeout: 0.1 });
       expect(result).toMatchObject({ exitCode: null, signal: 9, reason: "timed_out", success: false });
       expect(result.stdoutBytes).toEqual(new Uint8Array([255]));
       expect(result.stdoutDroppedBytes).toBe(7);

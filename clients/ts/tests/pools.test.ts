@@ -132,7 +132,7 @@ test("an answer of 16 MiB about a command arrives", async () => {
   const stdoutBytes = new Uint8Array(8 * 2 ** 20).fill(255);
   const answer = create(RunCommandResponseSchema, { stdoutBytes, stderrBytes: stdoutBytes });
   await withServer({ sandboxes: { runCommand: () => answer } }, async (client) => {
-    const { stdoutBytes: first, stderrBytes: second } = await client.run("s", "true");
+    const { stdoutBytes: first, stderrBytes: second } = await client.runOnce("s", "true");
     expect([first?.length, second?.length]).toEqual([8 * 2 ** 20, 8 * 2 ** 20]);
   });
 });

@@ -96,7 +96,7 @@ describe("against a server", () => {
     };
     await using server = await TestServer.start({ sandboxes: { runCommand } });
     using client = new SandboxClient({ address: server.address });
-    await expect(client.run("s", "true")).rejects.toThrow(SandboxConnectionError);
+    await expect(client.runOnce("s", "true")).rejects.toThrow(SandboxConnectionError);
     expect(calls).toBe(1);
   });
 
@@ -121,14 +121,14 @@ describe("against a server", () => {
     await using server = await TestServer.start(services);
     using client = new SandboxClient({ address: server.address });
     await client.getPool("p");
-    await expect(client.run("s", "true")).rejects.toThrow(SandboxConnectionError);
+    await expect(client.runOnce("s", "true")).rejects.toThrow(SandboxConnectionError);
     expect(calls).toEqual({ reads: 2, commands: 1 });
   });
 
   test("a server that is not there yet is found, even by a command", async () => {
     const port = await freePort();
     using client = new SandboxClient({ address: `127.0.0.1:${port}` });
-    const command = client.run("s", "true");
+    const command = client.runOnce("s", "true");
     let calls = 0;
     const runCommand = () => {
       calls += 1;
@@ -172,7 +172,7 @@ describe("cancelling", () => {
     await using server = await TestServer.start(services);
     using client = new SandboxClient({ address: server.address });
     const abort = new AbortController();
-    const command = client.run("s", "sleep 9", { signal: abort.signal });
+    const command = client.runOnce("s", "sleep 9", { signal: abort.signal });
     await asked;
     abort.abort(new Error("not wanted any more"));
     await expect(command).rejects.toThrow("not wanted any more");
@@ -192,7 +192,7 @@ describe("cancelling", () => {
     const { services, asked } = silent();
     await using server = await TestServer.start(services);
     const client = new SandboxClient({ address: server.address });
-    const command = client.run("s", "sleep 9");
+    const command = client.runOnce("s", "sleep 9");
     await asked;
     client.close();
     client.close();

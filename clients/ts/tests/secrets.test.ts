@@ -73,7 +73,7 @@ test.each([["half a character", HALF], ["bytes", new TextEncoder().encode(VALUE)
       () => client.create({ poolId: "p", env: { TOKEN: value } }),
       () => client.updatePool("p", { env: { TOKEN: value } }),
       () => client.createTemplate("t", { image: "i", env: { TOKEN: value } }),
-      () => client.run("s", "true", { env: { TOKEN: value } }),
+      () => client.runOnce("s", "true", { env: { TOKEN: value } }),
     ];
     for (const call of calls) {
       const error: unknown = await call().catch((thrown: unknown) => thrown);

@@ -7,6 +7,7 @@ import * as http2 from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import { PoolSchema, PoolState, PullPolicy } from "../src/gen/sandpool/v1/pool_pb.js";
 import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
+import { ProcessService } from "../src/gen/sandpool/v1/process_service_pb.js";
 import { SandboxSchema, SandboxStart, SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
 import { SandboxService } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
 import { SecretSchema } from "../src/gen/sandpool/v1/secret_pb.js";
@@ -19,6 +20,7 @@ export interface Services {
   readonly pools?: Partial<ServiceImpl<typeof PoolService>>;
   readonly templates?: Partial<ServiceImpl<typeof TemplateService>>;
   readonly sandboxes?: Partial<ServiceImpl<typeof SandboxService>>;
+  readonly processes?: Partial<ServiceImpl<typeof ProcessService>>;
   readonly secrets?: Partial<ServiceImpl<typeof SecretService>>;
 }
 
@@ -42,6 +44,7 @@ export class TestServer {
         router.service(PoolService, services.pools ?? {});
         router.service(TemplateService, services.templates ?? {});
         router.service(SandboxService, services.sandboxes ?? {});
+        router.service(ProcessService, services.processes ?? {});
         router.service(SecretService, services.secrets ?? {});
       },
     });

@@ -6,6 +6,8 @@ import { type Repeatable, type RetryPolicy, retryDelay, sleep, withRetries } fro
 /** A transport, and what belongs to it. */
 export interface Connection {
   readonly transport: Transport;
+  /** Whether a call can stream its requests while it is answered, as it can over HTTP/2 but not out of a page. */
+  readonly duplex: boolean;
   /** Names the server in error messages. */
   readonly target: string;
   /** Ends the connection and every call on it. */
@@ -56,12 +58,13 @@ export class Caller {
   }
 
   /**
-   * Makes a call with a stream of answers and no deadline. It is opened again while nothing has arrived; a stream that
+   * Makes a call with a stream of answers, by default without a deadline. It is opened again while nothing has arrived; a stream that
    * breaks later ends with an error, because what happened in the gap would be missing. Leaving the loop cancels it.
    */
   async *stream<T>(
     invoke: (options: CallOptions) => AsyncIterable<T>,
     signal: AbortSignal | undefined,
+    timeoutMs?: number,
   ): AsyncGenerator<T, void, undefined> {
     const cancel = new AbortController();
     const onAbort = () => cancel.abort(signal?.reason);
@@ -72,7 +75,7 @@ export class Caller {
         this.#refuseWhenClosed();
         let arrived = false;
         try {
-          for await (const message of invoke(this.#options(cancel.signal, undefined))) {
+          for await (const message of invoke(this.#options(cancel.signal, timeoutMs))) {
             arrived = true;
             yield message;
           }
@@ -89,6 +92,11 @@ export class Caller {
       signal?.removeEventListener("abort", onAbort);
       cancel.abort();
     }
+  }
+
+  /** Whether a call can stream its requests while it is answered. */
+  get duplex(): boolean {
+    return this.#connection.duplex;
   }
 
   /** How often a failed call is repeated at most. */

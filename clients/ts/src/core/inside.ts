@@ -54,8 +54,14 @@ export class Inside {
   stream<T>(
     invoke: (to: ConnectOptions) => AsyncIterable<T>,
     signal?: AbortSignal,
+    timeoutMs?: number,
   ): AsyncGenerator<T, void, undefined> {
-    return this.#caller.stream(invoke, signal);
+    return this.#caller.stream(invoke, signal, timeoutMs);
+  }
+
+  /** Whether a call can stream its requests while it is answered. */
+  get duplex(): boolean {
+    return this.#caller.duplex;
   }
 
   /** How often a stream that made no progress is taken up again. */

@@ -18,6 +18,7 @@ export function connect(address: string): Connection {
   }
   return {
     transport: createConnectTransport({ baseUrl: new URL(address).origin, useBinaryFormat: true }),
+    duplex: false,
     target: address,
     close: () => undefined,
   };

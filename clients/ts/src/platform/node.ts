@@ -10,6 +10,10 @@ import { invalid } from "../core/errors.js";
 /** Where the server is when nothing else is said. */
 export const DEFAULT_ADDRESS = "127.0.0.1:50051";
 
+/** How often a server that says nothing while calls are under way is asked for a sign of life, and how long it has. */
+const PING_MS = 20_000;
+const PING_TIMEOUT_MS = 10_000;
+
 /** Scheme, host (an IPv6 address in brackets) and port. */
 const ADDRESS = /^(?:(?<scheme>[a-z]+):\/\/)?(?<host>\[[0-9a-fA-F:.]+\]|[^:/@?#\s[\]]+)(?::(?<port>\d{1,5}))?\/?$/;
 
@@ -41,9 +45,10 @@ export function originOf(address: string): string {
 /** gRPC over HTTP/2 to the address. It connects with the first call, and an idle connection lets the process end. */
 export function connect(address: string): Connection {
   const baseUrl = originOf(address);
-  const sessionManager = new Http2SessionManager(baseUrl);
+  const sessionManager = new Http2SessionManager(baseUrl, { pingIntervalMs: PING_MS, pingTimeoutMs: PING_TIMEOUT_MS });
   return {
     transport: createGrpcTransport({ baseUrl, sessionManager }),
+    duplex: true,
     target: address,
     close: () => sessionManager.abort(),
   };

@@ -1,0 +1,236 @@
+"""A TypeScript client whose network is cut in the middle: nothing is lost, nothing is run twice."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cut_proxy import CutProxy
+from tests.support.node_project import NodeProject
+from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.engine
+
+LINES = 400
+OUT = "".join(f"line {number}\n" for number in range(LINES))
+ERR = "".join(f"warning {number}\n" for number in range(LINES))
+PREAMBLE = f"""
+import {{ createHash, randomBytes }} from "node:crypto";
+import {{ createConnection }} from "node:net";
+import {{ SandboxClient }} from "sandpool";
+const LONG = "echo ran >> /runs; i=0; while [ $i -lt {LINES} ]; do echo line $i; echo warning $i >&2; i=$((i+1)); " +
+  "[ $((i % 40)) = 0 ] && sleep 0.1; done; exit 5";
+const out: Record<string, unknown> = {{}};
+const client = new SandboxClient({{ maxRetries: 8 }});
+await using sandbox = await client.create({{ image: "busybox:latest", ephemeralDiskMb: 256 }});
+"""
+
+
+def cut(proxy: CutProxy) -> None:
+    """Break all connections; there is one at least."""
+    assert proxy.cut() > 0
+
+
+@pytest.fixture
+def proxy(server: ServerProcess) -> Iterator[CutProxy]:
+    with CutProxy(server.address) as made:
+        yield made
+
+
+@pytest.fixture
+def project(tmp_path: Path, proxy: CutProxy) -> NodeProject:
+    return NodeProject(tmp_path, proxy.address)
+
+
+def test_a_long_command_with_a_cut_every_few_lines(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+let heard = "";
+let cuts = 0;
+const result = await sandbox.run(LONG, {
+  onStdout: (text) => {
+    heard += text;
+    if (heard.length > 800 * (cuts + 1) && cuts < 5) {
+      cuts++;
+      void tell("cut");
+    }
+  },
+});
+out.result = [result.stdout, result.stderr, result.exitCode];
+out.heard = heard;
+out.runs = await sandbox.files.readText("/runs");
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"result": [OUT, ERR, 5], "heard": OUT, "runs": "ran\n"}
+    assert proxy.cuts >= 4
+
+
+def test_one_that_is_only_waited_for(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const running = sandbox.run(LONG);
+for (const seen = new Set<string>(); seen.size < 3; ) {
+  const found = (await sandbox.processes.list()).find(({ state, command }) => state === "running" && command === LONG);
+  const printed = found?.stdout.end ?? 0;
+  const mark = String(Math.floor(printed / 800));
+  if (mark !== "0" && !seen.has(mark)) {
+    seen.add(mark);
+    await tell("cut");
+  }
+}
+const result = await running;
+out.result = [result.stdout, result.stderr, result.exitCode];
+out.runs = await sandbox.files.readText("/runs");
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"result": [OUT, ERR, 5], "runs": "ran\n"}
+    assert proxy.cuts >= 3
+
+
+def test_each_chunk_of_a_handle_comes_once(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const handle = await sandbox.run(LONG, { wait: false });
+const got = { stdout: "", stderr: "" };
+let cuts = 0;
+for await (const { stream, data, offset } of handle) {
+  if (offset !== got[stream].length) throw new Error(`${stream} at ${offset}`);
+  got[stream] += data;
+  if (got.stdout.length > 800 * (cuts + 1) && cuts < 5) {
+    cuts++;
+    await tell("cut");
+  }
+}
+const result = await handle.result;
+out.got = [got.stdout, got.stderr, result.stdout, result.stderr, result.exitCode];
+out.runs = await sandbox.files.readText("/runs");
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"got": [OUT, ERR, OUT, ERR, 5], "runs": "ran\n"}
+    assert proxy.cuts >= 4
+
+
+def test_the_network_is_away_for_a_while(project: NodeProject, proxy: CutProxy) -> None:
+    def away(_: str) -> None:
+        proxy.refusing = True
+        proxy.cut()
+        threading.Timer(1.5, lambda: setattr(proxy, "refusing", False)).start()
+
+    told = project.talk(
+        PREAMBLE
+        + """
+let first = true;
+const onStdout = () => {
+  if (first) void tell("away");
+  first = false;
+};
+const result = await sandbox.run(LONG, { onStdout });
+out.stdout = result.stdout;
+out.runs = await sandbox.files.readText("/runs");
+""",
+        away,
+    )
+    assert told == {"stdout": OUT, "runs": "ran\n"}
+    assert proxy.refusing is False
+
+
+def test_input_over_a_cut(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const handle = await sandbox.run("cat; exit 3", { wait: false, stdin: true });
+for (let number = 0; number < 20; number++) {
+  await handle.sendInput(`${number}\\n`);
+  if (number % 5 === 0) await tell("cut");
+}
+await handle.closeInput();
+const result = await handle.result;
+out.result = [result.stdout, result.exitCode];
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"result": ["".join(f"{number}\n" for number in range(20)), 3]}
+    assert proxy.cuts >= 4
+
+
+def test_files_over_connections_that_break_again_and_again(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+const content = randomBytes(24 << 20);
+let marks = 0;
+async function* slowly() {
+  for (let begin = 0; begin < content.length; begin += 1 << 20) {
+    if (begin / (6 << 20) > marks + 1) {
+      marks++;
+      await tell("cut");
+    }
+    yield content.subarray(begin, begin + (1 << 20));
+  }
+}
+const written = await sandbox.write("/big", slowly());
+out.size = written.size;
+out.there = (await sandbox.run("sha256sum /big")).stdout.startsWith(digest(content));
+out.cutWhileWritten = marks;
+marks = 0;
+const parts: Uint8Array[] = [];
+let size = 0;
+for await (const part of sandbox.files.stream("/big")) {
+  parts.push(part);
+  size += part.length;
+  if (size / (6 << 20) > marks + 1) {
+    marks++;
+    await tell("cut");
+  }
+}
+out.back = digest(Buffer.concat(parts)) === digest(content);
+out.cutWhileRead = marks;
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"size": 24 << 20, "there": True, "back": True, "cutWhileWritten": 3, "cutWhileRead": 3}
+    assert proxy.cuts >= 6
+
+
+def test_a_tunnel_whose_connections_are_cut(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const healthCheck = { port: 7000, intervalSecs: 0.1 };
+await sandbox.processes.start("exec nc -ll -p 7000 -e cat", { name: "echo", healthCheck });
+while ((await sandbox.processes.get("echo")).health !== "healthy");
+const connect = (port: number) => {
+  const socket = createConnection({ port, host: "127.0.0.1" });
+  const events: string[] = [];
+  socket.on("error", () => events.push("broken")).on("end", () => events.push("ended"));
+  const closed = new Promise<void>((resolve) => socket.on("close", () => resolve()));
+  const echo = (text: string) =>
+    new Promise<string>((resolve) => {
+      socket.once("data", (data) => resolve(data.toString()));
+      socket.write(text);
+    });
+  return { socket, events, closed, echo };
+};
+{
+  await using tunnel = await sandbox.tunnel(7000);
+  const before = connect(tunnel.localPort);
+  out.before = await before.echo("hello");
+  await tell("cut");
+  await before.closed;
+  out.events = before.events.length > 0;
+  const after = connect(tunnel.localPort);
+  out.after = await after.echo("again");
+  after.socket.destroy();
+}
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"before": "hello", "events": True, "after": "again"}
