@@ -27,9 +27,11 @@ def all_cases() -> dict[str, Case]:
     from benchmarks.cases.one_caller import command, first_output, warm_create
     from benchmarks.cases.python_client import python_client
     from benchmarks.cases.refill import claims_during_refill, refill_rate
+    from benchmarks.cases.typescript_client import typescript_client
 
     cases = (
         *(warm_create, command, first_output, small_file, file_throughput),
-        *(member_memory, refill_rate, claims_during_refill, crowd, python_client, growth),
+        *(member_memory, refill_rate, claims_during_refill, crowd, python_client),
+        *(typescript_client, growth),
     )
     return {case.__name__: case for case in cases}

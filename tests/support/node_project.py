@@ -63,7 +63,7 @@ class NodeProject:
         Returns what `out`, which the program declares, holds in the end. The program must end by itself.
         """
         self.compile(TELL + program + DONE_TELLING)
-        words = [_node(), "program.js"]
+        words = [node(), "program.js"]
         with subprocess.Popen(
             words, cwd=self._folder, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as running:
@@ -77,7 +77,7 @@ class NodeProject:
 
     def output(self, *words: str) -> Any:
         """What the last line of a program's output holds as JSON."""
-        return json.loads(self._command(_node(), *words).splitlines()[-1])
+        return json.loads(self._command(node(), *words).splitlines()[-1])
 
     def _command(self, *words: str) -> str:
         done = subprocess.run(
@@ -101,7 +101,8 @@ def _converse(running: subprocess.Popen[str], answer: Callable[[str], None]) -> 
     return word
 
 
-def _node() -> str:
+def node() -> str:
+    """The program that runs JavaScript."""
     node = shutil.which("node")
     assert node is not None, "there is no node on PATH; run `make setup`"
     return node
