@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from sandpool import (
     ValidationError,
 )
 from tests.support.server_process import ServerProcess
+from tests.support.terminal import on_a_terminal
 
 pytestmark = pytest.mark.engine
 
@@ -116,6 +118,21 @@ def test_a_large_file_there_and_back(box: Sandbox, tmp_path: Path):
     box.write("/big2", content)
     assert box.run("cmp /big /big2").success
     assert sorted(path.name for path in tmp_path.iterdir()) == ["down", "up"], "nothing half received is left"
+
+
+def test_the_commands_show_bars_in_a_terminal(box: Sandbox, server: ServerProcess, tmp_path: Path):
+    content = os.urandom(8 * 1024 * 1024)
+    (tmp_path / "up").write_bytes(content)
+    env = {**os.environ, "SANDPOOL_ADDRESS": server.address}
+    for words, end in (
+        (["upload", box.sandbox_id, str(tmp_path / "up"), "/shown"], f"/shown: {len(content)} bytes"),
+        (["download", box.sandbox_id, "/shown", str(tmp_path / "down")], f"{tmp_path / 'down'}: {len(content)} bytes"),
+    ):
+        code, shown = on_a_terminal([sys.executable, "-m", "sandpool", *words], env)
+        assert (code, shown.splitlines()[-1]) == (0, end), shown
+        assert "/shown: 100%|" in shown
+        assert "8.00M/8.00M" in shown
+    assert (tmp_path / "down").read_bytes() == content
 
 
 def test_a_download_that_fails_leaves_nothing(box: Sandbox, tmp_path: Path):

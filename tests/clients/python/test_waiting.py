@@ -1,11 +1,8 @@
 """Waiting for a pool to fill: what is shown meanwhile, and how it ends."""
 
-import io
-
 import pytest
 
 from sandpool import AsyncSandboxClient, Pool, SandboxClient, errors
-from sandpool._io.progress import bar, render
 from sandpool.v1 import pool_pb2
 from tests.clients.python.state import State
 
@@ -30,15 +27,11 @@ def pool(client: SandboxClient, state: State) -> Pool:
     return made
 
 
-def test_every_state_is_told_until_it_is_full(client: SandboxClient, pool: Pool, capsys: pytest.CaptureFixture[str]):
+def test_every_state_is_told_until_it_is_full(client: SandboxClient, pool: Pool):
     seen: list[Pool] = []
-    found = client.wait_for_pool("p", on_progress=seen.append, progress=True, timeout=10)
+    found = client.wait_for_pool("p", on_progress=seen.append, timeout=10)
     assert found == seen[-1]
     assert [one.status.warm for one in seen] == [0, 0, 1, 2]
-    lines = [line.strip() for line in capsys.readouterr().err.split("\r")[1:]]
-    assert lines[1].endswith("]  25% p: pulling i")
-    assert lines[2].endswith("]  50% p: 1 of 2 ready, start_failed")
-    assert lines[3].endswith("] 100% p: 2 of 2 ready")
 
 
 async def test_with_asyncio_a_callback_may_be_awaited(address: str, pool: Pool):
@@ -63,18 +56,3 @@ def test_a_pool_that_cannot_fill(client: SandboxClient):
     client.create_pool("p", image="i", warm_containers=2, paused=True)
     with pytest.raises(errors.PoolPausedError, match="resume_pool"):
         client.wait_for_pool("p")
-
-
-def test_the_line_is_one_line():
-    out = io.StringIO()
-    with bar(True, out) as show:
-        show("a\nb", None)
-        show("a\nb", None)
-        show("x" * 200, 1.0)
-    first, second = out.getvalue().rstrip("\n").split("\r")[1:]
-    assert first.endswith("a b" + " " * (len(first) - len(first.rstrip())))
-    assert len(first) == len(second) == 100
-    assert render("t", 0.5).count("█") == 12
-    with bar(False, out) as show:
-        show("nothing", 0.1)
-    assert "nothing" not in out.getvalue()

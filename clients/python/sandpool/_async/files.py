@@ -12,6 +12,7 @@ from sandpool._core import files
 from sandpool._core.enums import WriteMode
 from sandpool._core.files import WriteModeLike
 from sandpool._core.inside import FileEvent, FileInfo, FolderUpload
+from sandpool._core.steps import Step
 from sandpool._io.aio import Transport, in_thread
 from sandpool._io.local import BytesSource, FileSource, Unpacking, archive
 from sandpool._io.progress import bar
@@ -115,8 +116,12 @@ class AsyncFiles:
             mode: Its permission bits; by default as `write`.
             owner: Its owner; by default as `write`.
             on_progress: Called with how many bytes are sent and how many there are.
-            progress: Show a bar on the standard error.
+            progress: Show a bar, in a terminal on the standard error, or in a notebook. It is drawn by tqdm, which
+                `sandpool[progress]` installs.
             timeout: Seconds for each connection; an hour by default.
+
+        Raises:
+            ModuleNotFoundError: With `progress`: tqdm is not installed.
         """
         source = await in_thread(FileSource, local_path)
         try:
@@ -124,7 +129,7 @@ class AsyncFiles:
             with bar(progress) as show:
 
                 def tell(done: int, total: int) -> object:
-                    show(f"{path}: {done:,} of {total:,} bytes", done / total if total else 1.0)
+                    show(path, Step(done, total))
                     return on_progress(done, total) if on_progress is not None else None
 
                 return await upload(self._transport(), to, source, tell, timeout)
@@ -147,7 +152,7 @@ class AsyncFiles:
         with bar(progress) as show:
 
             def tell(done: int, total: int) -> object:
-                show(f"{path}: {done:,} of {total:,} bytes", min(1.0, done / total) if total else 1.0)
+                show(path, Step(done, total))
                 return on_progress(done, total) if on_progress is not None else None
 
             return await download(self._transport(), self._sandbox_id, path, local_path, tell, timeout)

@@ -314,9 +314,11 @@ class PoolMethods:
             warm: How many ready containers are enough; as many as the pool wants by default.
             timeout: Seconds to wait at most.
             on_progress: Called with the pool as it is and after each change, the pull of its image included.
-            progress: Show a bar on the standard error, in a terminal and in a notebook.
+            progress: Show a bar, in a terminal on the standard error, or in a notebook. It is drawn by tqdm, which
+                `sandpool[progress]` installs.
 
         Raises:
+            ModuleNotFoundError: With `progress`: tqdm is not installed.
             PoolNotFoundError: There is none, or it was deleted meanwhile.
             PoolPausedError: It is paused or drained, so that it does not fill.
             ResourceTimeoutError: It is not full in time; the message says what its last failure was.
@@ -325,7 +327,7 @@ class PoolMethods:
         with bar(progress) as show:
             async with aclosing(self._pool_states(filling, timeout)) as states:
                 async for pool in states:
-                    show(filling.line(pool), filling.share(pool))
+                    show(filling.line(pool), filling.step(pool))
                     if on_progress is not None:
                         await notify(on_progress, pool)
                     if filling.is_full(pool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sandpool._core.enums import PoolEventType, PoolState
 from sandpool._core.model import Pool, PoolEvent
+from sandpool._core.steps import Step
 from sandpool.errors import PoolNotFoundError, PoolPausedError, ResourceTimeoutError
 
 
@@ -48,23 +49,22 @@ class Filling:
             return pool.status.warm >= self._warm
         return pool.status.state is PoolState.READY
 
-    def share(self, pool: Pool) -> float | None:
-        """How far the pool is, from 0 to 1: by its containers, or by the bytes of its image while that is pulled."""
+    def step(self, pool: Pool) -> Step:
+        """How far the pool is: by its containers, or by the bytes of its image while that is pulled."""
         pull = pool.status.image_pull
         if pull is not None:
-            return pull.current_bytes / pull.total_bytes if pull.total_bytes else None
+            return Step(pull.current_bytes, pull.total_bytes or None)
         wanted = self._wanted(pool)
-        return min(1.0, pool.status.warm / wanted) if wanted else 1.0
+        return Step(min(pool.status.warm, wanted), wanted, " containers")
 
     def line(self, pool: Pool) -> str:
-        """What to show of it in one line."""
+        """What it is doing."""
         name = pool.name or pool.pool_id
         pull = pool.status.image_pull
         if pull is not None:
             return f"{name}: pulling {pull.image}"
         error = pool.status.last_error
-        trouble = f", {error.reason}" if error is not None else ""
-        return f"{name}: {pool.status.warm} of {self._wanted(pool)} ready{trouble}"
+        return f"{name}: {error.reason}" if error is not None else name
 
     def timed_out(self, timeout: float) -> ResourceTimeoutError:
         """The error for a pool that was not full in time."""

@@ -1,50 +1,58 @@
-"""A bar that shows how far something is: one line, written anew, which terminals and notebooks show alike."""
+"""A bar that shows how far something is, in terminals and notebooks alike. It is drawn by tqdm."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING
 
-_WIDTH = 24
-_LINE = 100
+from sandpool._core.steps import BYTES, Step
 
-Show = Callable[[str, "float | None"], None]
-"""Shows a text, and a share from 0 to 1, or None where it is not known."""
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+Show = Callable[[str, Step], None]
+"""Shows a text, and how far it is."""
 
 
 @contextmanager
-def bar(shown: bool, out: TextIO | None = None) -> Iterator[Show]:
-    """Gives what shows a text and a share from 0 to 1; where `shown` is false that does nothing."""
+def bar(shown: bool) -> Iterator[Show]:
+    """Gives what shows a text and how far it is; where `shown` is false that does nothing.
+
+    Raises:
+        ModuleNotFoundError: tqdm is not installed.
+    """
     if not shown:
-        yield lambda _text, _share: None
+        yield lambda _text, _step: None
         return
-    target = out or sys.stderr
-    last = ""
-
-    def show(text: str, share: float | None) -> None:
-        nonlocal last
-        line = render(text, share)
-        if line != last:
-            last = line
-            target.write(f"\r{line:<{_LINE}}")
-            target.flush()
-
+    drawn = _new_bar()
     try:
-        yield show
+        yield lambda text, step: _show(drawn, text, step)
     finally:
-        if last:
-            target.write("\n")
-            target.flush()
+        drawn.close()
 
 
-def render(text: str, share: float | None) -> str:
-    """The line: the bar, per cent, and the text, cut to one line."""
-    if share is None:
-        head = f"[{'·' * _WIDTH}]      "
-    else:
-        full = round(share * _WIDTH)
-        head = f"[{'█' * full}{' ' * (_WIDTH - full)}] {share:4.0%} "
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return (head + plain)[:_LINE]
+def _new_bar() -> tqdm[object]:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as absent:
+        raise ModuleNotFoundError(
+            "progress=True draws its bar by tqdm, which is not installed: pip install 'sandpool[progress]'", name="tqdm"
+        ) from absent
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        monitor_interval = 0  # no thread of its own, which a fork would lose
+
+    return Bar(dynamic_ncols=True, leave=True)
+
+
+def _show(drawn: tqdm[object], text: str, step: Step) -> None:
+    label = "".join(letter if letter.isprintable() else " " for letter in text)
+    anew = (drawn.total, drawn.unit) != (step.total, step.unit) or drawn.desc != f"{label}: "
+    if (drawn.total, drawn.unit) != (step.total, step.unit):
+        drawn.unit, drawn.unit_scale, drawn.unit_divisor = step.unit, step.unit == BYTES, 1024
+        drawn.reset(step.total)
+    drawn.set_description(label, refresh=False)
+    drawn.update(step.done - drawn.n)
+    if anew:
+        drawn.refresh()
