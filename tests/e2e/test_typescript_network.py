@@ -160,6 +160,64 @@ out.result = [result.stdout, result.exitCode];
     assert proxy.cuts >= 4
 
 
+def test_logs_and_watches_go_on_over_cuts(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const job = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.01; done";
+await sandbox.processes.start(job, { name: "job" });
+const lines: string[] = [];
+for await (const { text } of sandbox.logs({ follow: true, sources: ["job"] })) {
+  lines.push(text);
+  if ([10, 30, 50].includes(lines.length)) await tell("cut");
+  if (lines.length === 60) break;
+}
+out.lines = lines;
+await sandbox.files.makeDirectory("/watched");
+const changes: string[] = [];
+const write = (name: string) => sandbox.write(`/watched/${name}`, "x");
+for await (const { change, path } of sandbox.files.watch("/watched", { onReady: () => void write("a") })) {
+  changes.push(`${change} ${path}`);
+  if (changes.length === 1) await tell("cut");
+  if (change === "overflow") await write("b");
+  if (path === "/watched/b") break;
+}
+out.overflow = changes.filter((change) => change === "overflow /watched").length;
+out.b = changes.at(-1)?.endsWith(" /watched/b");
+const states: string[] = [];
+for await (const { state } of sandbox.watch()) {
+  states.push(state);
+  if (states.length === 1) await tell("cut");
+  else await sandbox.delete();
+}
+out.states = [states[0], states[1], states.at(-1)];
+""",
+        lambda _: cut(proxy),
+    )
+    assert told["lines"] == [f"line {number}" for number in range(60)]
+    assert (told["overflow"], told["b"]) == (1, True)
+    assert told["states"] == ["running", "running", "terminated"]
+    assert proxy.cuts >= 5
+
+
+def test_waiting_for_a_pool_over_a_cut(project: NodeProject, proxy: CutProxy) -> None:
+    told = project.talk(
+        PREAMBLE
+        + """
+const pool = await client.createPool({ image: "busybox:latest", warmContainers: 2 });
+const warm: number[] = [];
+const onProgress = (seen: { status: { warm: number } }) => {
+  if (warm.push(seen.status.warm) === 1) void tell("cut");
+};
+out.full = (await client.waitForPool(pool.poolId, { onProgress })).status.warm;
+out.last = warm.at(-1);
+await client.deletePool(pool.poolId);
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {"full": 2, "last": 2}
+
+
 def test_files_over_connections_that_break_again_and_again(project: NodeProject, proxy: CutProxy) -> None:
     told = project.talk(
         PREAMBLE

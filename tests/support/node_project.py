@@ -20,15 +20,15 @@ COMPILER_FLAGS = (
 
 TELL = """
 import { createInterface } from "node:readline";
-const lines = createInterface({ input: process.stdin });
-const answers = lines[Symbol.asyncIterator]();
+const said = createInterface({ input: process.stdin });
+const answers = said[Symbol.asyncIterator]();
 const tell = async (word: string): Promise<void> => {
   console.log(word);
   await answers.next();
 };
 """
 DONE_TELLING = """
-lines.close();
+said.close();
 console.log(JSON.stringify(out));
 """
 

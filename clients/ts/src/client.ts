@@ -1,8 +1,8 @@
 import { type CallOptions as ConnectOptions, type Client, createClient } from "@connectrpc/connect";
 import { Caller } from "./core/caller.js";
-import { toCommandResult, toPool, toPoolEvent, toSandboxInfo, toSecret, toTemplate } from "./core/convert.js";
+import { toCommandResult, toPool, toSandboxInfo, toSecret, toTemplate } from "./core/convert.js";
 import { commandMs, creationMs } from "./core/deadlines.js";
-import { invalid, ResourceTimeoutError, SandboxNotReadyError } from "./core/errors.js";
+import { ResourceTimeoutError, SandboxNotReadyError } from "./core/errors.js";
 import { Inside } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import * as requests from "./core/requests.js";
@@ -16,13 +16,12 @@ import { connect, DEFAULT_ADDRESS, environment } from "./platform/node.js";
 import { Sandbox } from "./sandbox.js";
 import type { CommandResult, Pool, PoolEvent, SandboxInfo, SandboxState, Secret, Template } from "./types.js";
 import { VERSION } from "./version.js";
+import { fullPool, limitOf, poolEvents } from "./watching.js";
 
 /** The limit of calls in milliseconds where neither the client nor the call has one. */
 const DEFAULT_TIMEOUT_MS = 60_000;
 /** How long a wait for a sandbox lasts where nothing else is said, in seconds. */
 const DEFAULT_WAIT_SECS = 120;
-/** The longest time of a timer of Node's. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * The client of one sandpool server.
@@ -161,13 +160,24 @@ export class SandboxClient {
   /**
    * The present state of the pools and then each change of one; of all pools, new ones included, where none is named.
    * Changes in quick succession may arrive as one. Leaving the loop or aborting the signal ends the watch.
+   *
+   * A watch that names its pools goes on over broken connections, with their state as it is then. One of all pools ends
+   * with {@link SandboxConnectionError}, because what was deleted meanwhile would go unnoticed: list the pools anew.
    */
-  async *watchPools(
+  watchPools(
     watch: { readonly pools?: readonly string[] | undefined; readonly signal?: AbortSignal | undefined } = {},
   ): AsyncGenerator<PoolEvent, void, undefined> {
-    const request = { poolIds: [...(watch.pools ?? [])] };
-    const events = this.#caller.stream((to) => this.#pools.watchPools(request, to), watch.signal);
-    for await (const event of events) yield toPoolEvent(event);
+    return poolEvents(this.#caller, this.#pools, watch.pools ?? [], watch.signal);
+  }
+
+  /**
+   * Resolves to a pool as soon as it has its containers ready.
+   *
+   * @throws {@link ResourceNotFoundError} when there is none or it was deleted meanwhile, {@link PoolPausedError} when it
+   * does not fill, {@link ResourceTimeoutError} when it is not full in time; the message says what its last failure was.
+   */
+  waitForPool(pool: string, wait: options.WaitForPoolOptions = {}): Promise<Pool> {
+    return fullPool(pool, (signal) => this.watchPools({ pools: [pool], signal }), wait);
   }
 
   /** Creates a template. */
@@ -307,17 +317,15 @@ export class SandboxClient {
    */
   async waitForSandbox(sandbox: string, wait: options.WaitOptions = {}): Promise<Sandbox> {
     const { timeout = DEFAULT_WAIT_SECS, signal } = wait;
-    if (!(timeout > 0)) throw invalid("timeout", `must be more than 0, not ${timeout}`);
-    const limit = AbortSignal.timeout(Math.min(Math.ceil(timeout * 1000), LONGEST_TIMER_MS));
-    const either = signal === undefined ? limit : AbortSignal.any([signal, limit]);
+    const limit = limitOf(timeout, signal);
     const about = { resourceType: "sandbox", resourceName: sandbox };
     try {
-      for await (const found of this.watchSandbox(sandbox, { signal: either })) {
+      for await (const found of this.watchSandbox(sandbox, { signal: limit.signal })) {
         if (found.state === "running") return found;
         if (found.state !== "starting") break;
       }
     } catch (error) {
-      if (error !== limit.reason) throw error;
+      if (!limit.isOver(error)) throw error;
       const message = `sandbox ${sandbox} still starts after ${timeout} s; wait longer`;
       throw new ResourceTimeoutError(message, { ...about, code: "deadline_exceeded", reason: "NOT_READY_IN_TIME" });
     }
@@ -353,14 +361,18 @@ export class SandboxClient {
     await this.#safe((to) => this.#sandboxes.deleteSandbox(request, to), call);
   }
 
-  /** The sandbox as it is now and after each change; ends when the sandbox has. Leaving the loop ends the watch. */
+  /**
+   * The sandbox as it is now and after each change, over broken connections too; ends when the sandbox has. Leaving the
+   * loop ends the watch.
+   */
   async *watchSandbox(
     sandbox: string,
     call: Pick<options.CallOptions, "signal"> = {},
   ): AsyncGenerator<Sandbox, void, undefined> {
     const request = { sandboxId: sandbox };
-    const changes = this.#caller.stream((to) => this.#sandboxes.watchSandbox(request, to), call.signal);
-    for await (const change of changes) yield this.#sandbox(toSandboxInfo(change.sandbox));
+    const invoke = (to: ConnectOptions) => this.#sandboxes.watchSandbox(request, to);
+    const open = () => this.#caller.stream(invoke, call.signal);
+    for await (const change of this.#caller.follow(open, call.signal)) yield this.#sandbox(toSandboxInfo(change.sandbox));
   }
 
   /**

@@ -2,7 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { joined } from "./core/bytes.js";
 import { ResourceTimeoutError, type SandpoolError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, streamName, toProcessEnd } from "./core/inside.js";
-import { DEFAULT_RETRY, retryDelay, sleep } from "./core/retry.js";
+import { retryDelay, sleep } from "./core/retry.js";
 import type { ProcessEvent } from "./gen/sandpool/v1/process_pb.js";
 import type { StartProcessRequestSchema } from "./gen/sandpool/v1/process_service_pb.js";
 import type { CallOptions } from "./options.js";
@@ -12,8 +12,6 @@ import type { CommandResult, OutputChunk, ProcessEnd, TerminalSize } from "./typ
 const KEPT_BYTES = 64 << 20;
 /** How much input goes in one message. */
 const LARGEST_INPUT = 1 << 20;
-/** A server that is started again needs longer than a call is repeated for. */
-const RETRIES_FACTOR = 5;
 /** What may pass beyond a command's own limit until its end must have come: a broken connection, its killing. */
 const MARGIN_MS = 70_000;
 /** What a call gets all the same when that has passed. */
@@ -209,16 +207,13 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
       } catch (error) {
         // A call whose time is over while output comes says no more than that whoever listens is slow.
         if (this.#end === undefined && printed && error instanceof ResourceTimeoutError) continue;
-        const delay = this.#end === undefined ? this.#delay(error as SandpoolError, retry) : null;
+        const ours = error as SandpoolError;
+        const delay = this.#end === undefined ? retryDelay(ours, retry, "safe", this.#inside.patient) : null;
         if (delay === null) throw error;
         retry += 1;
         await sleep(delay, this.#signal);
       }
     }
-  }
-
-  #delay(error: SandpoolError, retry: number): number | null {
-    return retryDelay(error, retry, "safe", { ...DEFAULT_RETRY, maxRetries: this.#inside.retries * RETRIES_FACTOR });
   }
 
   async *#events(): AsyncGenerator<ProcessEvent, void, undefined> {

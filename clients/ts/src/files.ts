@@ -1,9 +1,10 @@
+import type { CallOptions as ConnectOptions } from "@connectrpc/connect";
 import { joined } from "./core/bytes.js";
 import { SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import { WriteMode } from "./gen/sandpool/v1/file_service_pb.js";
-import type { CallOptions, WriteOptions } from "./options.js";
+import type { ReadOptions, WriteOptions } from "./options.js";
 import type { FileChange, FileInfo } from "./types.js";
 
 /** How much of a file goes in one message: as much as a client may send that cannot stream, and more than the way takes. */
@@ -28,14 +29,14 @@ export class Files {
   }
 
   /** Reads a whole file. */
-  async read(path: string, call: Pick<CallOptions, "signal"> = {}): Promise<Uint8Array> {
+  async read(path: string, call: ReadOptions = {}): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
     for await (const part of this.stream(path, call)) parts.push(part);
     return joined(parts);
   }
 
   /** Reads a whole file as text. */
-  async readText(path: string, call: Pick<CallOptions, "signal"> = {}): Promise<string> {
+  async readText(path: string, call: ReadOptions = {}): Promise<string> {
     return new TextDecoder().decode(await this.read(path, call));
   }
 
@@ -45,19 +46,23 @@ export class Files {
    */
   async *stream(
     path: string,
-    options: { readonly offset?: number; readonly signal?: AbortSignal | undefined } = {},
+    options: ReadOptions & { readonly offset?: number } = {},
   ): AsyncGenerator<Uint8Array, void, undefined> {
     let offset = options.offset ?? 0;
+    let total = 0;
     let etag = "";
     for (let breaks = 0; ; breaks++) {
       const request = { sandboxId: this.#sandboxId, path, offset: BigInt(offset), etag };
       try {
         const answers = this.#inside.stream((to) => this.#inside.files.readFile(request, to), options.signal);
         for await (const { part } of answers) {
-          if (part.case === "file") etag = part.value.etag;
-          else if (part.case === "data") {
+          if (part.case === "file") {
+            ({ etag } = part.value);
+            total = Number(part.value.size);
+          } else if (part.case === "data") {
             offset += part.value.length;
             breaks = 0;
+            options.onProgress?.(offset, total);
             yield part.value;
           }
         }
@@ -81,16 +86,18 @@ export class Files {
       writeMode: WRITE_MODES[options.writeMode ?? "replace"],
       uploadId: crypto.randomUUID(),
     };
+    const whole = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    const total = whole instanceof Uint8Array ? whole.length : undefined;
     let offset = 0;
     const put = async (data: Uint8Array, more: boolean) => {
       const request = { target: { ...target, offset: BigInt(offset) }, data, more };
       const answer = await this.#inside.safe((to) => this.#inside.files.putFile(request, to), options);
       offset += data.length;
-      options.onProgress?.(offset);
+      options.onProgress?.(offset, total);
       return answer;
     };
     let last: Uint8Array = new Uint8Array();
-    for await (const part of parts(content)) {
+    for await (const part of parts(whole)) {
       if (last.length > 0) await put(last, true);
       last = part;
     }
@@ -150,15 +157,27 @@ export class Files {
     return (await pages).map(toFileInfo);
   }
 
-  /** What changes in a folder, or of a file, from now on. Leaving the loop ends the watch. */
+  /**
+   * What changes in a folder, or of a file, from now on. Leaving the loop ends the watch. After a connection that broke it
+   * goes on with a change `overflow`: something may have happened meanwhile, so look at the folder again.
+   */
   async *watch(
     path: string,
     options: { readonly recursive?: boolean; readonly signal?: AbortSignal; readonly onReady?: () => void } = {},
   ): AsyncGenerator<FileChange, void, undefined> {
     const request = { ...this.#at(path), recursive: options.recursive ?? false };
+    const watching = (to: ConnectOptions) => this.#inside.files.watchFiles(request, to);
+    const { signal } = options;
+    const changesOf = async function* (inside: Inside, again: boolean): AsyncGenerator<FileChange | null> {
+      let begun = false;
+      for await (const answer of inside.stream(watching, signal)) {
+        if (again && !begun) yield { change: "overflow", path };
+        begun = true;
+        yield toFileChange(answer.change, answer.path);
+      }
+    };
     let ready = false;
-    for await (const answer of this.#inside.stream((to) => this.#inside.files.watchFiles(request, to), options.signal)) {
-      const change = toFileChange(answer.change, answer.path);
+    for await (const change of this.#inside.follow((again) => changesOf(this.#inside, again), signal)) {
       if (change !== null) yield change;
       else if (!ready) {
         ready = true;
@@ -195,9 +214,8 @@ export class Files {
 }
 
 /** Content in parts that fit into a message. */
-async function* parts(content: Content): AsyncGenerator<Uint8Array, void, undefined> {
-  const whole = typeof content === "string" ? new TextEncoder().encode(content) : content;
-  for await (const piece of whole instanceof Uint8Array ? [whole] : whole) {
+async function* parts(content: Uint8Array | AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+  for await (const piece of content instanceof Uint8Array ? [content] : content) {
     for (let begin = 0; begin < piece.length; begin += PART) yield piece.subarray(begin, begin + PART);
   }
 }

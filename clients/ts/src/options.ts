@@ -1,6 +1,6 @@
 /** What calls take. */
 import type { Transport } from "@connectrpc/connect";
-import type { PullPolicy, RestartPolicy, SandboxState, TerminalSize } from "./types.js";
+import type { Pool, PullPolicy, RestartPolicy, SandboxState, TerminalSize } from "./types.js";
 
 /** How to reach the server. */
 export interface SandboxClientOptions {
@@ -273,6 +273,18 @@ export interface WaitOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How to wait for a pool. */
+export interface WaitForPoolOptions {
+  /** How many ready containers are enough. Default as many as the pool wants. */
+  readonly warm?: number | undefined;
+  /** How long to wait in seconds. Default 300. */
+  readonly timeout?: number | undefined;
+  /** Called with the pool as it is and after each change, the pull of its image included. */
+  readonly onProgress?: ((pool: Pool) => void) | undefined;
+  /** Ends the wait when aborted; it then rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** What an update changes; what is left out stays, and `null` goes back to the default. */
 export interface UpdateSandboxOptions {
   /** The new name; null takes the name away. */
@@ -362,8 +374,15 @@ export interface WriteOptions {
   readonly owner?: string | undefined;
   /** What to do with a file that is there. Default `replace`. */
   readonly writeMode?: "replace" | "create" | "append" | undefined;
-  /** Called with how many bytes have gone. */
-  readonly onProgress?: ((bytes: number) => void) | undefined;
+  /** Called with how many bytes have gone, of how many; undefined where the content comes in parts. */
+  readonly onProgress?: ((bytes: number, total: number | undefined) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How to read a file. */
+export interface ReadOptions {
+  /** Called with how many bytes have come, of how many the file has. */
+  readonly onProgress?: ((bytes: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -168,18 +168,27 @@ export class Sandbox {
     return this.#ports.tunnel(remotePort, options);
   }
 
-  /** What the entrypoint and the services printed, line by line. */
+  /**
+   * What the entrypoint and the services printed, line by line. A connection that breaks is taken up after the last line
+   * that came; with `follow` it goes on until the sandbox ends.
+   */
   async *logs(options: LogOptions = {}): AsyncGenerator<LogEntry, void, undefined> {
-    const request = {
-      sandboxId: this.sandboxId,
-      sources: [...(options.sources ?? [])],
-      tail: options.tail,
-      since: options.since === undefined ? undefined : timestampFromDate(options.since),
-      afterSequence: BigInt(options.afterSequence ?? 0),
-      follow: options.follow ?? false,
+    const { follow = false, signal } = options;
+    let afterSequence = BigInt(options.afterSequence ?? 0);
+    const open = (again: boolean) => {
+      const request = {
+        sandboxId: this.sandboxId,
+        sources: [...(options.sources ?? [])],
+        tail: again ? undefined : options.tail, // what comes after the last line that came is wanted whole
+        since: options.since === undefined ? undefined : timestampFromDate(options.since),
+        afterSequence,
+        follow,
+      };
+      return this.#inside.stream((to) => this.#inside.monitor.readLogs(request, to), signal);
     };
-    for await (const answer of this.#inside.stream((to) => this.#inside.monitor.readLogs(request, to), options.signal)) {
-      yield* answer.entries.map(toLogEntry);
+    for await (const { entries } of this.#inside.follow(open, signal)) {
+      afterSequence = entries.at(-1)?.sequence ?? afterSequence;
+      yield* entries.map(toLogEntry);
     }
   }
 
@@ -189,13 +198,13 @@ export class Sandbox {
     return toStats((await this.#inside.safe((to) => this.#inside.monitor.getStats(request, to), call)).stats);
   }
 
-  /** What the sandbox uses, every `intervalSecs` (1 by default). */
+  /** What the sandbox uses, every `intervalSecs` (1 by default), over broken connections too. */
   async *watchStats(
     options: { readonly intervalSecs?: number; readonly signal?: AbortSignal } = {},
   ): AsyncGenerator<SandboxStats, void, undefined> {
     const request = { sandboxId: this.sandboxId, intervalSecs: options.intervalSecs };
-    const answers = this.#inside.stream((to) => this.#inside.monitor.watchStats(request, to), options.signal);
-    for await (const { stats } of answers) yield toStats(stats);
+    const open = () => this.#inside.stream((to) => this.#inside.monitor.watchStats(request, to), options.signal);
+    for await (const { stats } of this.#inside.follow(open, options.signal)) yield toStats(stats);
   }
 
   /** Reads the sandbox anew. */
@@ -208,7 +217,7 @@ export class Sandbox {
     return this.#client.updateSandbox(this.sandboxId, changes, call);
   }
 
-  /** The sandbox as it is now and after each change; ends when the sandbox has. Leaving the loop ends the watch. */
+  /** See {@link SandboxClient.watchSandbox}. */
   watch(call: Pick<CallOptions, "signal"> = {}): AsyncIterable<Sandbox> {
     return this.#client.watchSandbox(this.sandboxId, call);
   }

@@ -5,6 +5,8 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import * as http2 from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
+import { FileService } from "../src/gen/sandpool/v1/file_service_pb.js";
+import { MonitorService } from "../src/gen/sandpool/v1/monitor_service_pb.js";
 import { PoolSchema, PoolState, PullPolicy } from "../src/gen/sandpool/v1/pool_pb.js";
 import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
 import { ProcessService } from "../src/gen/sandpool/v1/process_service_pb.js";
@@ -20,6 +22,8 @@ export interface Services {
   readonly pools?: Partial<ServiceImpl<typeof PoolService>>;
   readonly templates?: Partial<ServiceImpl<typeof TemplateService>>;
   readonly sandboxes?: Partial<ServiceImpl<typeof SandboxService>>;
+  readonly files?: Partial<ServiceImpl<typeof FileService>>;
+  readonly monitor?: Partial<ServiceImpl<typeof MonitorService>>;
   readonly processes?: Partial<ServiceImpl<typeof ProcessService>>;
   readonly secrets?: Partial<ServiceImpl<typeof SecretService>>;
 }
@@ -44,6 +48,8 @@ export class TestServer {
         router.service(PoolService, services.pools ?? {});
         router.service(TemplateService, services.templates ?? {});
         router.service(SandboxService, services.sandboxes ?? {});
+        router.service(FileService, services.files ?? {});
+        router.service(MonitorService, services.monitor ?? {});
         router.service(ProcessService, services.processes ?? {});
         router.service(SecretService, services.secrets ?? {});
       },

@@ -24,6 +24,9 @@ export interface CallBounds {
 /** gRPC writes a deadline with at most eight digits. */
 const LONGEST_TIMEOUT_MS = 99_999_999;
 
+/** How many times as often as a call a stream is tried again. */
+const PATIENCE = 5;
+
 /** Makes calls over one connection. */
 export class Caller {
   readonly #connection: Connection;
@@ -94,14 +97,40 @@ export class Caller {
     }
   }
 
+  /**
+   * The messages of streams that are opened one after the other: the next where one broke, until one ends by itself.
+   * `open` says how to go on; it is given whether something has arrived before.
+   */
+  async *follow<T>(
+    open: (again: boolean) => AsyncIterable<T>,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<T, void, undefined> {
+    let again = false;
+    for (let retry = 0; ; ) {
+      try {
+        for await (const message of open(again)) {
+          again = true;
+          retry = 0;
+          yield message;
+        }
+        return;
+      } catch (error) {
+        const delay = retryDelay(error as SandpoolError, retry, "safe", this.patient);
+        if (delay === null) throw error;
+        retry += 1;
+        await sleep(delay, signal);
+      }
+    }
+  }
+
+  /** How often a stream that broke is opened again without progress: a server that starts anew needs longer than a call. */
+  get patient(): RetryPolicy {
+    return { ...this.#retry, maxRetries: this.#retry.maxRetries * PATIENCE };
+  }
+
   /** Whether a call can stream its requests while it is answered. */
   get duplex(): boolean {
     return this.#connection.duplex;
-  }
-
-  /** How often a failed call is repeated at most. */
-  get maxRetries(): number {
-    return this.#retry.maxRetries;
   }
 
   /** Ends the connection; calls under way and calls made later fail with `ClientClosedError`. */

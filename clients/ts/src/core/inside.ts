@@ -20,6 +20,7 @@ import type { CallOptions } from "../options.js";
 import type * as types from "../types.js";
 import type { Caller } from "./caller.js";
 import { COMMAND_END_REASONS, required, word } from "./convert.js";
+import type { RetryPolicy } from "./retry.js";
 import { date, milliseconds } from "./time.js";
 
 /** Calls into sandboxes. */
@@ -64,9 +65,14 @@ export class Inside {
     return this.#caller.duplex;
   }
 
-  /** How often a stream that made no progress is taken up again. */
-  get retries(): number {
-    return this.#caller.maxRetries;
+  /** How often a stream that made no progress is opened again. */
+  get patient(): RetryPolicy {
+    return this.#caller.patient;
+  }
+
+  /** The messages of streams that are opened one after the other, where one broke, until one ends by itself. */
+  follow<T>(open: (again: boolean) => AsyncIterable<T>, signal?: AbortSignal): AsyncGenerator<T, void, undefined> {
+    return this.#caller.follow(open, signal);
   }
 }
 
