@@ -37,7 +37,7 @@ class ScriptedAgent(agent_grpc.AgentServiceServicer):
         self.run_requests: list[agent_pb.RunCommandRequest] = []
         self.configure_requests: list[agent_pb.ConfigureRequest] = []
         self.authorization: list[str] = []
-        self.protocol_version = 3
+        self.protocol_version = 4
         self.version = ""
         self.configure_error = ""
         self.configure_answer: Answer | None = None

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/soheilhy/cmux"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -25,6 +26,7 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 	"sandpool/agent/internal/auth"
 	"sandpool/agent/internal/files"
+	"sandpool/agent/internal/handover"
 	"sandpool/agent/internal/host"
 	"sandpool/agent/internal/logs"
 	"sandpool/agent/internal/monitor"
@@ -122,8 +124,7 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	sandpoolv1.RegisterPortServiceServer(rpc, tunnel.New(listener.Addr().(*net.TCPAddr).Port))
 	sandpoolv1.RegisterMonitorServiceServer(rpc, monitor.New(book, server.Stopping()))
 	failed := make(chan error, 1)
-	// A process of the sandbox itself may open connections too; more than these wait in the kernel.
-	go func() { failed <- rpc.Serve(netutil.LimitListener(listener, maxConnections)) }()
+	go func() { failed <- serveConnections(listener, rpc, server, guard) }()
 	slog.Info("listening", "address", listener.Addr().String(), "version", version, "pid", os.Getpid())
 
 	var ended <-chan struct{}
@@ -143,6 +144,23 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	server.Stop(grace)
 	farewell(rpc)
 	return code, nil
+}
+
+// serveConnections tells hand-overs from gRPC by how a connection begins. It returns when the first of them fails.
+func serveConnections(listener net.Listener, rpc *grpc.Server, server *service.Server, guard *auth.Guard) error {
+	// A process of the sandbox itself may open connections too; more than these wait in the kernel.
+	both := cmux.New(netutil.LimitListener(listener, maxConnections))
+	both.SetReadTimeout(handshakeTime)
+	handovers := both.Match(cmux.PrefixMatcher(handover.Preamble))
+	calls := both.Match(cmux.Any())
+	taker := &handover.Server{
+		Allows: guard.Allows, Configure: server.Configure, MaxRequestBytes: maxRequestBytes, Timeout: handshakeTime,
+	}
+	failed := make(chan error, 3)
+	go func() { failed <- taker.Serve(handovers) }()
+	go func() { failed <- rpc.Serve(calls) }()
+	go func() { failed <- both.Serve() }()
+	return <-failed
 }
 
 // fitBuffers lets messages have buffers of about their size. By default one of 64 KiB of content gets 1 MiB, which is

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,10 +25,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
+	"sandpool/agent/internal/handover"
 )
 
 const (
@@ -44,6 +48,7 @@ func TestMain(m *testing.M) {
 
 type agent struct {
 	process *exec.Cmd
+	address string
 	client  agentv1.AgentServiceClient
 	files   sandpoolv1.FileServiceClient
 	log     *bufio.Reader
@@ -85,6 +90,7 @@ func startAgent(t *testing.T, flags ...string) *agent {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { connection.Close() })
+	a.address = entry.Address
 	a.client = agentv1.NewAgentServiceClient(connection)
 	a.files = sandpoolv1.NewFileServiceClient(connection)
 	return a
@@ -123,6 +129,35 @@ func TestAgentServesAsFirstProcess(t *testing.T) {
 	}, grpc.MaxCallRecvMsgSize(maxResponseBytes))
 	if err != nil || len(response.GetStdout()) != 8<<20 || len(response.GetStderr()) != 8<<20 {
 		t.Errorf("the largest answer: %d and %d bytes, %v", len(response.GetStdout()), len(response.GetStderr()), err)
+	}
+}
+
+func TestAHandOverNeedsNoGRPC(t *testing.T) {
+	a := startAgent(t)
+	connection, err := net.Dial("tcp", a.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	request, err := proto.Marshal(&agentv1.ConfigureRequest{Environment: map[string]string{"OWNER": "somebody"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var message bytes.Buffer
+	message.WriteString(handover.Preamble)
+	for _, part := range [][]byte{[]byte(token), request} {
+		message.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
+		message.Write(part)
+	}
+	if _, err := connection.Write(message.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(connection); err != nil || len(answer) < 4 {
+		t.Fatalf("answer %q, %v", answer, err)
+	}
+	response, err := a.client.RunCommand(allowed(t), &agentv1.RunCommandRequest{Shell: "echo $OWNER"})
+	if err != nil || string(response.GetStdout()) != "somebody\n" {
+		t.Errorf("%v, %v", response, err)
 	}
 }
 

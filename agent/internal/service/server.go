@@ -28,7 +28,7 @@ import (
 )
 
 // ProtocolVersion is the version of the contract's behaviour that this agent keeps.
-const ProtocolVersion = 3
+const ProtocolVersion = 4
 
 const (
 	maxCommands = 256

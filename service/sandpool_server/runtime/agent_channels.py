@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 
 from sandpool.agent.v1 import agent_service_pb2_grpc as agent_grpc
+from sandpool_server.runtime.hand_over import HandOverLine
 from sandpool_server.runtime.tasks import TaskSet
 
 MAX_MESSAGE_BYTES = 10 * 1024 * 1024
@@ -60,6 +61,8 @@ class Connection:
     calls: int = 0
     callables: dict[str, Any] = field(default_factory=dict, repr=False)
     """What makes calls on the channel, by the method's path."""
+    line: HandOverLine | None = field(default=None, repr=False)
+    """For the member's hand-over, until that."""
 
 
 class Channels:
@@ -96,6 +99,22 @@ class Channels:
         finally:
             connection.calls -= 1
 
+    def keep_line(self, member_id: str, connection: Connection, line: HandOverLine) -> None:
+        """Keep a line with the member's channel; it is closed with that, at once when that is closed already."""
+        _end_line(connection)
+        if self._open.get(member_id) is connection:
+            connection.line = line
+        else:
+            line.close()
+
+    def take_line(self, member_id: str, address: str) -> HandOverLine | None:
+        """The member's line for its hand-over, if it has one that is good as far as is known; nobody else gets it."""
+        connection = self._open.get(member_id)
+        if connection is None or connection.address != address or connection.line is None:
+            return None
+        line, connection.line = connection.line, None
+        return line if line.usable else None
+
     def __len__(self) -> int:
         """How many channels are open."""
         return len(self._open)
@@ -104,6 +123,7 @@ class Channels:
         """Close the member's channel, if it has one; calls under way on it end as cancelled by us."""
         connection = self._open.pop(member_id, None)
         if connection is not None:
+            _end_line(connection)
             self._closing.spawn(connection.channel.close(), f"close channel {member_id}")
 
     async def close(self) -> None:
@@ -111,6 +131,7 @@ class Channels:
         connections = list(self._open.values())
         self._open.clear()
         for connection in connections:
+            _end_line(connection)
             await connection.channel.close()
         await self._closing.close()
 
@@ -120,3 +141,9 @@ class Channels:
             idle = [member_id for member_id, connection in self._open.items() if not connection.calls]
             for member_id in idle[:surplus]:
                 self.forget(member_id)
+
+
+def _end_line(connection: Connection) -> None:
+    if connection.line is not None:
+        connection.line.close()
+        connection.line = None

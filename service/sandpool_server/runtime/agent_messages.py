@@ -111,6 +111,14 @@ def admit_request(env: Mapping[str, str], entrypoint: tuple[str, ...]) -> agent_
     return request
 
 
+def configure_response(content: bytes) -> agent_pb.ConfigureResponse:
+    """Read an answer that came without gRPC. Raises `Unavailable`."""
+    try:
+        return agent_pb.ConfigureResponse.FromString(content)
+    except DecodeError:
+        raise nonsense() from None
+
+
 def check_configured(response: agent_pb.ConfigureResponse, *, started: bool) -> None:
     """Check the agent's answer to `configure_request` or `admit_request`. Raises `Unavailable`.
 

@@ -22,13 +22,15 @@ from sandpool_server.runtime.agent_messages import (
     command_error,
     command_result,
     configure_request,
+    configure_response,
     nonsense,
     refusal,
     run_request,
     unless_cancelled,
 )
+from sandpool_server.runtime.hand_over import open_line
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """The agent's behaviour that this server needs of new members; newer agents only add to it."""
 OLDEST_PROTOCOL_VERSION = 1
 """What members may speak that an older server has left."""
@@ -95,7 +97,8 @@ class GrpcAgents:
         try:
             async with self.connect(member_id, address) as connection:
                 response = await _configure(connection, request, self._configure_secs)
-            check_configured(response, started=started)
+                check_configured(response, started=started)
+                await self._prepare_hand_over(member_id, connection)
         except grpc.aio.AioRpcError as error:
             raise LaunchFailed(FailureReason.START_FAILED, f"the {what}: {refusal(error)}") from error
         except Unavailable as error:
@@ -106,8 +109,16 @@ class GrpcAgents:
     async def admit(
         self, member_id: str, address: str, env: Mapping[str, str], entrypoint: tuple[str, ...] = ()
     ) -> None:
-        """Hand the member over by one call. What it raises holds no value of `env`, whatever the agent says."""
+        """Hand the member over by one exchange. What it raises holds no value of `env`, whatever the agent says."""
         request = admit_request(env, entrypoint)
+        if (line := self._channels.take_line(member_id, address)) is not None:
+            try:
+                answer = await line.exchange(request.SerializeToString(), self._admit_secs)
+            except TimeoutError:
+                raise Unavailable("SANDBOX_UNREACHABLE", "the sandbox's agent: it does not answer") from None
+            if answer is not None:
+                check_configured(configure_response(answer), started=bool(entrypoint))
+                return
         try:
             async with self.connect(member_id, address) as connection:
                 response = await _configure(connection, request, self._admit_secs)
@@ -120,7 +131,10 @@ class GrpcAgents:
     async def probe(self, member_id: str, address: str) -> None:
         """Ask the agent who it is."""
         try:
-            info = await self._info(member_id, address, self._probe_secs)
+            async with self.connect(member_id, address) as connection:
+                info = await _info(connection, self._probe_secs)
+                if info.protocol_version >= PROTOCOL_VERSION:
+                    await self._prepare_hand_over(member_id, connection)
         except grpc.aio.AioRpcError as error:
             raise Unavailable("SANDBOX_UNREACHABLE", f"the sandbox's agent: {refusal(error)}") from error
         except asyncio.CancelledError:
@@ -163,7 +177,8 @@ class GrpcAgents:
     async def _unready(self, member_id: str, address: str) -> str:
         """Ask the agent who it is; returns what is wrong, empty when nothing is."""
         try:
-            info = await self._info(member_id, address, _READY_SECS)
+            async with self.connect(member_id, address) as connection:
+                info = await _info(connection, _READY_SECS)
         except grpc.aio.AioRpcError as error:
             return refusal(error)
         except asyncio.CancelledError:
@@ -172,11 +187,16 @@ class GrpcAgents:
             return f"it speaks version {info.protocol_version} of the protocol, {PROTOCOL_VERSION} is needed"
         return ""
 
-    async def _info(self, member_id: str, address: str, deadline: float) -> agent_pb.GetInfoResponse:
-        async with self.connect(member_id, address) as connection:
-            return await connection.stub.GetInfo(
-                agent_pb.GetInfoRequest(), timeout=deadline, metadata=connection.metadata
-            )
+    async def _prepare_hand_over(self, member_id: str, connection: Connection) -> None:
+        """Open the member's line unless it has a good one; a server that was started anew has none to older members."""
+        if connection.line is None or not connection.line.usable:
+            line = await open_line(connection.address, self._token(member_id))
+            if line is not None:
+                self._channels.keep_line(member_id, connection, line)
+
+
+async def _info(connection: Connection, deadline: float) -> agent_pb.GetInfoResponse:
+    return await connection.stub.GetInfo(agent_pb.GetInfoRequest(), timeout=deadline, metadata=connection.metadata)
 
 
 async def _configure(

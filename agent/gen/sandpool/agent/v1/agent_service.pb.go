@@ -68,8 +68,9 @@ type GetInfoResponse struct {
 	// Version of the agent's build, as `agent -version` prints it. `dev` for a build that was given none.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Version of this contract's behaviour, counted from 1; higher ones add to it. 2 added
-	// `ConfigureRequest.max_file_bytes` and the end with the entrypoint. The present one is 3, which added services of the
-	// public contract on the same address: ProcessService, FileService, `PortService.OpenTunnel` and MonitorService.
+	// `ConfigureRequest.max_file_bytes` and the end with the entrypoint; 3 services of the public contract on the same
+	// address: ProcessService, FileService, `PortService.OpenTunnel` and MonitorService. The present one is 4, which added
+	// Configure without gRPC.
 	ProtocolVersion int32 `protobuf:"varint,2,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
 	// Random id (32 hexadecimal digits) of this run of the agent. Another one means that the container was restarted:
 	// its processes and configuration are gone.

@@ -57,8 +57,9 @@ class GetInfoResponse(_message.Message):
     """Version of the agent's build, as `agent -version` prints it. `dev` for a build that was given none."""
     protocol_version: _builtins.int
     """Version of this contract's behaviour, counted from 1; higher ones add to it. 2 added
-    `ConfigureRequest.max_file_bytes` and the end with the entrypoint. The present one is 3, which added services of the
-    public contract on the same address: ProcessService, FileService, `PortService.OpenTunnel` and MonitorService.
+    `ConfigureRequest.max_file_bytes` and the end with the entrypoint; 3 services of the public contract on the same
+    address: ProcessService, FileService, `PortService.OpenTunnel` and MonitorService. The present one is 4, which added
+    Configure without gRPC.
     """
     boot_id: _builtins.str
     """Random id (32 hexadecimal digits) of this run of the agent. Another one means that the container was restarted:

@@ -58,6 +58,12 @@ class AgentServiceStub:
     started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
     entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
     started, the rest has been applied; of a request that is refused otherwise, nothing.
+
+    Without gRPC too, since version 4, because it stands between a caller and a sandbox that is ready: a TCP connection
+    to the same port that begins with the four bytes `SPH1`, then the token, then any time later a ConfigureRequest, both
+    with their length in four bytes, the highest first, before them. The answer is a ConfigureResponse in the same form,
+    and the end of the connection; the end alone says that the request, or the token, was refused: ask by gRPC why. Ten
+    seconds for the token and for each of the other parts once begun.
     """
     RunCommand: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RunCommandRequest, _agent_service_pb2.RunCommandResponse]
     """RunCommand runs one command, waits for its end and returns its output. Not idempotent: the command runs once per
@@ -104,6 +110,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
     entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
     started, the rest has been applied; of a request that is refused otherwise, nothing.
+
+    Without gRPC too, since version 4, because it stands between a caller and a sandbox that is ready: a TCP connection
+    to the same port that begins with the four bytes `SPH1`, then the token, then any time later a ConfigureRequest, both
+    with their length in four bytes, the highest first, before them. The answer is a ConfigureResponse in the same form,
+    and the end of the connection; the end alone says that the request, or the token, was refused: ask by gRPC why. Ten
+    seconds for the token and for each of the other parts once begun.
     """
     RunCommand: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RunCommandRequest, _agent_service_pb2.RunCommandResponse]  # type: ignore[assignment]
     """RunCommand runs one command, waits for its end and returns its output. Not idempotent: the command runs once per
@@ -159,6 +171,12 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         started; FILE_SIZE_FIXED when a larger `max_file_bytes` is asked for than the agent may allow); and, for the
         entrypoint, each error that RunCommand has for a command that cannot be started. When only the entrypoint cannot be
         started, the rest has been applied; of a request that is refused otherwise, nothing.
+
+        Without gRPC too, since version 4, because it stands between a caller and a sandbox that is ready: a TCP connection
+        to the same port that begins with the four bytes `SPH1`, then the token, then any time later a ConfigureRequest, both
+        with their length in four bytes, the highest first, before them. The answer is a ConfigureResponse in the same form,
+        and the end of the connection; the end alone says that the request, or the token, was refused: ask by gRPC why. Ten
+        seconds for the token and for each of the other parts once begun.
         """
 
     @_abc_1.abstractmethod
