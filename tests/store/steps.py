@@ -2,13 +2,30 @@
 
 from typing import Any
 
+from alembic import command
+from alembic.config import Config
+
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import DEFAULT_NAMESPACE, Member, Pool, PoolCounts
 from sandpool_server.ports import SecretStore, Store
+from sandpool_server.store import dialect, migrate
 from tests.support import builders as b
 
 NS = DEFAULT_NAMESPACE
 ADDRESS = "10.0.0.2:10240"
+
+
+def migrate_to(url: str, revision: str, *, down: bool = False) -> None:
+    """Bring the database to that revision of its schema, from nothing as well."""
+    config = Config()
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    config.set_main_option("path_separator", "os")
+    dialect.prepare(url)
+    engine = dialect.make_engine(url, writes=True)
+    with engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        (command.downgrade if down else command.upgrade)(config, revision)
+    engine.dispose()
 
 
 async def make_pool(store: Store, warm: int = 0, **fields: Any) -> Pool:

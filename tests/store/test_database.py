@@ -26,7 +26,7 @@ from sandpool_server.ports import SandboxFilter
 from sandpool_server.store import SqlStore, dialect, migrate
 from sandpool_server.store.tables import METADATA, UtcTime
 from tests.store import writing_process
-from tests.store.steps import ADDRESS, NS, claim_one, make_pool
+from tests.store.steps import ADDRESS, NS, claim_one, make_pool, migrate_to
 from tests.support import builders as b
 
 
@@ -49,39 +49,56 @@ def schema(path: Path) -> dict[str, object]:
     return tables | {name: " ".join(sql.split()) for name, kind, sql in found if kind == "index"}
 
 
-async def test_the_migrated_schema_is_that_of_the_tables(store: SqlStore, url: str, tmp_path: Path) -> None:
-    engine = dialect.make_engine(url, writes=True)
+async def test_the_migrated_schema_is_that_of_a_new_database(store: SqlStore, url: str, tmp_path: Path) -> None:
+    migrated = f"sqlite:///{tmp_path / 'migrated.db'}"
+    migrate_to(migrated, "head")
+    engine = dialect.make_engine(migrated, writes=True)
     with engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), METADATA) == []
     engine.dispose()
     # Alembic does not look at the conditions of partial indexes: so the SQL itself as well.
-    other = tmp_path / "from-tables.db"
-    engine = dialect.make_engine(f"sqlite:///{other}", writes=True)
-    METADATA.create_all(engine)
-    engine.dispose()
-    assert schema(path_of(url)) == schema(other)
-    assert "uq_members_name" in schema(other)
+    assert schema(path_of(url)) == schema(path_of(migrated))
+    assert "uq_members_name" in schema(path_of(url))
+    assert versions(url) == versions(migrated)
+
+
+def versions(url: str) -> list[tuple[str, str]]:
+    """The revision in the database, and how its table is made."""
+    with sqlite3.connect(path_of(url)) as connection:
+        columns = connection.execute("SELECT name, type, [notnull], pk FROM pragma_table_info('alembic_version')")
+        found = [*columns.fetchall(), *connection.execute("SELECT version_num FROM alembic_version")]
+    connection.close()
+    return found
 
 
 async def test_migrations_can_be_undone_and_repeated(url: str) -> None:
-    from alembic import command
-    from alembic.config import Config
-
     dialect.prepare(url)
     engine = dialect.make_engine(url, writes=True)
     migrate.upgrade(engine)
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+    migrate_to(url, "base", down=True)
     assert schema(path_of(url)) == {}
-    migrate.upgrade(engine)
-    migrate.upgrade(engine)
-    assert len(schema(path_of(url))) > 10
+    for _ in range(2):
+        migrate.upgrade(engine)
+        assert len(schema(path_of(url))) > 10
     engine.dispose()
+
+
+async def test_alembic_is_loaded_only_to_migrate(url: str) -> None:
+    program = (
+        "import sys; from sandpool_server.store import dialect, migrate; url = sys.argv[1]; dialect.prepare(url); "
+        "migrate.upgrade(dialect.make_engine(url, writes=True)); print('alembic' in sys.modules)"
+    )
+
+    def loaded() -> str:
+        run = subprocess.run(
+            [sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60, check=True
+        )
+        return run.stdout.strip()
+
+    assert [loaded(), loaded()] == ["False", "False"]
+    migrate_to(url, "0001", down=True)
+    assert [loaded(), loaded()] == ["True", "False"]
 
 
 async def test_stores_that_open_a_new_database_at_once_take_turns(url: str, clock: b.ManualClock) -> None:

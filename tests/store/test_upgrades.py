@@ -3,18 +3,15 @@
 import json
 import sqlite3
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import make_url
 
 from sandpool_server.domain.lifecycle import MemberState
 from sandpool_server.domain.model import PoolCounts, PullPolicy
-from sandpool_server.store import SqlStore, dialect, migrate
-from tests.store.steps import ADDRESS, NS, claim_one, counts, make_pool, make_secrets
+from sandpool_server.store import SqlStore
+from tests.store.steps import ADDRESS, NS, claim_one, counts, make_pool, make_secrets, migrate_to
 from tests.support import builders as b
 
 _FIRST_SPEC: dict[str, Any] = {
@@ -28,19 +25,6 @@ _FIRST_SPEC: dict[str, Any] = {
 _FIRST_DIGEST = "0123456789abcdef"
 _OTHER_DIGEST = "fedcba9876543210"
 _MICROSECONDS = int(b.T0.timestamp()) * 1_000_000 + b.T0.microsecond
-
-
-def migrate_to(url: str, revision: str, *, down: bool = False) -> None:
-    """Bring the database to that revision of its schema."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    dialect.prepare(url)
-    engine = dialect.make_engine(url, writes=True)
-    with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        (command.downgrade if down else command.upgrade)(config, revision)
-    engine.dispose()
 
 
 def execute(url: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
