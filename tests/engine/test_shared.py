@@ -16,6 +16,7 @@ from sandpool_server.runtime import DockerRuntime, GrpcAgents, RuntimeSettings, 
 from sandpool_server.runtime.shared import AgentBinary
 from tests.support.members import make_member
 from tests.support.runtime_contract import TOKEN
+from tests.support.second_engine import second_engine
 
 pytestmark = pytest.mark.engine
 
@@ -170,6 +171,20 @@ async def test_a_volume_in_the_way_is_reported_and_left_alone(server: DockerRunt
         assert engine.inspect_volume(name)["Name"] == name
     finally:
         engine.remove_volume(name)
+
+
+async def test_the_volume_is_still_ours_after_the_engine_was_started_anew(
+    own_settings: RuntimeSettings, fresh_binary: Path, engine: docker.APIClient
+) -> None:
+    with second_engine("overlay2", engine) as second:
+        settings = replace(own_settings, agent_binary=fresh_binary, base_url=second.host, route="published")
+        for _ in range(2):
+            runtime = DockerRuntime(settings)
+            try:
+                await runtime.prepare()
+            finally:
+                await runtime.close()
+            await asyncio.to_thread(second.restart)
 
 
 def test_the_version_is_that_of_the_content(fresh_binary: Path, agent_binary: Path) -> None:

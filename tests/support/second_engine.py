@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ ip link set lo up
 ip address add "$address/30" dev eth0
 ip link set eth0 up
 if [ "$storage" = btrfs ]; then mount -o loop "$folder/disk" "$folder/data"; fi
-dockerd "$@" &
-wait
+dockerd "$@"
+while [ -e "$folder/restart" ]; do rm "$folder/restart"; dockerd "$@"; done
 """
 
 
@@ -63,6 +64,21 @@ class SecondEngine:
     address: str
     certificates: Certificates
     disk: Path
+    script_pid: int
+
+    def restart(self) -> None:
+        """Stop it as a service manager does, and start it again; containers end. Returns when it answers."""
+        (self.disk.parent / "restart").touch()
+        daemon = os.pidfd_open(_child_of(self.script_pid))
+        try:
+            signal.pidfd_send_signal(daemon, signal.SIGTERM)
+            ended = select.poll()
+            ended.register(daemon, select.POLLIN)
+            assert ended.poll(STOP_SECS * 1000), "the engine does not stop"
+        finally:
+            os.close(daemon)
+        folder = self.disk.parent
+        _wait_until_it_answers(None, folder / "docker.sock", folder / "log")
 
 
 @contextmanager
@@ -184,9 +200,9 @@ def _running(folder: Path, storage: str, environment: dict[str, str]) -> Iterato
                 process.stdin.write(b"\n")
                 process.stdin.flush()
                 _wait_until_it_answers(process, path, folder / "log")
-                yield SecondEngine(
-                    f"unix://{path}", f"tcp://{theirs}:{TLS_PORT}", theirs, certificates, folder / "disk"
-                )
+                script = _child_of(process.pid)
+                tls_host = f"tcp://{theirs}:{TLS_PORT}"
+                yield SecondEngine(f"unix://{path}", tls_host, theirs, certificates, folder / "disk", script)
         finally:
             process.kill()
             process.wait()
@@ -201,11 +217,11 @@ def _connected(pid: int, ready: IO[bytes], interface: str, address: str, environ
     In the end wait for the child's: as the first process of its namespace it ends after all others in there.
     """
     assert ready.readline() == b"here\n"
-    child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-    handle = os.pidfd_open(int(child))
+    child = _child_of(pid)
+    handle = os.pidfd_open(child)
     try:
         for command in (
-            ["link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", child],
+            ["link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", str(child)],
             ["address", "add", f"{address}/30", "dev", interface],
             ["link", "set", interface, "up"],
         ):
@@ -219,12 +235,22 @@ def _connected(pid: int, ready: IO[bytes], interface: str, address: str, environ
         os.close(handle)
 
 
-def _wait_until_it_answers(process: "subprocess.Popen[bytes]", path: Path, log: Path) -> None:
-    """Wait for the engine's socket, then for its answer; until it is ready it takes connections and is silent."""
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def _wait_until_it_answers(process: "subprocess.Popen[bytes] | None", path: Path, log: Path) -> None:
+    """Wait for the engine's socket, then for its answer; until it is ready it takes connections and is silent.
+
+    Fails when the process, if one is given, ends before.
+    """
     for _ in range(round(START_SECS / POLL_SECS)):
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(path)) == 0:
                 break
+        if process is None:
+            time.sleep(POLL_SECS)
+            continue
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECS)
             raise AssertionError(f"the second engine does not start: {log.read_text()[-2000:]}")

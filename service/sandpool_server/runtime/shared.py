@@ -100,9 +100,12 @@ def _check_network(network: dict[str, Any], settings: RuntimeSettings) -> None:
 
 
 def _fill_volume(client: EngineClient, settings: RuntimeSettings, agent: AgentBinary) -> Shared:
-    volume = client.create_volume(labels.volume_name(agent.version), labels={labels.AGENT: agent.version})
+    name = labels.volume_name(agent.version)
+    client.create_volume(name, labels={labels.AGENT: agent.version})
+    # Not by that answer: an engine that was started anew leaves labels out of it until somebody has looked there.
+    volume = client.inspect_volume(name)
     if (volume.get("Labels") or {}).get(labels.AGENT) != agent.version:
-        raise EngineConflict(f"the engine has a volume {volume['Name']!r} that no sandpool server made; remove it")
+        raise EngineConflict(f"the engine has a volume {name!r} that no sandpool server made; remove it")
     image = empty_image(client, settings.server_id)
     try:
         filler, disk_limits = _lock(client, settings.server_id, agent, image)
@@ -110,7 +113,7 @@ def _fill_volume(client: EngineClient, settings: RuntimeSettings, agent: AgentBi
             if _size_of_agent(client, filler) != agent.size:
                 client.put_archive(filler, AGENT_DIR, agent.tar())
                 if _size_of_agent(client, filler) != agent.size:
-                    raise EngineConflict(f"the agent could not be put into the volume {volume['Name']!r}")
+                    raise EngineConflict(f"the agent could not be put into the volume {name!r}")
         finally:
             _remove_quietly(client, filler)
     finally:
