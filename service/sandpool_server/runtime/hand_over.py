@@ -8,7 +8,7 @@ says why.
 import asyncio
 import contextlib
 import socket
-from typing import Final
+from typing import Final, cast
 
 _PREAMBLE: Final = b"SPH1"
 _LENGTH_BYTES: Final = 4
@@ -52,8 +52,8 @@ class HandOverLine(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        # Not by isinstance: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Take a part of the answer, however it was cut on its way."""

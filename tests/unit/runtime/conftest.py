@@ -1,13 +1,20 @@
 """An agent on loopback, and the channel to it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import grpc.aio
 import pytest
+import uvloop
 
 from sandpool.agent.v1 import agent_service_pb2_grpc as agent_grpc
 from sandpool_server.runtime import GrpcAgents
 from tests.support.scripted_agent import KEY, ScriptedAgent
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The server's own kind of event loop, whose transports and errors differ from asyncio's."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
