@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from sandpool import AsyncSandboxClient, OutputStream, RetryPolicy, Sandbox, SandboxClient
+from sandpool import (
+    AsyncSandboxClient,
+    FileChange,
+    OutputStream,
+    PoolEventType,
+    RetryPolicy,
+    Sandbox,
+    SandboxClient,
+    SandboxConnectionError,
+    SandboxState,
+)
+from sandpool._io.local import Unpacking, archive
 from tests.support.cut_proxy import CutProxy
 from tests.support.server_process import ServerProcess
 
@@ -134,6 +145,118 @@ def test_a_tunnel_whose_connections_are_cut(box: Sandbox, proxy: CutProxy):
         with socket.create_connection(("127.0.0.1", tunnel.local_port), timeout=20) as connection:
             connection.sendall(b"again")
             assert connection.recv(5) == b"again", "and the next one opens"
+
+
+def test_a_watch_on_pools_says_what_was_deleted_meanwhile(
+    cut_client: SandboxClient, client: SandboxClient, proxy: CutProxy
+):
+    kept, gone = (cut_client.create_pool(image=IMAGE) for _ in range(2))
+    events = cut_client.watch_pools([kept.pool_id, gone.pool_id], timeout=60)
+    assert {next(events).pool.pool_id for _ in range(2)} == {kept.pool_id, gone.pool_id}
+    proxy.refusing = True
+    proxy.cut()
+    client.delete_pool(gone.pool_id)
+    proxy.refusing = False
+    told = []
+    for event in events:
+        told.append((event.type, event.pool.pool_id))
+        if event.type is PoolEventType.PRESENT:
+            break
+    assert told == [(PoolEventType.DELETED, gone.pool_id), (PoolEventType.PRESENT, kept.pool_id)]
+    client.update_pool(kept.pool_id, name="renamed")
+    assert next(event for event in events if event.pool.name).type is PoolEventType.CHANGED
+    client.delete_pool(kept.pool_id)
+    assert next(event for event in events if event.type is PoolEventType.DELETED).pool.pool_id == kept.pool_id
+    events.close()
+
+
+def test_watches_on_a_sandbox_and_its_files(box: Sandbox, proxy: CutProxy):
+    box.files.mkdir("/watched")
+    changes = box.files.watch("/watched", timeout=60)
+    box.write("/watched/before", "x")
+    assert next(changes).path.startswith("/watched/")
+    proxy.cut()
+    assert next(change for change in changes if change.change is FileChange.OVERFLOW).path == "/watched"
+    box.write("/watched/after", "x")
+    assert next(change for change in changes if change.path == "/watched/after")
+    changes.close()
+    figures = box.watch_stats(0.1, timeout=60)
+    first = next(figures)
+    proxy.cut()
+    assert next(figures).time > first.time
+    figures.close()
+    states = []
+    for info in box.watch(timeout=60):
+        states.append(info.state)
+        if len(states) == 1:
+            proxy.cut()
+        elif len(states) == 2:
+            box.delete()
+    assert states[:2] == [SandboxState.RUNNING, SandboxState.RUNNING]
+    assert states[-1] is SandboxState.TERMINATED
+
+
+async def test_the_same_watch_with_asyncio(proxy: CutProxy):
+    async with AsyncSandboxClient(proxy.address, retry=RETRY) as client, client.create(IMAGE) as box:
+        states = []
+        async for info in box.watch(timeout=60):
+            states.append(info.state)
+            if len(states) == 1:
+                proxy.cut()
+            elif len(states) == 2:
+                await box.delete()
+        assert states[:2] == [SandboxState.RUNNING, SandboxState.RUNNING]
+        assert states[-1] is SandboxState.TERMINATED
+
+
+def test_a_folder_that_breaks_on_its_way(
+    box: Sandbox, proxy: CutProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "up").mkdir()
+    content = os.urandom(12 * 1024 * 1024)
+    (tmp_path / "up" / "big").write_bytes(content)
+
+    sent = []
+
+    def breaking(folder: str) -> Iterator[bytes]:
+        for number, part in enumerate(archive(folder)):
+            sent.append(len(part))
+            if number == 4 and proxy.cuts < 2:
+                proxy.cut()
+            yield part
+
+    monkeypatch.setattr("sandpool._sync.files.archive", breaking)
+    assert box.upload_folder(tmp_path / "up", "/folder").bytes_written == len(content)
+    assert sum(sent) > len(content) + 5 * 1024 * 1024, "it was begun anew"
+    assert box.run("sha256sum /folder/big").stdout.split()[0] == hashlib.sha256(content).hexdigest()
+
+    received = []
+
+    class Breaking(Unpacking):
+        def write(self, data: bytes) -> None:
+            received.append(len(data))
+            if len(received) == 4:
+                proxy.cut()
+            super().write(data)
+
+    monkeypatch.setattr("sandpool._sync.files.Unpacking", Breaking)
+    box.download_folder("/folder", tmp_path / "down")
+    assert sum(received) > len(content), "it was begun anew"
+    assert (tmp_path / "down" / "big").read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_sent_says_so(box: Sandbox, proxy: CutProxy, tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with SandboxClient(proxy.address, retry=RetryPolicy(max_attempts=2, initial_delay=0.01)) as impatient:
+        its_box = impatient.get_sandbox(box.sandbox_id)
+        proxy.refusing = True
+        proxy.cut()
+        try:
+            with pytest.raises(SandboxConnectionError, match="part of it may be in /folder; send it again") as caught:
+                its_box.upload_folder(tmp_path, "/folder")
+        finally:
+            proxy.refusing = False
+    assert (caught.value.reason, caught.value.resource_name) == ("UPLOAD_INCOMPLETE", "/folder")
 
 
 def test_files_over_connections_that_break_again_and_again(server: ServerProcess, tmp_path: Path):

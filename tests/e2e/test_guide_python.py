@@ -16,7 +16,7 @@ def test_every_block_of_the_guide_runs(
 ):
     monkeypatch.setenv("SANDPOOL_ADDRESS", server.address)
     blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     namespace: dict[str, object] = {"__name__": "guide"}
     for number, block in enumerate(blocks, 1):
         exec(compile(block, f"<block {number} of the guide>", "exec"), namespace)

@@ -186,14 +186,29 @@ export class Files {
     }
   }
 
-  /** A folder as a tar archive, in parts. */
+  /**
+   * A folder as a tar archive, in parts.
+   *
+   * @throws {@link SandboxConnectionError} with the reason `DOWNLOAD_INCOMPLETE` where the connection broke: an archive
+   * cannot be taken up, because the folder may have changed. Read it anew.
+   */
   async *downloadFolder(path: string, options: { readonly signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array, void> {
     const request = this.#at(path);
     const answers = this.#inside.stream((to) => this.#inside.files.downloadFolder(request, to), options.signal);
-    for await (const { data } of answers) yield data;
+    try {
+      for await (const { data } of answers) yield data;
+    } catch (error) {
+      throw incomplete(error, "DOWNLOAD_INCOMPLETE", path, `the connection broke while ${path} was read; read it anew`);
+    }
   }
 
-  /** Writes a tar archive's content into a folder. Needs a transport that can stream requests, as Node's can. */
+  /**
+   * Writes a tar archive's content into a folder. Needs a transport that can stream requests, as Node's can. Where the
+   * connection breaks an archive that is given whole is sent anew, which replaces what was written before.
+   *
+   * @throws {@link SandboxConnectionError} with the reason `UPLOAD_INCOMPLETE` where it broke too often, or the archive
+   * came in parts, which cannot be had again. What was written stays.
+   */
   async uploadFolder(
     path: string,
     archive: Uint8Array | AsyncIterable<Uint8Array>,
@@ -204,8 +219,15 @@ export class Files {
       yield { part: { case: "target" as const, value: target } };
       for await (const part of parts(archive)) yield { part: { case: "data" as const, value: part } };
     }
-    const answer = await this.#inside.once((to) => this.#inside.files.uploadFolder(requests(), to), options);
-    return { entries: Number(answer.entries), bytesWritten: Number(answer.bytesWritten) };
+    const repeatable = archive instanceof Uint8Array ? "safe" : "unsent";
+    try {
+      const invoke = (to: ConnectOptions) => this.#inside.files.uploadFolder(requests(), to);
+      const answer = await this.#inside.long(invoke, repeatable, options);
+      return { entries: Number(answer.entries), bytesWritten: Number(answer.bytesWritten) };
+    } catch (error) {
+      const message = `the connection broke while a folder was sent: a part of it may be in ${path}; send it again`;
+      throw incomplete(error, "UPLOAD_INCOMPLETE", path, message);
+    }
   }
 
   #at(path: string): { sandboxId: string; path: string } {
@@ -218,4 +240,12 @@ async function* parts(content: Uint8Array | AsyncIterable<Uint8Array>): AsyncGen
   for await (const piece of content instanceof Uint8Array ? [content] : content) {
     for (let begin = 0; begin < piece.length; begin += PART) yield piece.subarray(begin, begin + PART);
   }
+}
+
+/** The error for a folder that broke on its way; any other error as it is. */
+function incomplete(error: unknown, reason: string, resourceName: string, message: string): unknown {
+  if (!(error instanceof SandboxConnectionError)) return error;
+  const { code, retryAfterMs } = error;
+  const details = { code, reason, resourceType: "file", resourceName, retryAfterMs: retryAfterMs ?? undefined, cause: error };
+  return new SandboxConnectionError(`${message} (${error.message})`, details);
 }

@@ -187,3 +187,37 @@ test("figures go on; what makes no progress is an error in the end", async () =>
     await expect(watch.next(), "of all pools").rejects.toThrow(SandboxConnectionError);
   });
 });
+
+test("an archive that is given whole is sent anew; one that came in parts cannot be", async () => {
+  const arrived: number[] = [];
+  const uploadFolder = async (requests: AsyncIterable<{ part: { case?: string | undefined; value?: unknown } }>) => {
+    let bytes = 0;
+    for await (const { part } of requests) if (part.case === "data") bytes += (part.value as Uint8Array).length;
+    arrived.push(bytes);
+    if (arrived.length % 2 === 1) throw broken();
+    return { entries: 1n, bytesWritten: BigInt(bytes) };
+  };
+  await inSandbox({ files: { uploadFolder } }, async (box) => {
+    const archive = new Uint8Array(3 << 20);
+    expect((await box.files.uploadFolder("/w", archive)).bytesWritten).toBe(3 << 20);
+    expect(arrived).toEqual([3 << 20, 3 << 20]);
+    async function* parts() {
+      yield archive;
+    }
+    const failure = await box.files.uploadFolder("/w", parts()).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(SandboxConnectionError);
+    expect(failure).toMatchObject({ reason: "UPLOAD_INCOMPLETE", resourceType: "file", resourceName: "/w" });
+    expect(arrived.length).toBe(3);
+  });
+});
+
+test("an archive that breaks on its way says that it is incomplete", async () => {
+  const downloadFolder = played([{ data: new Uint8Array(5) }, broken()]);
+  await inSandbox({ files: { downloadFolder } }, async (box) => {
+    const parts = box.files.downloadFolder("/w");
+    expect((await parts.next()).value?.length).toBe(5);
+    const failure = await parts.next().catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(SandboxConnectionError);
+    expect(failure).toMatchObject({ reason: "DOWNLOAD_INCOMPLETE", resourceName: "/w" });
+  });
+});

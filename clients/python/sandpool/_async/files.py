@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import builtins
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from typing import Any
 
+from sandpool._async.resuming import resumed
 from sandpool._async.transfer import download, read_parts, upload
 from sandpool._core import files
-from sandpool._core.enums import WriteMode
+from sandpool._core.call import Call
+from sandpool._core.enums import FileChange, WriteMode
 from sandpool._core.files import WriteModeLike
 from sandpool._core.inside import FileEvent, FileInfo, FolderUpload
+from sandpool._core.resuming import Resuming, incomplete_upload
 from sandpool._core.steps import Step
 from sandpool._io.aio import Transport, in_thread
 from sandpool._io.local import BytesSource, FileSource, Unpacking, archive
 from sandpool._io.progress import bar
-from sandpool.errors import PathNotFoundError
+from sandpool.errors import PathNotFoundError, SandboxConnectionError
 from sandpool.v1 import file_service_pb2
 
 OnProgress = Callable[[int, int], object]
@@ -212,10 +217,14 @@ class AsyncFiles:
     ) -> AsyncGenerator[FileEvent, None]:
         """The changes in a folder or of a file, until the iterator is closed; answers when the watch has begun.
 
-        With a `timeout` in seconds it ends with ResourceTimeoutError. After a SandboxConnectionError it does not take
-        up again by itself: what happened meanwhile would go unnoticed.
+        With a `timeout` in seconds it ends with ResourceTimeoutError. After a connection that broke it goes on with
+        `FileChange.OVERFLOW`: something may have happened meanwhile, so look at the folder again.
         """
-        events = self._transport().stream(files.watch_files(self._sandbox_id, path, recursive, timeout))
+
+        def watching(left: float | None) -> Call[Any, FileEvent | None]:
+            return files.watch_files(self._sandbox_id, path, recursive, left)
+
+        events = resumed(self._transport(), watching, timeout, lambda: FileEvent(FileChange.OVERFLOW, path))
         await anext(events)  # says that it has begun
         return _changes(events)
 
@@ -225,26 +234,59 @@ class AsyncFiles:
         """Copy what is in a folder of this machine into a folder of the sandbox, which is made where it is missing.
 
         Modes and times are kept, symbolic links stay links. All that is written belongs to `owner`; by default to whom
-        the numbers of this machine name. It is sent once, and what was written before it broke stays.
+        the numbers of this machine name.
+
+        Where the connection breaks all of it is sent anew, which replaces what was written before. `timeout` is for one
+        of these times.
+
+        Raises:
+            SandboxConnectionError: UPLOAD_INCOMPLETE: it broke too often. What was written stays.
         """
+        transport, resuming = self._transport(), Resuming(None, time.monotonic)
+        while True:
+            try:
+                call = files.upload_folder(self._sandbox_id, path, owner, timeout)
+                return await self._upload_once(transport, local_path, call)
+            except SandboxConnectionError as failure:
+                pause = resuming.pause(transport.retry, failure)
+                if pause is None:
+                    raise incomplete_upload(path, failure) from failure
+                await transport.pause(pause)
+
+    async def _upload_once(
+        self, transport: Transport, local_path: LocalPath, call: Call[Any, FolderUpload]
+    ) -> FolderUpload:
         parts = archive(local_path)
 
         async def messages() -> AsyncGenerator[file_service_pb2.UploadFolderRequest, None]:
             while part := await in_thread(_next, parts):
                 yield files.folder_part(part)
 
-        call = files.upload_folder(self._sandbox_id, path, owner, timeout)
-        return await self._transport().upload(call, messages())
+        return await transport.upload(call, messages())
 
     async def download_folder(self, path: str, local_path: LocalPath, *, timeout: float | None = None) -> int:
         """Copy what is in a folder of the sandbox into one of this machine; gives the number of entries.
 
-        Nothing of it can lie or lead outside of that folder: such an entry raises `tarfile.FilterError`.
+        It is unpacked when all of it has arrived; where the connection breaks before, it is read anew. Nothing of it
+        can lie or lead outside of that folder: such an entry raises `tarfile.FilterError`.
         """
+        transport, resuming = self._transport(), Resuming(timeout, time.monotonic)
+        while True:
+            try:
+                return await self._download_once(transport, path, local_path, resuming.left())
+            except SandboxConnectionError as failure:
+                pause = resuming.pause(transport.retry, failure)
+                if pause is None:
+                    raise
+                await transport.pause(pause)
+
+    async def _download_once(
+        self, transport: Transport, path: str, local_path: LocalPath, timeout: float | None
+    ) -> int:
         unpacking = await in_thread(Unpacking)
         try:
             call = files.download_folder(self._sandbox_id, path, timeout)
-            async with aclosing(self._transport().stream(call)) as parts:
+            async with aclosing(transport.stream(call)) as parts:
                 async for part in parts:
                     await in_thread(unpacking.write, part)
             return await in_thread(unpacking.unpack, local_path)

@@ -9,6 +9,7 @@ from types import TracebackType
 from sandpool._async.file_methods import FileMethods
 from sandpool._async.monitor import MonitorMethods
 from sandpool._async.processes import ProcessMethods
+from sandpool._async.resuming import resumed
 from sandpool._async.running import RunMethods
 from sandpool._async.terminals import TerminalMethods
 from sandpool._async.tunnels import PortMethods
@@ -75,8 +76,8 @@ class AsyncSandbox(RunMethods, ProcessMethods, FileMethods, TerminalMethods, Por
         return self._info
 
     def watch(self, *, timeout: float | None = None) -> AsyncGenerator[SandboxInfo, None]:
-        """The sandbox as it is and then after each change, until it has terminated."""
-        return self._transport.stream(sandboxes.watch_sandbox(self.sandbox_id, timeout))
+        """The sandbox as it is and then after each change, over broken connections too, until it has terminated."""
+        return resumed(self._transport, lambda left: sandboxes.watch_sandbox(self.sandbox_id, left), timeout)
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """End the sandbox. Its container is removed and never used again; a second time does nothing more."""

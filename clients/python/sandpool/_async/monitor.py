@@ -7,6 +7,7 @@ from contextlib import aclosing
 from datetime import datetime
 
 from sandpool._async.base import HandleBase
+from sandpool._async.resuming import resumed
 from sandpool._core import monitoring
 from sandpool._core.inside import LogEntry, SandboxLogs, SandboxStats
 from sandpool._core.monitoring import Reading
@@ -68,9 +69,9 @@ class MonitorMethods(HandleBase):
     ) -> AsyncGenerator[SandboxStats, None]:
         """What the sandbox uses, every `interval` seconds, 1 by default, until the iterator is closed.
 
-        With a `timeout` in seconds it ends with ResourceTimeoutError.
+        It goes on over broken connections. With a `timeout` in seconds it ends with ResourceTimeoutError.
         """
-        return self._transport.stream(monitoring.watch_stats(self.sandbox_id, interval, timeout))
+        return resumed(self._transport, lambda left: monitoring.watch_stats(self.sandbox_id, interval, left), timeout)
 
     async def _entries(self, reading: Reading) -> AsyncGenerator[LogEntry, None]:
         while True:

@@ -7,14 +7,16 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from typing import overload
 
+from sandpool._async.resuming import resumed
 from sandpool._core import pools
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.filling import Filling
 from sandpool._core.model import Pool, PoolEvent
+from sandpool._core.resuming import NamedPools, Resuming
 from sandpool._core.specs import PullPolicyLike, Spec
 from sandpool._io.aio import Transport, notify
 from sandpool._io.progress import bar
-from sandpool.errors import ResourceTimeoutError, SandboxConnectionError
+from sandpool.errors import PoolNotFoundError, ResourceTimeoutError
 
 
 class PoolMethods:
@@ -293,10 +295,31 @@ class PoolMethods:
         """Each pool as it is, and then each change of one, until the iterator is closed.
 
         Changes in quick succession may come as one; the last state always comes. Without `pool_ids` all pools are
-        watched, new ones included. With a `timeout` in seconds it ends with ResourceTimeoutError. It does not take up
-        again by itself after a SandboxConnectionError: what was deleted meanwhile would go unnoticed.
+        watched, new ones included. With a `timeout` in seconds it ends with ResourceTimeoutError.
+
+        A watch that names its pools goes on over broken connections, with their state as it is then; it ends when all
+        of them are deleted meanwhile. One of all pools ends with a SandboxConnectionError, because what was deleted
+        meanwhile would go unnoticed: list the pools anew.
         """
-        return self._transport.stream(pools.watch_pools(pool_ids, timeout))
+        named = NamedPools(pool_ids)
+        if not named.refs:
+            return self._transport.stream(pools.watch_pools((), timeout))
+        return self._watch_named(named, timeout)
+
+    async def _watch_named(self, named: NamedPools, timeout: float | None) -> AsyncGenerator[PoolEvent, None]:
+        left = Resuming(timeout, time.monotonic).left
+        while named.refs:
+            events = resumed(self._transport, lambda secs: pools.watch_pools(named.refs, secs), left())
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        yield named.take(event)
+                return
+            except PoolNotFoundError as failure:
+                gone = named.deleted(failure)
+                if gone is None:
+                    raise
+                yield named.take(gone)
 
     async def wait_for_pool(
         self,
@@ -335,17 +358,10 @@ class PoolMethods:
         raise filling.timed_out(timeout)
 
     async def _pool_states(self, filling: Filling, timeout: float) -> AsyncGenerator[Pool, None]:
-        """A pool's states until the time is over; the watch is begun anew where its connection breaks."""
-        end = time.monotonic() + timeout
-        while (left := end - time.monotonic()) > 0:
-            try:
-                async with aclosing(self.watch_pools([filling.pool_id], timeout=left)) as events:
-                    async for event in events:
-                        yield filling.seen(event)
-            except ResourceTimeoutError:
-                return
-            except SandboxConnectionError as failure:
-                pause = self._transport.retry.pause(filling.failed(), end - time.monotonic(), failure.retry_after)
-                if pause is None:
-                    raise
-                await self._transport.pause(pause)
+        """A pool's states until the time is over."""
+        try:
+            async with aclosing(self.watch_pools([filling.pool_id], timeout=timeout)) as events:
+                async for event in events:
+                    yield filling.seen(event)
+        except ResourceTimeoutError:
+            return

@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 
 from sandpool._async.creation import CreationMethods
 from sandpool._async.handle import AsyncSandbox
+from sandpool._async.resuming import resumed
 from sandpool._core import ports, sandboxes
 from sandpool._core.arguments import UNSET, Maybe, one_of
 from sandpool._core.enums import SandboxState
@@ -210,8 +211,8 @@ class SandboxMethods(CreationMethods):
         await self.delete_sandbox(sandbox_id, timeout=timeout)
 
     def watch_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncGenerator[SandboxInfo, None]:
-        """The sandbox as it is and then after each change; ends after the state TERMINATED.
+        """The sandbox as it is and then after each change, over broken connections too.
 
-        With a `timeout` in seconds it ends with ResourceTimeoutError.
+        It ends after the state TERMINATED, with a `timeout` in seconds with ResourceTimeoutError.
         """
-        return self._transport.stream(sandboxes.watch_sandbox(sandbox_id, timeout))
+        return resumed(self._transport, lambda left: sandboxes.watch_sandbox(sandbox_id, left), timeout)

@@ -15,7 +15,6 @@ class Filling:
         self.pool_id = pool_id
         self._warm = warm
         self._last: Pool | None = None
-        self._failures = 0
 
     def seen(self, event: PoolEvent) -> Pool:
         """The pool of an event. Raises PoolNotFoundError when it is deleted, PoolPausedError when it cannot fill."""
@@ -34,14 +33,8 @@ class Filling:
                 resource_type="pool",
                 resource_name=self.pool_id,
             )
-        self._failures = 0
         self._last = pool
         return pool
-
-    def failed(self) -> int:
-        """How often in a row the watch has failed, this time included."""
-        self._failures += 1
-        return self._failures
 
     def is_full(self, pool: Pool) -> bool:
         """Whether there are as many ready containers as are waited for."""

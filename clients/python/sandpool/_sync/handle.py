@@ -13,6 +13,7 @@ from sandpool._core.model import SandboxInfo
 from sandpool._sync.file_methods import FileMethods
 from sandpool._sync.monitor import MonitorMethods
 from sandpool._sync.processes import ProcessMethods
+from sandpool._sync.resuming import resumed
 from sandpool._sync.running import RunMethods
 from sandpool._sync.terminals import TerminalMethods
 from sandpool._sync.tunnels import PortMethods
@@ -76,8 +77,8 @@ class Sandbox(RunMethods, ProcessMethods, FileMethods, TerminalMethods, PortMeth
         return self._info
 
     def watch(self, *, timeout: float | None = None) -> Generator[SandboxInfo, None, None]:
-        """The sandbox as it is and then after each change, until it has terminated."""
-        return self._transport.stream(sandboxes.watch_sandbox(self.sandbox_id, timeout))
+        """The sandbox as it is and then after each change, over broken connections too, until it has terminated."""
+        return resumed(self._transport, lambda left: sandboxes.watch_sandbox(self.sandbox_id, left), timeout)
 
     def delete(self, *, timeout: float | None = None) -> None:
         """End the sandbox. Its container is removed and never used again; a second time does nothing more."""

@@ -11,6 +11,7 @@ from sandpool._core import monitoring
 from sandpool._core.inside import LogEntry, SandboxLogs, SandboxStats
 from sandpool._core.monitoring import Reading
 from sandpool._sync.base import HandleBase
+from sandpool._sync.resuming import resumed
 from sandpool.errors import SandboxConnectionError, SandboxNotReadyError
 
 
@@ -69,9 +70,9 @@ class MonitorMethods(HandleBase):
     ) -> Generator[SandboxStats, None, None]:
         """What the sandbox uses, every `interval` seconds, 1 by default, until the iterator is closed.
 
-        With a `timeout` in seconds it ends with ResourceTimeoutError.
+        It goes on over broken connections. With a `timeout` in seconds it ends with ResourceTimeoutError.
         """
-        return self._transport.stream(monitoring.watch_stats(self.sandbox_id, interval, timeout))
+        return resumed(self._transport, lambda left: monitoring.watch_stats(self.sandbox_id, interval, left), timeout)
 
     def _entries(self, reading: Reading) -> Generator[LogEntry, None, None]:
         while True:

@@ -16,6 +16,7 @@ from sandpool._core.sandboxes import Filter, Wanted
 from sandpool._core.specs import Spec
 from sandpool._sync.creation import CreationMethods
 from sandpool._sync.handle import Sandbox
+from sandpool._sync.resuming import resumed
 from sandpool.errors import ResourceAlreadyExistsError, ResourceTimeoutError, SandboxNotFoundError, SandboxNotReadyError
 
 
@@ -209,8 +210,8 @@ class SandboxMethods(CreationMethods):
         self.delete_sandbox(sandbox_id, timeout=timeout)
 
     def watch_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Generator[SandboxInfo, None, None]:
-        """The sandbox as it is and then after each change; ends after the state TERMINATED.
+        """The sandbox as it is and then after each change, over broken connections too.
 
-        With a `timeout` in seconds it ends with ResourceTimeoutError.
+        It ends after the state TERMINATED, with a `timeout` in seconds with ResourceTimeoutError.
         """
-        return self._transport.stream(sandboxes.watch_sandbox(sandbox_id, timeout))
+        return resumed(self._transport, lambda left: sandboxes.watch_sandbox(sandbox_id, left), timeout)

@@ -20,7 +20,7 @@ import type { CallOptions } from "../options.js";
 import type * as types from "../types.js";
 import type { Caller } from "./caller.js";
 import { COMMAND_END_REASONS, required, word } from "./convert.js";
-import type { RetryPolicy } from "./retry.js";
+import type { Repeatable, RetryPolicy } from "./retry.js";
 import { date, milliseconds } from "./time.js";
 
 /** Calls into sandboxes. */
@@ -48,7 +48,12 @@ export class Inside {
 
   /** Makes a call that must not run twice, with no limit in time but the caller's. */
   once<T>(invoke: (to: ConnectOptions) => Promise<T>, call: CallOptions = {}): Promise<T> {
-    return this.#caller.unary(invoke, "unsent", { timeoutMs: call.timeoutMs, signal: call.signal });
+    return this.long(invoke, "unsent", call);
+  }
+
+  /** Makes a call with no limit in time but the caller's. */
+  long<T>(invoke: (to: ConnectOptions) => Promise<T>, repeatable: Repeatable, call: CallOptions = {}): Promise<T> {
+    return this.#caller.unary(invoke, repeatable, { timeoutMs: call.timeoutMs, signal: call.signal });
   }
 
   /** Makes a call of many answers; it is opened again only while nothing has arrived. */
