@@ -1,56 +1,18 @@
 """The TypeScript client in a real Chromium, through the web port of a real server, on real containers."""
 
-import json
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.node_project import PACKAGE
-from tests.support.server_process import ServerProcess
+from tests.support.browser import Browser, browser_of_a_server, free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
-
-DRIVER = PACKAGE / "tests" / "browser" / "drive.mjs"
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class Browser:
-    """Runs programs in a page of an origin that the server knows, or of another."""
-
-    def __init__(self, server: ServerProcess, port: int) -> None:
-        self._server = server
-        self.port = port
-
-    def run(self, program: str, port: int | None = None) -> Any:
-        """What the program returns; `sandpool` and `address` are there for it."""
-        chromium, node = shutil.which("chromium"), shutil.which("node")
-        assert chromium is not None, "there is no chromium; `make test` installs it"
-        assert node is not None, "there is no node on PATH; run `make setup`"
-        words = [node, str(DRIVER), chromium, f"http://{self._server.web_address}", str(port or self.port), program]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    port = free_port()
-    data: Path = tmp_path_factory.mktemp("browser") / "data"
-    origin = f"http://127.0.0.1:{port}"
-    with ServerProcess(data, web_address="127.0.0.1:0", web_cors_origins=origin) as server:
-        yield Browser(server, port)
+    with browser_of_a_server(tmp_path_factory.mktemp("browser") / "data") as found:
+        yield found
 
 
 def test_list_create_and_run_with_streamed_output(browser: Browser) -> None:

@@ -50,11 +50,16 @@ class NodeProject:
         self.compile(program)
         return self.output("program.js")
 
-    def compile(self, program: str) -> None:
-        """Compile the program, strictly."""
+    def printed(self, program: str) -> str:
+        """Compile the program, strictly, and run it; returns all that it prints."""
+        self.compile(program)
+        return self._command(node(), "program.js")
+
+    def compile(self, program: str, *flags: str) -> None:
+        """Compile the program, strictly; the flags come over the usual ones."""
         (self._folder / "program.ts").write_text(program)
         compiler = PACKAGE / "node_modules" / ".bin" / "tsc"
-        self._command(str(compiler), *COMPILER_FLAGS, "--ignoreConfig", "program.ts")
+        self._command(str(compiler), *COMPILER_FLAGS, *flags, "--ignoreConfig", "program.ts")
 
     def talk(self, program: str, answer: Callable[[str], None], *, secs: float = 90) -> Any:
         """Compile and run a program that says what it wants done, line by line, and is told when it is done.
