@@ -36,7 +36,7 @@ def test_every_block_for_node_runs(tmp_path: Path, server: ServerProcess) -> Non
         "a,b\n1,2\n",
         f"{5 << 20} of {5 << 20}",
         "/copy/data.csv 8 ",
-        "present ready",
+        "present ",
         "/tmp/new",
         "field: 'cpus'",
         "POOL_IN_USE pool pool-",
