@@ -40,7 +40,7 @@ def test_list_create_and_run_with_streamed_output(browser: Browser) -> None:
         const data = crypto.getRandomValues(new Uint8Array(65536));
         await sandbox.write("/tmp/file", data);
         out.same = (await sandbox.read("/tmp/file")).every((byte, index) => byte === data[index]);
-        for await (const seen of sandbox.watchStats({ intervalSecs: 0.1 })) { out.cpus = seen.cpus; break; }
+        for await (const seen of sandbox.watchStats({ interval: 0.1 })) { out.cpus = seen.cpus; break; }
         await sandbox.delete();
         out.missing = await client.getPool("none").catch((error) => [error.constructor.name, error.reason]);
         out.tunnel = await sandbox.tunnel(80).catch((error) => error.constructor.name);

@@ -92,7 +92,7 @@ out.rest = rest;
 await sandbox.write("/tmp/deep/text", "ä");
 await sandbox.write("/tmp/deep/text", "b", { writeMode: "append" });
 out.text = await sandbox.files.readText("/tmp/deep/text");
-await sandbox.files.makeDirectory("/tmp/deep/more");
+await sandbox.files.mkdir("/tmp/deep/more");
 await sandbox.files.move("/tmp/deep/text", "/tmp/deep/more/moved");
 await sandbox.files.copy("/tmp/deep/more", "/tmp/copy");
 out.listed = (await sandbox.files.list("/tmp/deep", { depth: 2 })).map((file) => [file.path, file.type]);
@@ -158,7 +158,7 @@ for await (const entry of sandbox.logs({ follow: true })) {
 out.lines = lines;
 const stats = await sandbox.stats();
 out.stats = [stats.cpus, stats.memoryLimitBytes, stats.processes > 0];
-for await (const seen of sandbox.watchStats({ intervalSecs: 0.1 })) {
+for await (const seen of sandbox.watchStats({ interval: 0.1 })) {
   out.later = seen.time > stats.time;
   break;
 }

@@ -173,7 +173,7 @@ for await (const { text } of sandbox.logs({ follow: true, sources: ["job"] })) {
   if (lines.length === 60) break;
 }
 out.lines = lines;
-await sandbox.files.makeDirectory("/watched");
+await sandbox.files.mkdir("/watched");
 const changes: string[] = [];
 const write = (name: string) => sandbox.write(`/watched/${name}`, "x");
 for await (const { change, path } of sandbox.files.watch("/watched", { onReady: () => void write("a") })) {

@@ -167,6 +167,8 @@ class Run:
                 assert not self._holds(found, value), f"{where} is {found!r}"
             case "$present":
                 assert (found is not None) == value, f"{where} is {found!r}"
+            case "$empty":
+                assert (found is None or found == "") == value, f"{where} is {found!r}"
             case "$joined":
                 text = "".join(str(_field(item, value["field"])) for item in found)
                 self.check(text, value["is"], f"{where}, joined")

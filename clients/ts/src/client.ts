@@ -1,5 +1,6 @@
 import { type CallOptions as ConnectOptions, type Client, createClient } from "@connectrpc/connect";
 import { Caller } from "./core/caller.js";
+import { oneOf } from "./core/commands.js";
 import { toCommandResult, toPool, toSandboxInfo, toSecret, toTemplate } from "./core/convert.js";
 import { commandMs, creationMs } from "./core/deadlines.js";
 import { ResourceTimeoutError, SandboxNotReadyError } from "./core/errors.js";
@@ -49,11 +50,12 @@ export class SandboxClient {
   /** Makes a client; the connection is made with the first call. */
   constructor(settings: options.SandboxClientOptions = {}) {
     const { transport } = settings;
-    const address = settings.address ?? environment("SANDPOOL_ADDRESS") ?? DEFAULT_ADDRESS;
+    const given = oneOf("address", settings.address, "apiEndpoint", settings.apiEndpoint);
+    const address = given ?? environment("SANDPOOL_ADDRESS") ?? DEFAULT_ADDRESS;
     const connection =
       transport === undefined
         ? connect(address)
-        : { transport, duplex: false, target: settings.address ?? "the transport's address", close: () => undefined };
+        : { transport, duplex: false, target: given ?? "the transport's address", close: () => undefined };
     const apiKey = settings.apiKey ?? environment("SANDPOOL_API_KEY");
     const headers = {
       "User-Agent": `sandpool-ts/${VERSION}`,

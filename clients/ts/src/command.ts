@@ -5,13 +5,13 @@ import { type Inside, streamName, toProcessEnd } from "./core/inside.js";
 import { retryDelay, sleep } from "./core/retry.js";
 import type { ProcessEvent } from "./gen/sandpool/v1/process_pb.js";
 import type { StartProcessRequestSchema } from "./gen/sandpool/v1/process_service_pb.js";
-import type { CallOptions } from "./options.js";
+import type { CallOptions, OutputListeners } from "./options.js";
 import type { CommandResult, OutputChunk, ProcessEnd, TerminalSize } from "./types.js";
 
 /** How much of each stream a result holds; what is beyond that is counted and dropped. */
 const KEPT_BYTES = 64 << 20;
 /** How much input goes in one message. */
-const LARGEST_INPUT = 1 << 20;
+export const LARGEST_INPUT = 1 << 20;
 /** What may pass beyond a command's own limit until its end must have come: a broken connection, its killing. */
 const MARGIN_MS = 70_000;
 /** What a call gets all the same when that has passed. */
@@ -126,6 +126,12 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
     return this.#result;
   }
 
+  /** The same as {@link CommandHandle.result}; output is given to the listeners as it comes. */
+  async wait(listeners: OutputListeners = {}): Promise<CommandResult> {
+    for await (const { stream, data } of this) (stream === "stdout" ? listeners.onStdout : listeners.onStderr)?.(data);
+    return this.result;
+  }
+
   /** How much of each stream has arrived: give these to {@link Sandbox.reconnect}. */
   get offsets(): { readonly stdoutOffset: number; readonly stderrOffset: number } {
     return { stdoutOffset: this.#streams.stdout.offset, stderrOffset: this.#streams.stderr.offset };
@@ -134,6 +140,12 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
   /** Kills the command and every process that it started; resolves when they are gone. */
   async kill(call?: CallOptions): Promise<void> {
     await this.#inside.safe((to) => this.#inside.processes.killProcess(this.#ref(), to), call);
+  }
+
+  /** Sends it a signal, such as 15, with `tree` also to all that it started. It is never sent twice. */
+  async sendSignal(signal: number, options: { readonly tree?: boolean } = {}): Promise<void> {
+    const request = { ...this.#ref(), signal, tree: options.tree ?? false };
+    await this.#inside.once((to) => this.#inside.processes.signalProcess(request, to));
   }
 
   /** Writes to the command's standard input, or types on its terminal. Resolves when it has been taken. */
@@ -183,6 +195,7 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
       stderr: err.text,
       ...end,
       success: end.reason === "exited" && end.exitCode === 0,
+      timedOut: end.reason === "timed_out",
       durationMs: performance.now() - this.#began,
       stdoutBytes: out.bytes,
       stderrBytes: err.bytes,

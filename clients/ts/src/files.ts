@@ -1,6 +1,6 @@
 import type { CallOptions as ConnectOptions } from "@connectrpc/connect";
 import { joined } from "./core/bytes.js";
-import { SandboxConnectionError } from "./core/errors.js";
+import { PathNotFoundError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import { WriteMode } from "./gen/sandpool/v1/file_service_pb.js";
@@ -28,7 +28,7 @@ export class Files {
     this.#sandboxId = sandboxId;
   }
 
-  /** Reads a whole file. */
+  /** Reads a file, whole or the given part. */
   async read(path: string, call: ReadOptions = {}): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];
     for await (const part of this.stream(path, call)) parts.push(part);
@@ -41,18 +41,20 @@ export class Files {
   }
 
   /**
-   * A file in parts, from `offset` on. A connection that breaks is taken up where it was; when the file was changed
+   * A file in parts, whole or from `offset` on `length` bytes. A connection that breaks is taken up where it was; when the file was changed
    * meanwhile that is a `ResourceChangedError`.
    */
   async *stream(
     path: string,
-    options: ReadOptions & { readonly offset?: number } = {},
+    options: ReadOptions = {},
   ): AsyncGenerator<Uint8Array, void, undefined> {
     let offset = options.offset ?? 0;
+    const end = options.length === undefined ? undefined : offset + options.length;
     let total = 0;
     let etag = "";
     for (let breaks = 0; ; breaks++) {
-      const request = { sandboxId: this.#sandboxId, path, offset: BigInt(offset), etag };
+      const length = end === undefined ? undefined : BigInt(end - offset);
+      const request = { sandboxId: this.#sandboxId, path, offset: BigInt(offset), length, etag };
       try {
         const answers = this.#inside.stream((to) => this.#inside.files.readFile(request, to), options.signal);
         for await (const { part } of answers) {
@@ -110,6 +112,17 @@ export class Files {
     return toFileInfo((await this.#inside.safe((to) => this.#inside.files.statFile(request, to))).file);
   }
 
+  /** Whether there is anything at this path. */
+  async exists(path: string): Promise<boolean> {
+    try {
+      await this.stat(path);
+      return true;
+    } catch (error) {
+      if (error instanceof PathNotFoundError) return false;
+      throw error;
+    }
+  }
+
   /** What is in a folder, and with a `depth` of more than 1 in its folders. */
   async list(path: string, options: { readonly depth?: number } = {}): Promise<FileInfo[]> {
     const pages = allPages(async (pageToken) => {
@@ -121,7 +134,7 @@ export class Files {
   }
 
   /** Makes a folder, and its parents. */
-  async makeDirectory(path: string, options: { readonly mode?: number; readonly owner?: string } = {}): Promise<FileInfo> {
+  async mkdir(path: string, options: { readonly mode?: number; readonly owner?: string } = {}): Promise<FileInfo> {
     const request = { ...this.#at(path), mode: options.mode, owner: options.owner ?? "" };
     return toFileInfo((await this.#inside.safe((to) => this.#inside.files.makeDirectory(request, to))).file);
   }

@@ -10,9 +10,13 @@ export {
   type ErrorCode,
   type ErrorDetails,
   type FieldViolation,
+  PathNotFoundError,
   PermissionDeniedError,
   PoolEmptyError,
+  PoolInUseError,
+  PoolNotFoundError,
   PoolPausedError,
+  ProcessNotFoundError,
   QuotaExceededError,
   RemoteAPIError,
   ResourceAlreadyExistsError,
@@ -24,15 +28,23 @@ export {
   ResourceTimeoutError,
   SandboxAuthenticationError,
   SandboxConnectionError,
+  SandboxNotFoundError,
   SandboxNotReadyError,
   SandpoolError,
+  SecretInUseError,
+  SecretNotFoundError,
   SecretUnavailableError,
+  TemplateInUseError,
+  TemplateNotFoundError,
+  TunnelConnectionRefusedError,
+  TunnelPortNotAllowedError,
   ValidationError,
 } from "./core/errors.js";
 export { type Content, Files } from "./files.js";
 export type * from "./options.js";
-export { Ports, Tunnel } from "./ports.js";
+export { PortConnection, Ports, Tunnel } from "./ports.js";
 export { Processes } from "./processes.js";
+export { type OnData, type OnExit, Pty, type PtyListeners } from "./pty.js";
 export { Sandbox } from "./sandbox.js";
 export type * from "./types.js";
 export { VERSION } from "./version.js";

@@ -1,22 +1,18 @@
 import type { SandboxClient } from "./client.js";
 import { CommandHandle, type StartRequest } from "./command.js";
 import { ResourceNotFoundError, SandpoolError } from "./core/errors.js";
-import { type Inside, toLogEntry, toProcess, toStats } from "./core/inside.js";
-import { Files, type Content } from "./files.js";
+import { type Inside, toProcess } from "./core/inside.js";
+import { InsideMethods } from "./inside-methods.js";
 import type {
   CallOptions,
-  LogOptions,
   MutationOptions,
   RunOptions,
   StartOptions,
   StreamOptions,
   UpdateSandboxOptions,
-  WriteOptions,
 } from "./options.js";
-import { Ports, type Tunnel } from "./ports.js";
-import { Processes, startRequest } from "./processes.js";
-import type { CommandResult, FileInfo, LogEntry, SandboxInfo, SandboxStats } from "./types.js";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { startRequest } from "./processes.js";
+import type { CommandResult, SandboxInfo } from "./types.js";
 
 const TERMINAL = { rows: 24, cols: 80 };
 /** Limits of a command where none are given, in seconds. */
@@ -39,36 +35,16 @@ export interface Sandbox extends SandboxInfo {}
  * const { stdout } = await sandbox.run("python3 --version");
  * ```
  */
-export class Sandbox {
+export class Sandbox extends InsideMethods {
   readonly #client: SandboxClient;
   readonly #inside: Inside;
-  readonly #files: Files;
-  readonly #processes: Processes;
-  readonly #ports: Ports;
 
   /** @internal Sandboxes come from a {@link SandboxClient}. */
   constructor(info: SandboxInfo, client: SandboxClient, inside: Inside) {
+    super(inside, info.sandboxId);
     Object.assign(this, info);
     this.#client = client;
     this.#inside = inside;
-    this.#files = new Files(inside, info.sandboxId);
-    this.#processes = new Processes(inside, info.sandboxId);
-    this.#ports = new Ports(inside, info.sandboxId);
-  }
-
-  /** Its files. */
-  get files(): Files {
-    return this.#files;
-  }
-
-  /** Its processes and services. */
-  get processes(): Processes {
-    return this.#processes;
-  }
-
-  /** Its ports. */
-  get ports(): Ports {
-    return this.#ports;
   }
 
   /**
@@ -101,8 +77,7 @@ export class Sandbox {
       ? new CommandHandle(this.#inside, about, {}, signal, { request, limitMs })
       : await this.#start(request, signal, limitMs);
     try {
-      for await (const { stream, data } of handle) (stream === "stdout" ? options.onStdout : options.onStderr)?.(data);
-      return await handle.result;
+      return await handle.wait(options);
     } catch (error) {
       // Nobody waits for it any more: its caller gave it up, or a listener failed.
       if (!(error instanceof SandpoolError)) await handle.kill({ timeoutMs: KILL_MS }).catch(ignoreOurs);
@@ -121,14 +96,17 @@ export class Sandbox {
     return this.#client.runOnce(this.sandboxId, command, options);
   }
 
-  #request(command: string | readonly string[], options: RunOptions & StreamOptions) {
+  #request(command: string | readonly string[], options: RunOptions & StreamOptions & { readonly wait?: boolean }) {
     const { pty = false } = options;
     return startRequest(this.sandboxId, command, {
       processId: options.commandId,
+      args: options.args,
+      shell: options.shell,
       env: options.env,
       cwd: options.cwd,
+      workingDir: options.workingDir,
       user: options.user,
-      stdin: options.stdin,
+      stdin: options.stdin ?? options.wait === false,
       terminal: pty === true ? TERMINAL : pty === false ? undefined : pty,
       timeout: options.timeout ?? COMMAND_SECS,
       idleTimeout: options.idleTimeout ?? IDLE_SECS,
@@ -150,61 +128,7 @@ export class Sandbox {
     commandId: string,
     from: { readonly stdoutOffset?: number; readonly stderrOffset?: number } = {},
   ): Promise<CommandHandle> {
-    return this.#processes.attach(commandId, from);
-  }
-
-  /** Reads a whole file. */
-  read(path: string): Promise<Uint8Array> {
-    return this.#files.read(path);
-  }
-
-  /** Writes a file of any size; it appears whole and at once. */
-  write(path: string, content: Content, options: WriteOptions = {}): Promise<FileInfo> {
-    return this.#files.write(path, content, options);
-  }
-
-  /** A listener on this machine's loopback address whose connections lead to a port of the sandbox. Node only. */
-  tunnel(remotePort: number, options: { readonly localPort?: number } = {}): Promise<Tunnel> {
-    return this.#ports.tunnel(remotePort, options);
-  }
-
-  /**
-   * What the entrypoint and the services printed, line by line. A connection that breaks is taken up after the last line
-   * that came; with `follow` it goes on until the sandbox ends.
-   */
-  async *logs(options: LogOptions = {}): AsyncGenerator<LogEntry, void, undefined> {
-    const { follow = false, signal } = options;
-    let afterSequence = BigInt(options.afterSequence ?? 0);
-    const open = (again: boolean) => {
-      const request = {
-        sandboxId: this.sandboxId,
-        sources: [...(options.sources ?? [])],
-        tail: again ? undefined : options.tail, // what comes after the last line that came is wanted whole
-        since: options.since === undefined ? undefined : timestampFromDate(options.since),
-        afterSequence,
-        follow,
-      };
-      return this.#inside.stream((to) => this.#inside.monitor.readLogs(request, to), signal);
-    };
-    for await (const { entries } of this.#inside.follow(open, signal)) {
-      afterSequence = entries.at(-1)?.sequence ?? afterSequence;
-      yield* entries.map(toLogEntry);
-    }
-  }
-
-  /** What the sandbox uses now. */
-  async stats(call?: CallOptions): Promise<SandboxStats> {
-    const request = { sandboxId: this.sandboxId };
-    return toStats((await this.#inside.safe((to) => this.#inside.monitor.getStats(request, to), call)).stats);
-  }
-
-  /** What the sandbox uses, every `intervalSecs` (1 by default), over broken connections too. */
-  async *watchStats(
-    options: { readonly intervalSecs?: number; readonly signal?: AbortSignal } = {},
-  ): AsyncGenerator<SandboxStats, void, undefined> {
-    const request = { sandboxId: this.sandboxId, intervalSecs: options.intervalSecs };
-    const open = () => this.#inside.stream((to) => this.#inside.monitor.watchStats(request, to), options.signal);
-    for await (const { stats } of this.#inside.follow(open, options.signal)) yield toStats(stats);
+    return this.processes.attach(commandId, from);
   }
 
   /** Reads the sandbox anew. */

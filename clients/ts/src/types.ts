@@ -262,6 +262,8 @@ export interface CommandResult {
   readonly reason: CommandEndReason;
   /** Whether it exited by itself with code 0. */
   readonly success: boolean;
+  /** Whether it was killed because its `timeout` had passed. */
+  readonly timedOut: boolean;
   /** How long it ran in milliseconds. */
   readonly durationMs: number;
   /** Standard output as it was where it is not UTF-8, else null. */
@@ -332,6 +334,10 @@ export interface Process {
   readonly endTime: Date | null;
   /** How it, or the last run of a service, ended; null until then. */
   readonly end: ProcessEnd | null;
+  /** The exit code of `end`, or null. */
+  readonly exitCode: number | null;
+  /** The number of the signal of `end`, or null. */
+  readonly signal: number | null;
   /** How many clients are attached. */
   readonly attachedClients: number;
   /** How often a service was started again. */
@@ -364,6 +370,8 @@ export interface FileInfo {
   /** The last part of the path. */
   readonly name: string;
   readonly type: FileType;
+  /** Whether it is a folder. */
+  readonly isDir: boolean;
   /** The size in bytes. */
   readonly size: number;
   /** The permission bits. */
@@ -377,6 +385,27 @@ export interface FileInfo {
   readonly linkTarget: string | null;
   /** Changes whenever the content does. */
   readonly etag: string;
+}
+
+/** What is in a folder. */
+export interface DirectoryListing {
+  readonly path: string;
+  /** By name. */
+  readonly entries: readonly FileInfo[];
+}
+
+/** What is kept of what a process printed. */
+export interface ProcessOutput {
+  /** As text; bytes that are not UTF-8 are replaced by U+FFFD. */
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly stdoutBytes: Uint8Array;
+  readonly stderrBytes: Uint8Array;
+  /** After the last byte: where to go on. */
+  readonly stdoutOffset: number;
+  readonly stderrOffset: number;
+  /** How many bytes of both streams were printed before and are not kept any more. */
+  readonly lostBytes: number;
 }
 
 /** A change of a path that is watched. */

@@ -310,6 +310,7 @@ describe("commands", () => {
         signal: null,
         reason: "exited",
         success: true,
+    timedOut: false,
         durationMs: 12,
         stdoutBytes: null,
         stderrBytes: null,

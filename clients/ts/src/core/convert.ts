@@ -261,6 +261,7 @@ export function toCommandResult(message: RunCommandResponse): types.CommandResul
     signal: message.exit.case === "signal" ? message.exit.value : null,
     reason,
     success: reason === "exited" && exitCode === 0,
+    timedOut: reason === "timed_out",
     durationMs: milliseconds(message.duration) ?? 0,
     stdoutBytes: message.stdoutBytes.length > 0 ? message.stdoutBytes : null,
     stderrBytes: message.stderrBytes.length > 0 ? message.stderrBytes : null,

@@ -8,12 +8,23 @@
  *     ├── PermissionDeniedError            the API key may not do this                       permission_denied
  *     ├── ValidationError                  a value of the request is wrong                   invalid_argument
  *     ├── ResourceNotFoundError            there is no such resource                         not_found
+ *     │   ├── PoolNotFoundError
+ *     │   ├── TemplateNotFoundError
+ *     │   ├── SandboxNotFoundError
+ *     │   ├── SecretNotFoundError
+ *     │   ├── ProcessNotFoundError
+ *     │   └── PathNotFoundError            there is nothing at this path of the sandbox
  *     ├── ResourceAlreadyExistsError       the name is taken                                 already_exists
  *     ├── ResourceStateError               the resource's state forbids it                   failed_precondition
  *     │   ├── ResourceInUseError           sandboxes use the pool, or pools the template or the secret
+ *     │   │   ├── PoolInUseError
+ *     │   │   ├── TemplateInUseError
+ *     │   │   └── SecretInUseError
  *     │   ├── PoolPausedError              the pool is paused or drained
  *     │   ├── SecretUnavailableError       a secret that is named was deleted, or cannot be read
  *     │   ├── SandboxNotReadyError         the sandbox is not running
+ *     │   ├── TunnelConnectionRefusedError nothing listens on the port of the sandbox
+ *     │   ├── TunnelPortNotAllowedError    the server has no web port
  *     │   └── ResourceCreationError        the container could not be started
  *     ├── ResourceChangedError             somebody else changed it since its etag was read  aborted
  *     ├── QuotaExceededError               a limit is reached                                resource_exhausted
@@ -79,7 +90,7 @@ export class SandpoolError extends Error {
   readonly code: ErrorCode;
   /** A stable, machine-readable reason such as `POOL_NOT_FOUND`, or null where there is none. */
   readonly reason: string | null;
-  /** `pool`, `template`, `sandbox` or `secret`, or null. */
+  /** `pool`, `template`, `sandbox`, `secret`, `process`, `file` or `port`, or null. */
   readonly resourceType: string | null;
   /** The identifier or name of the resource, or null. */
   readonly resourceName: string | null;
@@ -115,21 +126,71 @@ export class SandboxAuthenticationError extends SandpoolError {}
 /** The API key may not do this. */
 export class PermissionDeniedError extends SandpoolError {}
 /** One or more values of the request are wrong; `fieldViolations` says which and why. */
-export class ValidationError extends SandpoolError {}
+export class ValidationError extends SandpoolError {
+  /** The path of the first wrong field, or empty. */
+  get field(): string {
+    return this.fieldViolations[0]?.field ?? "";
+  }
+}
 /** There is no such resource, or it ended so long ago that it is forgotten. */
 export class ResourceNotFoundError extends SandpoolError {}
+/** There is no such pool. */
+export class PoolNotFoundError extends ResourceNotFoundError {}
+/** There is no such template. */
+export class TemplateNotFoundError extends ResourceNotFoundError {}
+/** There is no such sandbox, or it ended so long ago that it is forgotten. */
+export class SandboxNotFoundError extends ResourceNotFoundError {}
+/** There is no such secret. */
+export class SecretNotFoundError extends ResourceNotFoundError {}
+/** There is no such process in the sandbox, or it ended so long ago that it is forgotten. */
+export class ProcessNotFoundError extends ResourceNotFoundError {}
+/** There is nothing at this path in the sandbox. */
+export class PathNotFoundError extends ResourceNotFoundError {}
 /** The name is taken by a living resource. */
 export class ResourceAlreadyExistsError extends SandpoolError {}
 /** The resource's present state forbids the call; repeating it alone does not help. */
 export class ResourceStateError extends SandpoolError {}
 /** The resource cannot be deleted while something uses it, which the message names. */
 export class ResourceInUseError extends ResourceStateError {}
+/** Sandboxes of the pool are in use, which the message names; delete them first, or the pool with `force`. */
+export class PoolInUseError extends ResourceInUseError {
+  /** The pool. */
+  get poolId(): string {
+    return this.resourceName ?? "";
+  }
+}
+/** Pools follow the template, which the message names; delete them first. */
+export class TemplateInUseError extends ResourceInUseError {}
+/** Pools or templates name the secret, which the message names; change them first, or delete it with `force`. */
+export class SecretInUseError extends ResourceInUseError {}
 /** The pool is paused or drained, so that nothing is taken from it; `reason` says which. `resumePool` ends it. */
 export class PoolPausedError extends ResourceStateError {}
 /** A secret that the pool or the template names was deleted, or encrypted with a key that the server lacks. */
 export class SecretUnavailableError extends ResourceStateError {}
 /** The sandbox is not running: it is still starting, or it has ended. */
 export class SandboxNotReadyError extends ResourceStateError {}
+/** Nothing listens on the port inside the sandbox; start what is to listen first. */
+export class TunnelConnectionRefusedError extends ResourceStateError {
+  #port = 0;
+
+  /** The port inside the sandbox, or 0 where it is not known. */
+  get port(): number {
+    return this.#port || portOf(this);
+  }
+
+  /** @internal Says which port it is about. */
+  about(port: number): this {
+    this.#port = port;
+    return this;
+  }
+}
+/** The port cannot be served by HTTP: the server has no web port. */
+export class TunnelPortNotAllowedError extends ResourceStateError {
+  /** The port inside the sandbox, or 0 where it is not known. */
+  get port(): number {
+    return portOf(this);
+  }
+}
 /** The container could not be started; `reason` says why, `IMAGE_NOT_FOUND` for instance. */
 export class ResourceCreationError extends ResourceStateError {}
 /** Somebody else changed the resource since its etag was read: read it again and repeat the change. */
@@ -145,6 +206,10 @@ export class PoolEmptyError extends SandpoolError {}
 export class ResourceTimeoutError extends SandpoolError {}
 /** A fault of the server's, or an answer that this client does not understand. */
 export class RemoteAPIError extends SandpoolError {}
+
+function portOf(error: SandpoolError): number {
+  return error.resourceType === "port" ? Number(error.resourceName) : 0;
+}
 
 /** An error about one value, found before anything is sent. */
 export function invalid(field: string, description: string): ValidationError {
@@ -238,6 +303,21 @@ const STATE_REASONS: ReadonlyMap<string, typeof ResourceStateError> = new Map([
   ["POOL_DRAINED", PoolPausedError],
   ["SECRET_MISSING", SecretUnavailableError],
   ["SECRET_UNREADABLE", SecretUnavailableError],
+  ["POOL_IN_USE", PoolInUseError],
+  ["TEMPLATE_IN_USE", TemplateInUseError],
+  ["SECRET_IN_USE", SecretInUseError],
+  ["PORT_REFUSED", TunnelConnectionRefusedError],
+  ["WEB_PORT_OFF", TunnelPortNotAllowedError],
+]);
+
+/** What is missing, by its type in the error. */
+const NOT_FOUND: ReadonlyMap<string, typeof ResourceNotFoundError> = new Map([
+  ["pool", PoolNotFoundError],
+  ["template", TemplateNotFoundError],
+  ["sandbox", SandboxNotFoundError],
+  ["secret", SecretNotFoundError],
+  ["process", ProcessNotFoundError],
+  ["file", PathNotFoundError],
 ]);
 
 function stateErrorClass(reason: string): typeof ResourceStateError {
@@ -247,7 +327,7 @@ function stateErrorClass(reason: string): typeof ResourceStateError {
   return CREATION_REASONS.has(reason) ? ResourceCreationError : ResourceStateError;
 }
 
-function errorClass(code: Code, reason: string): typeof SandpoolError {
+function errorClass(code: Code, reason: string, resourceType = ""): typeof SandpoolError {
   switch (code) {
     case Code.InvalidArgument:
     case Code.OutOfRange:
@@ -257,7 +337,7 @@ function errorClass(code: Code, reason: string): typeof SandpoolError {
     case Code.PermissionDenied:
       return PermissionDeniedError;
     case Code.NotFound:
-      return ResourceNotFoundError;
+      return NOT_FOUND.get(resourceType) ?? ResourceNotFoundError;
     case Code.AlreadyExists:
       return ResourceAlreadyExistsError;
     case Code.FailedPrecondition:
@@ -301,6 +381,6 @@ export function toSandpoolError(thrown: unknown, target: string): SandpoolError 
   const answered = error.details.length > 0;
   const noAnswer = !answered && (error.code === Code.Unavailable || error.code === Code.DeadlineExceeded);
   const reason = noAnswer ? NO_ANSWER : details.reason;
-  const kind = errorClass(error.code, reason ?? "");
+  const kind = errorClass(error.code, reason ?? "", details.resourceType);
   return new kind(messageOf(error, target, answered), { ...details, reason });
 }

@@ -20,6 +20,7 @@ import type { CallOptions } from "../options.js";
 import type * as types from "../types.js";
 import type { Caller } from "./caller.js";
 import { COMMAND_END_REASONS, required, word } from "./convert.js";
+import { invalid } from "./errors.js";
 import type { Repeatable, RetryPolicy } from "./retry.js";
 import { date, milliseconds } from "./time.js";
 
@@ -119,6 +120,13 @@ const FILE_CHANGES: Readonly<Record<FileChange, types.FileChange["change"] | nul
   [FileChange.OVERFLOW]: "overflow",
 };
 
+/** The state of the contract for one of ours. */
+export function toProcessState(state: types.ProcessState): ProcessState {
+  const found = Object.entries(PROCESS_STATES).find(([, word]) => word === state && word !== "unknown");
+  if (found === undefined) throw invalid("states", `has ${JSON.stringify(state)}, which is no state of a process`);
+  return Number(found[0]);
+}
+
 /** The policy of the contract for one of ours. */
 export function toRestartPolicy(policy: types.RestartPolicy): RestartPolicy {
   return { never: RestartPolicy.NEVER, on_failure: RestartPolicy.ON_FAILURE, always: RestartPolicy.ALWAYS }[policy];
@@ -143,6 +151,7 @@ export function toProcessEnd(message: EndMessage): types.ProcessEnd {
 export function toProcess(found: ProcessMessage | undefined): types.Process {
   const message = required(found, "a process");
   const { terminal } = message;
+  const end = message.end === undefined ? null : toProcessEnd(message.end);
   return {
     processId: message.processId,
     name: message.name || null,
@@ -157,7 +166,9 @@ export function toProcess(found: ProcessMessage | undefined): types.Process {
     stderr: { begin: Number(message.stderr?.begin ?? 0), end: Number(message.stderr?.end ?? 0) },
     startTime: date(message.startTime),
     endTime: date(message.endTime),
-    end: message.end === undefined ? null : toProcessEnd(message.end),
+    end,
+    exitCode: end?.exitCode ?? null,
+    signal: end?.signal ?? null,
     attachedClients: message.attachedClients,
     restarts: message.restarts,
     restartPolicy: word(RESTART_POLICIES, message.restartPolicy, "never"),
@@ -170,10 +181,12 @@ export function toProcess(found: ProcessMessage | undefined): types.Process {
 /** A file. */
 export function toFileInfo(found: FileMessage | undefined): types.FileInfo {
   const message = required(found, "a file");
+  const type = word(FILE_TYPES, message.type, "other");
   return {
     path: message.path,
     name: message.path.slice(message.path.lastIndexOf("/") + 1),
-    type: word(FILE_TYPES, message.type, "other"),
+    type,
+    isDir: type === "directory",
     size: Number(message.size),
     mode: message.mode,
     uid: message.uid,

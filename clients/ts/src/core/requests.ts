@@ -16,8 +16,10 @@ import type {
   UpdateTemplateRequestSchema,
 } from "../gen/sandpool/v1/template_service_pb.js";
 import type * as options from "../options.js";
+import { commandWords, oneOf, workingDir } from "./commands.js";
 import { toSandboxState } from "./convert.js";
 import { invalid } from "./errors.js";
+import { cpus, mebibytes } from "./quantities.js";
 
 const INT32_MAX = 2 ** 31 - 1;
 const INTEGERS = [
@@ -191,9 +193,9 @@ export function createTemplateRequest(
   return {
     name,
     image: template.image,
-    cpus: template.cpus,
-    memoryMb: template.memoryMb,
-    ephemeralDiskMb: template.ephemeralDiskMb,
+    cpus: oneOf("cpus", template.cpus, "cpu", cpus(template.cpu)),
+    memoryMb: oneOf("memoryMb", template.memoryMb, "memory", mebibytes("memory", template.memory)),
+    ephemeralDiskMb: oneOf("ephemeralDiskMb", template.ephemeralDiskMb, "storage", mebibytes("storage", template.storage)),
     timeoutSecs: template.timeoutSecs ?? 0,
     secretNames: list(template.secretNames),
     entrypoint: list(template.entrypoint),
@@ -330,9 +332,9 @@ export function runCommandRequest(
 ): MessageInitShape<typeof RunCommandRequestSchema> {
   return {
     sandboxId,
-    ...(typeof command === "string" ? { command } : { argv: [...command] }),
+    ...commandWords(command, run),
     env: texts("env", run.env),
-    workingDir: run.cwd ?? "",
+    workingDir: workingDir(run),
     user: run.user ?? "",
     timeoutSecs: run.timeout,
   };
