@@ -58,7 +58,7 @@ def test_list_create_and_run_with_streamed_output(browser: Browser) -> None:
         "terminal": [9, True],
         "same": True,
         "cpus": 1,
-        "missing": ["ResourceNotFoundError", "POOL_NOT_FOUND"],
+        "missing": ["PoolNotFoundError", "POOL_NOT_FOUND"],
         "tunnel": "ValidationError",
     }
 
