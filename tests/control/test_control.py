@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import event
 
 from sandpool_server.domain.errors import (
     Exhausted,
@@ -40,6 +41,22 @@ async def test_a_pool_fills_hands_out_and_refills(grow: Grow) -> None:
     await plant.sandboxes.delete(sandbox.id, "", "")
     assert (await plant.ended(sandbox.id)).state is MemberState.GONE
     assert sandbox.id not in plant.runtime.containers
+
+
+async def test_a_warm_create_is_one_transaction_and_no_call_to_the_engine(grow: Grow) -> None:
+    plant = await grow()
+    pool_id = await plant.pool(1, max_containers=1)
+    await plant.full(pool_id, 1)
+    await plant.loop.stop()  # the control loop has transactions of its own
+    plant.runtime.available = False  # it would fail
+    begun: list[str] = []
+    event.listen(plant.store._write_engine, "begin", lambda _connection: begun.append("write"))
+    sandbox = await plant.create(pool_id, "request-1")
+    assert sandbox.state is MemberState.ACTIVE
+    assert begun == ["write"]
+    view = await plant.pools.get(pool_id)
+    assert (view.counts.active, view.pool.hits) == (1, 1), "all of it in that one"
+    plant.runtime.available = True
 
 
 async def test_no_more_than_wanted_is_ever_made(grow: Grow) -> None:

@@ -1,8 +1,7 @@
 """The Python client on commands, processes and terminals of a real sandbox, blocking and with asyncio."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +15,7 @@ from sandpool import (
     SandboxClient,
 )
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.engine
 
@@ -27,14 +27,6 @@ ECHO = ["nc", "-lk", "-p", "7000", "-e", "cat"]
 def box(server: ServerProcess) -> Iterator[Sandbox]:
     with SandboxClient(server.address) as client, client.create(IMAGE) as made:
         yield made
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 def test_output_comes_while_the_command_runs(box: Sandbox):

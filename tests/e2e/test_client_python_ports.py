@@ -5,8 +5,7 @@ import http.client
 import re
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from sandpool import (
     TunnelPortNotAllowedError,
 )
 from tests.support.server_process import ServerProcess
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.engine
 
@@ -34,14 +34,6 @@ ECHO = ["nc", "-ll", "-p", "7000", "-e", "cat"]
 def box(server: ServerProcess) -> Iterator[Sandbox]:
     with SandboxClient(server.address) as client, client.create(IMAGE) as made:
         yield made
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 def test_a_service_with_its_health_and_its_log(box: Sandbox):

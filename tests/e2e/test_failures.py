@@ -6,6 +6,7 @@ The rows named are those of docs/user-demands.md.
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -16,13 +17,16 @@ from sandpool import (
     Pool,
     PoolErrorReason,
     PoolState,
+    PortConnection,
     QuotaExceededError,
     ResourceCreationError,
     ResourceTimeoutError,
     RetryPolicy,
+    Sandbox,
     SandboxClient,
     SandboxStart,
     SandpoolError,
+    TunnelConnectionRefusedError,
 )
 from tests.e2e.conftest import MakePool
 from tests.support.engine_events import EngineEvents
@@ -30,7 +34,7 @@ from tests.support.engine_view import EngineView
 from tests.support.pool_members import container, members_of, wait_until_no_container
 from tests.support.proxied_engine import ProxiedEngine
 from tests.support.server_process import ServerProcess
-from tests.support.waiting import WAIT_SECS, wait_for_pool, wait_until_warm
+from tests.support.waiting import WAIT_SECS, eventually, wait_for_pool, wait_until_warm
 
 pytestmark = pytest.mark.engine
 
@@ -279,3 +283,44 @@ def test_starts_that_hang_hold_up_no_claim(
     wait_until_warm(client, pool.pool_id, 2)
     assert client.get_pool(pool.pool_id).status.active == 1
     engine.wait_until(lambda seen: len(members_of(seen, pool.pool_id)) == 3)
+
+
+def test_what_goes_on_inside_a_sandbox_needs_no_engine(
+    server: ServerProcess, client: SandboxClient, trouble: ProxiedEngine
+):
+    """Processes, terminals, files, ports, logs and figures go from the server to the agent and nowhere else."""
+    with client.create(image="busybox:latest", entrypoint=["sh", "-c", "echo up; exec sleep 1000"]) as sandbox:
+        trouble.refuse()
+        wait_for_health(server, HealthCheckResponse.NOT_SERVING)
+
+        assert sandbox.run("cat", wait=False).command_id
+        assert sandbox.run("echo out; exit 3").exit_code == 3
+        sandbox.start_process("exec nc -ll -p 7000 -e cat", name="echo")
+        assert {process.name for process in sandbox.list_processes()} >= {"echo"}
+        with sandbox.create_pty(["stty", "size"], rows=30, cols=100) as pty:
+            assert b"".join(pty).strip() == b"30 100"
+        sandbox.write("/in/a", b"1" * 100_000)
+        assert (sandbox.read("/in/a"), [one.name for one in sandbox.files.list("/in")]) == (b"1" * 100_000, ["a"])
+        changes = sandbox.files.watch("/in")
+        sandbox.delete_file("/in/a")
+        assert next(changes).path == "/in/a"
+        with eventually_connected(sandbox, 7000) as connection:
+            connection.send(b"hello")
+            assert connection.receive() == b"hello"
+        assert [line.text for line in sandbox.logs(sources=["entrypoint"])] == ["up"]
+        assert sandbox.stats().processes > 0
+        trouble.heal()
+        wait_for_health(server, HealthCheckResponse.SERVING)
+
+
+def eventually_connected(sandbox: Sandbox, port: int) -> PortConnection:
+    """A connection to a port on which something is about to listen."""
+    found: list[PortConnection] = []
+
+    def connects() -> bool:
+        with suppress(TunnelConnectionRefusedError):
+            found.append(sandbox.connect_port(port))
+        return bool(found)
+
+    eventually(connects)
+    return found[0]

@@ -1,10 +1,20 @@
 """Waiting for a state by the streams that tell of it; a test that waits in vain fails with what it saw last."""
 
+import time
 from collections.abc import Callable
 
 from sandpool import Pool, SandboxClient, SandboxInfo
 
 WAIT_SECS = 90.0
+_LOOK_SECS = 0.02
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look again and again until a condition holds of which nothing tells."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(_LOOK_SECS)
 
 
 def wait_for_pool(client: SandboxClient, pool_id: str, wanted: Callable[[Pool], bool]) -> Pool:
