@@ -39,17 +39,17 @@ def digest(data: bytes) -> str:
 
 
 def test_the_short_names(box: Sandbox):
-    assert box.write("/work/a.txt", "grüße\n").size == 8
-    assert box.read("/work/a.txt") == box.read_file("/work/a.txt") == "grüße\n".encode()
-    assert box.write_file("/work/b.bin", b"\x00\xff", mode=0o600, owner="nobody").mode == 0o600
-    listing = box.list_directory("/work")
+    assert box.write("/srv/a.txt", "grüße\n").size == 8
+    assert box.read("/srv/a.txt") == box.read_file("/srv/a.txt") == "grüße\n".encode()
+    assert box.write_file("/srv/b.bin", b"\x00\xff", mode=0o600, owner="nobody").mode == 0o600
+    listing = box.list_directory("/srv")
     assert [(entry.name, entry.size, entry.is_dir) for entry in listing] == [("a.txt", 8, False), ("b.bin", 2, False)]
     assert len(listing) == 2
-    assert box.run("stat -c %U:%a /work/b.bin; cat /work/a.txt").stdout == "nobody:600\ngrüße\n"
-    box.delete_file("/work/b.bin")
+    assert box.run("stat -c %U:%a /srv/b.bin; cat /srv/a.txt").stdout == "nobody:600\ngrüße\n"
+    box.delete_file("/srv/b.bin")
     with pytest.raises(PathNotFoundError) as caught:
-        box.read("/work/b.bin")
-    assert (caught.value.reason, caught.value.resource_name) == ("FILE_NOT_FOUND", "/work/b.bin")
+        box.read("/srv/b.bin")
+    assert (caught.value.reason, caught.value.resource_name) == ("FILE_NOT_FOUND", "/srv/b.bin")
     assert isinstance(caught.value, FileNotFoundError)
 
 

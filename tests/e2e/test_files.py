@@ -58,34 +58,34 @@ def names(answer: object) -> list[str]:
 
 def test_every_method(files: SandboxFiles) -> None:
     data = b"".join(noise(300_000))
-    written = files.write("/work/a/file", data, mode=0o640, owner="1234:5678")
-    assert (written.path, written.size, written.mode) == ("/work/a/file", len(data), 0o640)
+    written = files.write("/srv/a/file", data, mode=0o640, owner="1234:5678")
+    assert (written.path, written.size, written.mode) == ("/srv/a/file", len(data), 0o640)
     assert (written.uid, written.gid, written.type) == (1234, 5678, FILE_TYPE_FILE)
-    assert files.read("/work/a/file") == data
-    assert files.read("/work/a/file", offset=100_000, length=5) == data[100_000:100_005]
-    assert files.read("/work/a/file", etag=written.etag, offset=299_999) == data[-1:]
+    assert files.read("/srv/a/file") == data
+    assert files.read("/srv/a/file", offset=100_000, length=5) == data[100_000:100_005]
+    assert files.read("/srv/a/file", etag=written.etag, offset=299_999) == data[-1:]
 
-    assert files.put("/work/small", b"one").file.size == 3
-    files.write("/work/small", b" two", write_mode=WRITE_MODE_APPEND)
-    assert files.read("/work/small") == b"one two"
-    assert not files.put("/work/parts", b"abc", upload_id="u", more=True).HasField("file")
+    assert files.put("/srv/small", b"one").file.size == 3
+    files.write("/srv/small", b" two", write_mode=WRITE_MODE_APPEND)
+    assert files.read("/srv/small") == b"one two"
+    assert not files.put("/srv/parts", b"abc", upload_id="u", more=True).HasField("file")
     assert files.call("GetUpload", upload_id="u").received_bytes == 3
-    assert files.put("/work/parts", b"def", upload_id="u", offset=3).received_bytes == 6
-    assert files.read("/work/parts") == b"abcdef"
+    assert files.put("/srv/parts", b"def", upload_id="u", offset=3).received_bytes == 6
+    assert files.read("/srv/parts") == b"abcdef"
 
-    made = files.call("MakeDirectory", path="/work/empty", mode=0o700).file
+    made = files.call("MakeDirectory", path="/srv/empty", mode=0o700).file
     assert (made.type, made.mode) == (FILE_TYPE_DIRECTORY, 0o700)
-    assert names(files.call("ListDirectory", path="/work")) == ["/work/a", "/work/empty", "/work/parts", "/work/small"]
-    page = files.call("ListDirectory", path="/work", depth=2, page_size=2)
-    assert names(page) == ["/work/a", "/work/a/file"]
-    page = files.call("ListDirectory", path="/work", depth=2, page_size=2, page_token=page.next_page_token)
-    assert names(page) == ["/work/empty", "/work/parts"]
+    assert names(files.call("ListDirectory", path="/srv")) == ["/srv/a", "/srv/empty", "/srv/parts", "/srv/small"]
+    page = files.call("ListDirectory", path="/srv", depth=2, page_size=2)
+    assert names(page) == ["/srv/a", "/srv/a/file"]
+    page = files.call("ListDirectory", path="/srv", depth=2, page_size=2, page_token=page.next_page_token)
+    assert names(page) == ["/srv/empty", "/srv/parts"]
 
-    files.call("CopyFile", source="/work/a", destination="/work/b")
-    copied = files.call("StatFile", path="/work/b/file").file
+    files.call("CopyFile", source="/srv/a", destination="/srv/b")
+    copied = files.call("StatFile", path="/srv/b/file").file
     assert (copied.mode, copied.uid, copied.size) == (0o640, 1234, len(data))
-    files.call("MoveFile", source="/work/b", destination="/elsewhere/c")
-    assert names(files.call("GlobFiles", pattern="/{work,elsewhere}/**/file")) == ["/elsewhere/c/file", "/work/a/file"]
+    files.call("MoveFile", source="/srv/b", destination="/elsewhere/c")
+    assert names(files.call("GlobFiles", pattern="/{srv,elsewhere}/**/file")) == ["/elsewhere/c/file", "/srv/a/file"]
     files.call("RemoveFile", path="/elsewhere", recursive=True)
     files.call("RemoveFile", path="/elsewhere", missing_ok=True)
 

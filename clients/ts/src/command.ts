@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { joined } from "./core/bytes.js";
+import { bytesOf, joined, pieces } from "./core/bytes.js";
 import { ResourceTimeoutError, type SandpoolError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, streamName, toProcessEnd } from "./core/inside.js";
 import { retryDelay, sleep } from "./core/retry.js";
@@ -11,7 +11,7 @@ import type { CommandResult, OutputChunk, ProcessEnd, TerminalSize } from "./typ
 /** How much of each stream a result holds; what is beyond that is counted and dropped. */
 const KEPT_BYTES = 64 << 20;
 /** How much input goes in one message. */
-export const LARGEST_INPUT = 1 << 20;
+const LARGEST_INPUT = 1 << 20;
 /** What may pass beyond a command's own limit until its end must have come: a broken connection, its killing. */
 const MARGIN_MS = 70_000;
 /** What a call gets all the same when that has passed. */
@@ -150,12 +150,10 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
 
   /** Writes to the command's standard input, or types on its terminal. Resolves when it has been taken. */
   async sendInput(data: string | Uint8Array): Promise<void> {
-    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
     // Where the input is now, so that a repetition is told from more of the same.
     const found = await this.#inside.safe((to) => this.#inside.processes.getProcess(this.#ref(), to));
     let offset = found.process?.stdinBytes ?? 0n;
-    for (let begin = 0; begin < bytes.length || begin === 0; begin += LARGEST_INPUT) {
-      const part = bytes.subarray(begin, begin + LARGEST_INPUT);
+    for (const part of inputParts(data)) {
       await this.#write({ data: part, offset });
       offset += BigInt(part.length);
     }
@@ -276,6 +274,13 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
     const bytes = data.subarray(offset - at);
     return bytes.length === 0 ? null : { stream, data: gathered.add(bytes), bytes, offset };
   }
+}
+
+/** Input in parts that fit into a message; at least one, so that whoever sends it hears whether it is taken. */
+export function* inputParts(data: string | Uint8Array): Generator<Uint8Array, void, undefined> {
+  const bytes = bytesOf(data);
+  if (bytes.length === 0) yield bytes;
+  yield* pieces(bytes, LARGEST_INPUT);
 }
 
 /** The one request of a call that could have more of them. */

@@ -1,5 +1,5 @@
 import type { CallOptions as ConnectOptions } from "@connectrpc/connect";
-import { joined } from "./core/bytes.js";
+import { bytesOf, joined, pieces } from "./core/bytes.js";
 import { PathNotFoundError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
@@ -88,7 +88,7 @@ export class Files {
       writeMode: WRITE_MODES[options.writeMode ?? "replace"],
       uploadId: crypto.randomUUID(),
     };
-    const whole = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    const whole = typeof content === "string" ? bytesOf(content) : content;
     const total = whole instanceof Uint8Array ? whole.length : undefined;
     let offset = 0;
     const put = async (data: Uint8Array, more: boolean) => {
@@ -251,7 +251,7 @@ export class Files {
 /** Content in parts that fit into a message. */
 async function* parts(content: Uint8Array | AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   for await (const piece of content instanceof Uint8Array ? [content] : content) {
-    for (let begin = 0; begin < piece.length; begin += PART) yield piece.subarray(begin, begin + PART);
+    yield* pieces(piece, PART);
   }
 }
 

@@ -1,3 +1,4 @@
+import { pieces } from "./core/bytes.js";
 import { SandboxConnectionError, TunnelConnectionRefusedError } from "./core/errors.js";
 import type { Inside } from "./core/inside.js";
 import { toExposedPort } from "./core/inside.js";
@@ -73,9 +74,7 @@ export class Ports {
     async function* requests() {
       yield { part: { case: "target" as const, value: target } };
       for await (const data of input) {
-        for (let begin = 0; begin < data.length; begin += LARGEST_PART) {
-          yield { part: { case: "data" as const, value: data.subarray(begin, begin + LARGEST_PART) } };
-        }
+        for (const value of pieces(data, LARGEST_PART)) yield { part: { case: "data" as const, value } };
       }
     }
     try {

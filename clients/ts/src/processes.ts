@@ -1,4 +1,4 @@
-import { CommandHandle, LARGEST_INPUT } from "./command.js";
+import { CommandHandle, inputParts } from "./command.js";
 import { joined } from "./core/bytes.js";
 import { commandWords, oneOf, workingDir } from "./core/commands.js";
 import { type Inside, toProcess, toProcessState, toRestartPolicy } from "./core/inside.js";
@@ -103,10 +103,7 @@ export class Processes {
    * {@link CommandHandle.sendInput} is.
    */
   async write(process: string, data: string | Uint8Array): Promise<void> {
-    const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
-    for (let begin = 0; begin < bytes.length || begin === 0; begin += LARGEST_INPUT) {
-      await this.#write(process, { data: bytes.subarray(begin, begin + LARGEST_INPUT) });
-    }
+    for (const part of inputParts(data)) await this.#write(process, { data: part });
   }
 
   /** Says that a process's standard input ends here. */

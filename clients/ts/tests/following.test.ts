@@ -82,10 +82,10 @@ async function inSandbox(
 test("one call starts it and brings its end", async () => {
   const processes = new Processes([STARTED, printed(0, "out\n"), printed(0, "err\n", OutputStream.STDERR), ended(3)], []);
   await inSandbox(processes, async (box) => {
-    const result = await box.run("make", { timeout: 5, env: { A: "1" }, cwd: "/work", user: "nobody", commandId: "c-1" });
+    const result = await box.run("make", { timeout: 5, env: { A: "1" }, cwd: "/srv", user: "nobody", commandId: "c-1" });
     const streams = { stdout: "out\n", stderr: "err\n", stdoutBytes: null, stderrBytes: null };
     expect(result).toMatchObject({ ...streams, exitCode: 3, reason: "exited", success: false, stdoutDroppedBytes: 0 });
-    const request = { command: "make", env: { A: "1" }, workingDir: "/work", user: "nobody", processId: "c-1" };
+    const request = { command: "make", env: { A: "1" }, workingDir: "/srv", user: "nobody", processId: "c-1" };
     expect(processes.starts).toMatchObject([{ ...request, timeoutSecs: 5, stdin: false }]);
     expect(processes.attaches).toEqual([]);
   });

@@ -183,7 +183,7 @@ class AsyncFiles:
         )
 
     async def glob(self, pattern: str, *, page_size: int = 0, timeout: float | None = None) -> builtins.list[FileInfo]:
-        """The paths that match an absolute pattern such as `/work/**/*.py`, by path."""
+        """The paths that match an absolute pattern such as `/srv/**/*.py`, by path."""
         return await self._transport().pages(
             lambda token: files.glob_files(self._sandbox_id, pattern, page_size, token, timeout)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import grpc
@@ -20,7 +21,7 @@ _AFTER_FORK = (
 )
 
 
-class TransportBase:
+class TransportBase(ABC):
     """Where calls go and how; the subclasses send them."""
 
     client_name = "SandboxClient"
@@ -42,8 +43,8 @@ class TransportBase:
         """Where the calls go, as `host:port`."""
         return self._endpoint.target
 
-    def _is_closed(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _is_closed(self) -> bool: ...
 
     def _pause_after(self, call: Call[Any, Any], found: SandpoolError, attempt: int, left: float) -> float | None:
         """How long to wait before the call is sent again, in seconds; None where it may not be, or not in time."""
