@@ -1,7 +1,9 @@
 """Programs on a terminal of their own."""
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from collections.abc import Mapping, Sequence
 def on_a_terminal(words: Sequence[str], env: Mapping[str, str], secs: float = 60) -> tuple[int, str]:
     """Run a program on a terminal of 24 lines and 100 columns; gives its exit code and what it shows."""
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # tcsetwinsize is not in 3.10
     with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=dict(env)) as running:
         os.close(theirs)
         shown = b""

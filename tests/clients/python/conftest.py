@@ -5,12 +5,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandpool import RetryPolicy, SandboxClient
+from sandpool import Pool, RetryPolicy, SandboxClient
+from sandpool.v1 import pool_pb2
 from tests.clients.python.processes import Processes
 from tests.clients.python.servicer import serving
 from tests.clients.python.state import State
 
 FAST = RetryPolicy(max_attempts=4, initial_delay=0.001, max_delay=0.004)
+STEPS = [
+    pool_pb2.PoolStatus(
+        state=pool_pb2.POOL_STATE_FILLING,
+        wanted=2,
+        image_pull=pool_pb2.ImagePull(image="i", current_bytes=25 << 20, total_bytes=100 << 20),
+    ),
+    pool_pb2.PoolStatus(
+        state=pool_pb2.POOL_STATE_FILLING,
+        wanted=2,
+        warm=1,
+        last_error=pool_pb2.PoolError(reason=pool_pb2.POOL_ERROR_REASON_START_FAILED),
+    ),
+    pool_pb2.PoolStatus(state=pool_pb2.POOL_STATE_READY, wanted=2, warm=2),
+]
 
 
 @pytest.fixture
@@ -46,3 +61,11 @@ def unused_address() -> str:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     return f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def pool(client: SandboxClient, state: State) -> Pool:
+    """A pool that fills while it is watched."""
+    made = client.create_pool("p", image="i", warm_containers=2)
+    state.pool_steps.extend(STEPS)
+    return made

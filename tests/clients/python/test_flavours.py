@@ -153,8 +153,10 @@ def test_a_second_event_loop_gets_a_channel_of_its_own(address: str):
 
 
 async def test_the_blocking_client_works_inside_a_running_loop(client: SandboxClient):
-    """As in a notebook, whose cells run in an event loop."""
-    assert client.create_pool(image="i").pool_id
+    """As in a notebook, whose cells run in an event loop; streams too."""
+    pool = client.create_pool(image="i")
+    with client.create(pool_id=pool.pool_id) as box:
+        assert box.run("make").exit_code == 0
     async with AsyncSandboxClient(client.address) as other:
         assert len(await other.list_pools()) == len(client.list_pools()) == 1
 
