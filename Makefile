@@ -5,12 +5,13 @@ PYTHON ?= python3
 DEV = $(PYTHON) -m tools.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint bench generate lock setup clean
+.PHONY: help demo serve test pythons check lint bench generate lock setup clean
 
 help:
 	@echo 'make demo      set up all that is missing, then watch a pool at work, with times'
 	@echo 'make serve     the same set-up, then a server in the foreground; Ctrl-C ends and removes it'
 	@echo 'make test      the same set-up, then every check and test'
+	@echo 'make pythons   the Python client'"'"'s tests on the other Pythons, 3.10 to 3.14'
 	@echo 'make check     the quick inner loop: format, lint, types, unit tests; no engine'
 	@echo 'make lint      format, lint and types alone'
 	@echo 'make bench     measure on a real engine'
@@ -24,5 +25,5 @@ help:
 	@echo 'SANDPOOL_CACHE   downloads, images, the private engine'"'"'s data; ~/.cache/sandpool'
 	@echo 'SANDPOOL_OFFLINE set to 1, no registry but the local one is asked for images; so in test and bench'
 
-demo serve test check lint bench generate lock setup clean:
+demo serve test pythons check lint bench generate lock setup clean:
 	@$(DEV) $@

@@ -69,9 +69,14 @@ class Commands:
 
         def all_checks(engine: Engine) -> int:
             suite = Suite(self._paths, self._console, self._setup.environment(engine))
-            return suite.run(suite.whole())
+            return suite.run(suite.whole(self._setup.pythons))
 
         return self._with_engine(all_checks, tests=True)
+
+    def pythons(self) -> int:
+        """The Python client's tests on the other Pythons that it is for."""
+        self.setup()
+        return self._setup.pythons.test()
 
     def check(self) -> int:
         """The quick checks."""
@@ -127,7 +132,7 @@ def main() -> int:
     """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.dev", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("setup", "demo", "serve", "test", "check", "lint", "bench", "generate", "lock", "clean"):
+    for name in ("setup", "demo", "serve", "test", "pythons", "check", "lint", "bench", "generate", "lock", "clean"):
         commands.add_parser(name, help=getattr(Commands, name).__doc__)
     run = commands.add_parser("run", help=Commands.run.__doc__)
     run.add_argument("argv", nargs=argparse.REMAINDER, help="-- and the command")

@@ -14,7 +14,8 @@ from tools.dev.paths import Paths
 from tools.dev.stamps import Stamp, digest
 
 OLDEST = (3, 11)
-LOCK_FILES = ("uv", "go", "node", "dev", "server")  # server last: it is constrained by dev
+OLDEST_OF_CLIENT = (3, 10)
+LOCK_FILES = ("uv", "go", "node", "dev", "server", "client")  # the last two are constrained by dev
 NETWORK_HINT = "check that this machine reaches its Python package index (pip's settings apply)"
 
 
@@ -67,6 +68,13 @@ class PythonEnvironment:
         finish(partial)
         partial.replace(folder)
 
+    def create_apart(self, base: Path, lock: Path, folder: Path) -> None:
+        """Make an environment of another interpreter with what a lock file names, whole or not at all."""
+        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        self._console.run("python", [self._uv(), "venv", "--quiet", "--clear", "--python", base, partial])
+        self._uv_pip("sync", "--compile-bytecode", lock, python=partial / "bin" / "python")
+        partial.replace(folder)
+
     def lock(self) -> None:
         """Write the lock files anew from the `.in` files, with the newest releases.
 
@@ -75,10 +83,11 @@ class PythonEnvironment:
         self._create_if_missing()
         for name in LOCK_FILES:
             source, target = self._paths.locks / f"{name}.in", self._paths.locks / f"{name}.txt"
-            limit = ["--constraint", "requirements/dev.txt"] if name == "server" else []
+            limit = ["--constraint", "requirements/dev.txt"] if name in ("server", "client") else []
+            oldest = OLDEST_OF_CLIENT if name == "client" else OLDEST
             with self._console.step(f"locking {name}"):
                 argv = ["pip", "compile", "--quiet", "--universal", "--upgrade", "--no-header"]
-                argv += ["--generate-hashes", "--python-version", ".".join(map(str, OLDEST))]
+                argv += ["--generate-hashes", "--python-version", ".".join(map(str, oldest))]
                 argv += ["--no-emit-index-url", "--no-emit-find-links", *limit]
                 # Relative names: the comments of a lock say which file asked for a line.
                 argv += [f"requirements/{name}.in", "--output-file", f"requirements/{name}.txt"]
@@ -119,9 +128,9 @@ class PythonEnvironment:
         self._console.run("python", argv, hint=NETWORK_HINT)
         stamp.write(version)
 
-    def _uv_pip(self, verb: str, *rest: str | Path) -> None:
+    def _uv_pip(self, verb: str, *rest: str | Path, python: Path | None = None) -> None:
         hashes = [] if "--editable" in rest else ["--require-hashes"]
-        argv = [str(self._uv()), "pip", verb, "--python", str(self._paths.python), *hashes, *map(str, rest)]
+        argv = [str(self._uv()), "pip", verb, "--python", str(python or self._paths.python), *hashes, *map(str, rest)]
         self._console.run("python", argv, cwd=self._paths.repo, hint=NETWORK_HINT)
 
     def _version(self) -> str:

@@ -14,6 +14,7 @@ from tools.dev.engine import Engine, Engines
 from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
 from tools.dev.python_env import PythonEnvironment
+from tools.dev.pythons import Pythons
 from tools.dev.toolchains import Toolchains
 
 
@@ -26,6 +27,7 @@ class Setup:
         self._env = env
         self._packages = Packages(paths, console)
         self.python = PythonEnvironment(paths, console, self._packages)
+        self.pythons = Pythons(paths, console, env, self.python)
         self._toolchains = Toolchains(paths, console, self.python)
         self._engines = Engines(paths, console, env)
         self.agent = Agent(paths, console)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tools.dev.console import Console
 from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
+from tools.dev.pythons import Pythons
 from tools.dev.signals import foreground
 
 CONTRACT = ("buf.yaml", "proto", "third_party/proto")
@@ -44,7 +45,7 @@ class Suite:
         """Format, lint and types alone."""
         return self._static()
 
-    def whole(self) -> list[Check]:
+    def whole(self, pythons: Pythons) -> list[Check]:
         """Everything; the environment must name an engine."""
         typescript = self._paths.repo / "clients" / "ts"
         agent = self._paths.repo / "agent"
@@ -57,6 +58,7 @@ class Suite:
             self._command("TypeScript check", "npm", "run", "--silent", "check", cwd=typescript),
             self._command("TypeScript test", "npm", "test", "--silent", cwd=typescript),
             self._command("pytest", "pytest", "tests"),
+            Check("Python client on other Pythons", pythons.test),
         ]
 
     def run(self, checks: list[Check]) -> int:

@@ -45,9 +45,10 @@ def test_an_expectation_that_is_not_met_is_found(cache: Path, tmp_path: Path):
     assert "wrong_cases.py:3: error: No overload variant" in said
 
 
-def test_the_client_is_for_older_pythons_too(cache: Path):
-    """The server needs a newer one, so that nothing else would notice a name that 3.10 does not have."""
-    command = [sys.executable, "-m", "mypy", "--python-version", "3.10", "-p", "sandpool", "--cache-dir", str(cache)]
+@pytest.mark.parametrize("version", ["3.10", "3.14"])
+def test_the_client_is_for_older_and_newer_pythons_too(cache: Path, version: str):
+    """Other than the server's, so that nothing else would notice a name that the oldest or the newest does not have."""
+    command = [sys.executable, "-m", "mypy", "--python-version", version, "-p", "sandpool", "--cache-dir", str(cache)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout
 
