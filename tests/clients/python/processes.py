@@ -49,6 +49,11 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
         """Whether a stream that breaks ends as if all were well."""
         self.starts = 0
 
+    def let_go(self) -> None:
+        """End the streams that wait for a command's end: their threads hold up the end of this process."""
+        for entry in self.entries.values():
+            entry.ended.set()
+
     def _start(self, request: process_service_pb2.StartProcessRequest) -> Entry:
         found = self.entries.get(request.process_id)
         if found is not None:

@@ -294,7 +294,8 @@ class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
 def serving(state: State, address: str = "127.0.0.1:0", *, processes: Processes | None = None) -> Iterator[str]:
     """A server on loopback; gives its address."""
     server = grpc.server(ThreadPoolExecutor(max_workers=8))
-    process_service_pb2_grpc.add_ProcessServiceServicer_to_server(processes or Processes(state), server)
+    processes = processes or Processes(state)
+    process_service_pb2_grpc.add_ProcessServiceServicer_to_server(processes, server)
     pool_service_pb2_grpc.add_PoolServiceServicer_to_server(Pools(state), server)
     template_service_pb2_grpc.add_TemplateServiceServicer_to_server(Templates(state), server)
     sandbox_service_pb2_grpc.add_SandboxServiceServicer_to_server(Sandboxes(state), server)
@@ -306,3 +307,4 @@ def serving(state: State, address: str = "127.0.0.1:0", *, processes: Processes 
     finally:
         state.hang.set()
         server.stop(grace=None).wait()
+        processes.let_go()
