@@ -9,10 +9,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 import sandpool
 from sandpool import AsyncSandbox, AsyncSandboxClient, RetryPolicy, SandboxClient, errors
+from sandpool._core import files
 from sandpool.v1 import pool_service_pb2
 from tests.clients.python.conftest import FAST
 from tests.clients.python.state import Failure, State
@@ -145,6 +147,24 @@ async def test_a_cancelled_task_is_cancelled_and_nothing_else(aclient: AsyncSand
         await call
 
 
+async def test_an_end_that_grpc_hides_counts_as_a_lost_connection(aclient: AsyncSandboxClient):
+    """What grpc.aio says when the server ends a call at the moment at which a message is sent; uploads go on then."""
+    hidden = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details="Internal error from Core",
+        debug_error_string='Failed "execute_batch": (<SendMessageOperation object at 0x7f5fbba5fb30>,)',
+    )
+    call = files.get_upload("s", "u")
+    found = aclient._transport._error(call, hidden)
+    assert type(found) is errors.SandboxConnectionError
+    assert (found.code, found.reason) == ("UNAVAILABLE", "NO_ANSWER")
+    assert "gRPC does not say how" in str(found)
+    told = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), details="broken")
+    assert type(aclient._transport._error(call, told)) is errors.RemoteAPIError
+
+
 def test_a_second_event_loop_gets_a_channel_of_its_own(address: str):
     client = AsyncSandboxClient(address)
     for _ in range(3):
@@ -233,8 +253,6 @@ def test_an_answer_that_never_comes_blocks_no_other_thread(client: SandboxClient
 
 
 async def test_what_the_server_does_not_know_is_told(aclient: AsyncSandboxClient, state: State):
-    import grpc
-
     state.fail("ListPools", Failure(grpc.StatusCode.UNIMPLEMENTED, "what is that"))
     with pytest.raises(errors.RemoteAPIError, match="what is that"):
         await aclient.list_pools()

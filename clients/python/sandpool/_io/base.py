@@ -19,6 +19,8 @@ _AFTER_FORK = (
     "this process was forked off from the one that made the client, and gRPC does not work in it if another thread was "
     "in a call at that moment: fork first, or start the process anew (multiprocessing's spawn)"
 )
+_NOT_SENT = 'Failed "execute_batch"'
+_HIDDEN = "the call ended while a message was on its way, and gRPC does not say how"
 
 
 class TransportBase(ABC):
@@ -54,14 +56,16 @@ class TransportBase(ABC):
         """Our error for gRPC's: from a blocking call, which is a `grpc.Call` itself, or from one of asyncio."""
         if not isinstance(failure, (grpc.Call, grpc.aio.AioRpcError)):
             return status.error(call, self.target, "UNKNOWN", str(failure), None)
-        code = failure.code().name
+        code, message = failure.code().name, failure.details() or ""
+        if _hides_the_end(failure):
+            code, message = "UNAVAILABLE", _HIDDEN
         if code == "CANCELLED" and self._is_closed():
             return self._closed_error()
         try:
             details = rpc_status.from_call(cast(grpc.Call, failure))
         except ValueError:  # details that contradict the code; the code is what counts
             details = None
-        found = status.error(call, self.target, code, failure.details() or "", details)
+        found = status.error(call, self.target, code, message, details)
         if found.reason == status.NO_ANSWER and os.getpid() != self._made_in:
             found.message += f"; {_AFTER_FORK}"
             found.args = (found.message,)
@@ -73,6 +77,15 @@ class TransportBase(ABC):
 
     def _closed_error(self) -> ClientClosedError:
         return ClientClosedError(f"the client of {self.target} is closed; make another {self.client_name}")
+
+
+def _hides_the_end(failure: grpc.RpcError) -> bool:
+    """Whether grpc.aio put an error of its own over the status that the call had ended with.
+
+    It does so where a message of the caller cannot be sent any more (grpc/grpc#36066). What may be repeated is, and
+    then the true status is told.
+    """
+    return isinstance(failure, grpc.aio.AioRpcError) and (failure.debug_error_string() or "").startswith(_NOT_SENT)
 
 
 def multicallable(channel: Any, method: Method[Any], request: type[Any]) -> Any:
