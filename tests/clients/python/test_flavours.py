@@ -217,6 +217,32 @@ def test_a_client_works_after_a_fork_in_both_processes(address: str):
     assert python(FORKS, address).split() == ["1", "2", "2"]
 
 
+UNANSWERED = """
+import os, signal, sys
+from sandpool import RetryPolicy, SandboxClient, errors
+
+client = SandboxClient(sys.argv[1], timeout=5, retry=RetryPolicy(max_attempts=1))
+
+def advice():
+    try:
+        client.list_pools()
+    except errors.SandboxConnectionError as error:
+        print("fork first" in str(error), flush=True)
+
+advice()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    advice()
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_no_answer_after_a_fork_says_what_may_be_wrong(unused_address: str):
+    assert python(UNANSWERED, unused_address).split() == ["False", "True"]
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_amid_calls_is_told(address: str):
     """The server in memory runs in this process, so that gRPC is busy in other threads at the fork."""
