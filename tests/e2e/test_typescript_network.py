@@ -1,5 +1,8 @@
 """A TypeScript client whose network is cut in the middle: nothing is lost, nothing is run twice."""
 
+import hashlib
+import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,6 +259,50 @@ out.cutWhileRead = marks;
     )
     assert told == {"size": 24 << 20, "there": True, "back": True, "cutWhileWritten": 3, "cutWhileRead": 3}
     assert proxy.cuts >= 6
+
+
+def test_files_of_this_machine_over_connections_that_break(
+    project: NodeProject, proxy: CutProxy, tmp_path: Path
+) -> None:
+    """The progress says how far it is, and each time it is a sixth further the network is cut."""
+    content = os.urandom(24 << 20)
+    (tmp_path / "local").write_bytes(content)
+    told = project.talk(
+        PREAMBLE
+        + f"""
+const places = {{ local: {json.dumps(str(tmp_path / "local"))}, copy: {json.dumps(str(tmp_path / "copy"))} }};
+"""
+        + """
+const cuts = () => {
+  const found = { marks: 0, onProgress };
+  function onProgress(done: number, total: number) {
+    if (done / (total / 6) <= found.marks + 1 || found.marks === 3) return;
+    found.marks++;
+    void tell("cut");
+  }
+  return found;
+};
+const up = cuts();
+const written = await sandbox.uploadFile(places.local, "/big", { mode: 0o750, onProgress: up.onProgress });
+out.written = [written.size, written.mode];
+out.digest = (await sandbox.run("sha256sum /big")).stdout.split(" ")[0];
+const down = cuts();
+const read = await sandbox.downloadFile("/big", places.copy, { onProgress: down.onProgress });
+out.read = [read.size, read.mode];
+out.cuts = [up.marks, down.marks];
+""",
+        lambda _: cut(proxy),
+    )
+    assert told == {
+        "written": [24 << 20, 0o750],
+        "digest": hashlib.sha256(content).hexdigest(),
+        "read": [24 << 20, 0o750],
+        "cuts": [3, 3],
+    }
+    assert proxy.cuts >= 6
+    assert (tmp_path / "copy").read_bytes() == content
+    assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o750
+    assert not list(tmp_path.glob(".copy.*"))
 
 
 def test_a_tunnel_whose_connections_are_cut(project: NodeProject, proxy: CutProxy) -> None:

@@ -4,13 +4,9 @@ import { PathNotFoundError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import { WriteMode } from "./gen/sandpool/v1/file_service_pb.js";
-import type { ReadOptions, WriteOptions } from "./options.js";
+import type { ReadOptions, TransferOptions, UploadOptions, WriteOptions } from "./options.js";
+import { download, PART, readParts, type Target, upload } from "./transfer.js";
 import type { FileChange, FileInfo } from "./types.js";
-
-/** How much of a file goes in one message: as much as a client may send that cannot stream, and more than the way takes. */
-const PART = 2 << 20;
-/** How often a read or an upload that broke is taken up again without progress. */
-const MOST_BREAKS = 5;
 
 const WRITE_MODES = { replace: WriteMode.REPLACE, create: WriteMode.CREATE, append: WriteMode.APPEND } as const;
 
@@ -41,37 +37,12 @@ export class Files {
   }
 
   /**
-   * A file in parts, whole or from `offset` on `length` bytes. A connection that breaks is taken up where it was; when the file was changed
-   * meanwhile that is a `ResourceChangedError`.
+   * A file in parts, whole or from `offset` on `length` bytes. A connection that breaks is taken up where it was; when the
+   * file was changed meanwhile that is a `ResourceChangedError`.
    */
-  async *stream(
-    path: string,
-    options: ReadOptions = {},
-  ): AsyncGenerator<Uint8Array, void, undefined> {
-    let offset = options.offset ?? 0;
-    const end = options.length === undefined ? undefined : offset + options.length;
-    let total = 0;
-    let etag = "";
-    for (let breaks = 0; ; breaks++) {
-      const length = end === undefined ? undefined : BigInt(end - offset);
-      const request = { sandboxId: this.#sandboxId, path, offset: BigInt(offset), length, etag };
-      try {
-        const answers = this.#inside.stream((to) => this.#inside.files.readFile(request, to), options.signal);
-        for await (const { part } of answers) {
-          if (part.case === "file") {
-            ({ etag } = part.value);
-            total = Number(part.value.size);
-          } else if (part.case === "data") {
-            offset += part.value.length;
-            breaks = 0;
-            options.onProgress?.(offset, total);
-            yield part.value;
-          }
-        }
-        return;
-      } catch (error) {
-        if (!(error instanceof SandboxConnectionError) || breaks === MOST_BREAKS) throw error;
-      }
+  async *stream(path: string, options: ReadOptions = {}): AsyncGenerator<Uint8Array, void, undefined> {
+    for await (const part of readParts(this.#inside, this.#at(path), options)) {
+      if (part instanceof Uint8Array) yield part;
     }
   }
 
@@ -80,20 +51,17 @@ export class Files {
    * its parent folders.
    */
   async write(path: string, content: Content, options: WriteOptions = {}): Promise<FileInfo> {
-    const target = {
-      sandboxId: this.#sandboxId,
-      path,
-      mode: options.mode,
-      owner: options.owner ?? "",
-      writeMode: WRITE_MODES[options.writeMode ?? "replace"],
-      uploadId: crypto.randomUUID(),
-    };
+    const writeMode = WRITE_MODES[options.writeMode ?? "replace"];
+    const target = { ...this.#target(path, options), writeMode };
     const whole = typeof content === "string" ? bytesOf(content) : content;
     const total = whole instanceof Uint8Array ? whole.length : undefined;
     let offset = 0;
     const put = async (data: Uint8Array, more: boolean) => {
       const request = { target: { ...target, offset: BigInt(offset) }, data, more };
-      const answer = await this.#inside.safe((to) => this.#inside.files.putFile(request, to), options);
+      const invoke = (to: ConnectOptions) => this.#inside.files.putFile(request, to);
+      // The last part finishes the file: once more it would append it anew, or find that it is there.
+      const repeatable = more || writeMode === WriteMode.REPLACE;
+      const answer = await (repeatable ? this.#inside.safe(invoke, options) : this.#inside.once(invoke, options));
       offset += data.length;
       options.onProgress?.(offset, total);
       return answer;
@@ -104,6 +72,22 @@ export class Files {
       last = part;
     }
     return toFileInfo((await put(last, false)).file);
+  }
+
+  /**
+   * Copies a file of this machine into the sandbox, in one stream; it appears whole and at once. A connection that breaks
+   * is taken up at the first byte that has not arrived. Node only.
+   */
+  upload(localPath: string, path: string, options: UploadOptions = {}): Promise<FileInfo> {
+    return upload(this.#inside, this.#target(path, options), localPath, options);
+  }
+
+  /**
+   * Copies a file of the sandbox to this machine, where it appears when all has arrived. A connection that breaks is taken
+   * up where it was; when the file was changed meanwhile that is a `ResourceChangedError`. Node only.
+   */
+  download(path: string, localPath: string, options: TransferOptions = {}): Promise<FileInfo> {
+    return download(this.#inside, this.#at(path), localPath, options);
   }
 
   /** Tells what a path names; of a symbolic link, with `follow`, what it leads to. */
@@ -241,6 +225,11 @@ export class Files {
       const message = `the connection broke while a folder was sent: a part of it may be in ${path}; send it again`;
       throw incomplete(error, "UPLOAD_INCOMPLETE", path, message);
     }
+  }
+
+  /** An upload of its own to this path. */
+  #target(path: string, { mode, owner = "" }: UploadOptions): Target {
+    return { ...this.#at(path), mode, owner, uploadId: crypto.randomUUID() };
   }
 
   #at(path: string): { sandboxId: string; path: string } {

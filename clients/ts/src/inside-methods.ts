@@ -9,6 +9,8 @@ import type {
   ProcessOptions,
   PtyOptions,
   ReadOptions,
+  TransferOptions,
+  UploadOptions,
   WriteOptions,
 } from "./options.js";
 import { type PortConnection, Ports, type Tunnel } from "./ports.js";
@@ -190,6 +192,16 @@ export abstract class InsideMethods {
   /** The same as {@link InsideMethods.write}. */
   writeFile(path: string, content: Content, options?: WriteOptions): Promise<FileInfo> {
     return this.#files.write(path, content, options);
+  }
+
+  /** See {@link Files.upload}. Node only. */
+  uploadFile(localPath: string, path: string, options?: UploadOptions): Promise<FileInfo> {
+    return this.#files.upload(localPath, path, options);
+  }
+
+  /** See {@link Files.download}. Node only. */
+  downloadFile(path: string, localPath: string, options?: TransferOptions): Promise<FileInfo> {
+    return this.#files.download(path, localPath, options);
   }
 
   /** Removes a file or an empty folder; {@link Files.remove} does more. */

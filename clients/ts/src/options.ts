@@ -434,6 +434,21 @@ export interface WriteOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How to copy a file between this machine and a sandbox. */
+export interface TransferOptions {
+  /** Called with how many bytes have gone or come, of how many. */
+  readonly onProgress?: ((bytes: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How to copy a file of this machine into a sandbox. */
+export interface UploadOptions extends TransferOptions {
+  /** The permission bits, such as 0o755. Default those of the file that is replaced, else 0o644. */
+  readonly mode?: number | undefined;
+  /** The owner, a name or number with an optional group. */
+  readonly owner?: string | undefined;
+}
+
 /** Which part of a file to read. */
 export interface RangeOptions {
   /** Where to begin, in bytes. Default 0. */

@@ -9,6 +9,7 @@ import { FileService } from "../src/gen/sandpool/v1/file_service_pb.js";
 import { MonitorService } from "../src/gen/sandpool/v1/monitor_service_pb.js";
 import { PoolSchema, PoolState, PullPolicy } from "../src/gen/sandpool/v1/pool_pb.js";
 import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
+import { PortService } from "../src/gen/sandpool/v1/port_service_pb.js";
 import { ProcessService } from "../src/gen/sandpool/v1/process_service_pb.js";
 import { SandboxSchema, SandboxStart, SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
 import { SandboxService } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
@@ -24,6 +25,7 @@ export interface Services {
   readonly sandboxes?: Partial<ServiceImpl<typeof SandboxService>>;
   readonly files?: Partial<ServiceImpl<typeof FileService>>;
   readonly monitor?: Partial<ServiceImpl<typeof MonitorService>>;
+  readonly ports?: Partial<ServiceImpl<typeof PortService>>;
   readonly processes?: Partial<ServiceImpl<typeof ProcessService>>;
   readonly secrets?: Partial<ServiceImpl<typeof SecretService>>;
 }
@@ -50,6 +52,7 @@ export class TestServer {
         router.service(SandboxService, services.sandboxes ?? {});
         router.service(FileService, services.files ?? {});
         router.service(MonitorService, services.monitor ?? {});
+        router.service(PortService, services.ports ?? {});
         router.service(ProcessService, services.processes ?? {});
         router.service(SecretService, services.secrets ?? {});
       },

@@ -34,3 +34,31 @@ export interface LocalPort {
 export function listen(): Promise<LocalPort> {
   throw invalid("tunnel", "is not there in a browser, which cannot listen; expose the port and use its URL");
 }
+
+/** A file of this machine that is sent. */
+export interface LocalFile {
+  readonly size: number;
+  readonly read: (offset: number, most: number) => Promise<Uint8Array>;
+  readonly close: () => Promise<void>;
+}
+
+/** A file of this machine that is being received. */
+export interface IncomingFile {
+  readonly write: (data: Uint8Array) => Promise<void>;
+  readonly finish: (mode: number) => Promise<void>;
+  readonly drop: () => Promise<void>;
+}
+
+/** A page sees no files but those that it is given. */
+export function openFile(): Promise<LocalFile> {
+  throw noFiles();
+}
+
+/** A page writes no files. */
+export function receiveFile(): Promise<IncomingFile> {
+  throw noFiles();
+}
+
+function noFiles(): Error {
+  return invalid("localPath", "is not there in a browser, which has no files of its own; use read and write");
+}

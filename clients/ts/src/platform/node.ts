@@ -3,7 +3,10 @@
  * replaces this module and nothing else.
  */
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { randomUUID } from "node:crypto";
+import { open, rename, rm } from "node:fs/promises";
 import { createServer, type AddressInfo, type Socket } from "node:net";
+import { basename, dirname, join } from "node:path";
 import type { Connection } from "../core/caller.js";
 import { invalid } from "../core/errors.js";
 
@@ -99,4 +102,56 @@ async function answer(socket: Socket, bytes: AsyncIterable<Uint8Array>): Promise
     // Whoever connected sees it as whoever connects to a port that breaks.
     socket.resetAndDestroy();
   }
+}
+
+/** A file of this machine that is sent, as large as it was when it was opened. */
+export interface LocalFile {
+  readonly size: number;
+  /** The next bytes from an offset on, at most `most` and none beyond `size`; rejects where the file became shorter. */
+  readonly read: (offset: number, most: number) => Promise<Uint8Array>;
+  readonly close: () => Promise<void>;
+}
+
+/** Opens a file of this machine to send it. */
+export async function openFile(path: string): Promise<LocalFile> {
+  const file = await open(path, "r");
+  const { size } = await file.stat();
+  return {
+    size,
+    read: async (offset, most) => {
+      const length = Math.min(most, size - offset);
+      const { bytesRead, buffer } = await file.read(new Uint8Array(length), 0, length, offset);
+      if (bytesRead === 0) throw new Error(`${path} became shorter while it was read`);
+      return buffer.subarray(0, bytesRead);
+    },
+    close: () => file.close(),
+  };
+}
+
+/** A file of this machine that is being received: it appears under its name when it is whole. */
+export interface IncomingFile {
+  readonly write: (data: Uint8Array) => Promise<void>;
+  /** It is whole: gives it its mode, within the process's umask, and its name. */
+  readonly finish: (mode: number) => Promise<void>;
+  /** Throws it away, unless it is finished. */
+  readonly drop: () => Promise<void>;
+}
+
+/** Makes a file of this machine to receive into. */
+export async function receiveFile(path: string): Promise<IncomingFile> {
+  const part = join(dirname(path), `.${basename(path)}.${randomUUID()}`);
+  const file = await open(part, "wx", 0o666);
+  return {
+    write: (data) => file.writeFile(data),
+    finish: async (mode) => {
+      const allowed = (await file.stat()).mode & 0o666;
+      await file.chmod(mode & (allowed | ((allowed & 0o444) >> 2)));
+      await file.close();
+      await rename(part, path);
+    },
+    drop: async () => {
+      await file.close();
+      await rm(part, { force: true });
+    },
+  };
 }

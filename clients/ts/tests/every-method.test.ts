@@ -1,0 +1,162 @@
+/** Every method of the contract can be reached through the client that is written by hand. */
+import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { FileService } from "../src/gen/sandpool/v1/file_service_pb.js";
+import { MonitorService } from "../src/gen/sandpool/v1/monitor_service_pb.js";
+import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
+import { PortService } from "../src/gen/sandpool/v1/port_service_pb.js";
+import { ProcessService } from "../src/gen/sandpool/v1/process_service_pb.js";
+import { SandboxService } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
+import { SecretService } from "../src/gen/sandpool/v1/secret_service_pb.js";
+import { TemplateService } from "../src/gen/sandpool/v1/template_service_pb.js";
+import { type Sandbox, type SandboxClient, SandpoolError } from "../src/index.js";
+import * as stubs from "../src/stubs.js";
+import { type Services, sandbox, withServer } from "./server.js";
+
+const SERVICES = {
+  pools: PoolService,
+  templates: TemplateService,
+  secrets: SecretService,
+  sandboxes: SandboxService,
+  processes: ProcessService,
+  files: FileService,
+  ports: PortService,
+  monitor: MonitorService,
+} satisfies Record<keyof Services, DescService>;
+
+const HERE = fileURLToPath(import.meta.url);
+
+type Reach = (client: SandboxClient, box: Sandbox) => Promise<unknown> | AsyncIterable<unknown>;
+
+const REACHED: Record<string, Record<string, Reach>> = {
+  PoolService: {
+    CreatePool: (client) => client.createPool({ image: "i" }),
+    GetPool: (client) => client.getPool("p"),
+    ListPools: (client) => client.listPools(),
+    UpdatePool: (client) => client.updatePool("p", { cpus: 1 }),
+    DeletePool: (client) => client.deletePool("p"),
+    WatchPools: (client) => client.watchPools(),
+  },
+  TemplateService: {
+    CreateTemplate: (client) => client.createTemplate("t", { image: "i" }),
+    GetTemplate: (client) => client.getTemplate("t"),
+    ListTemplates: (client) => client.listTemplates(),
+    UpdateTemplate: (client) => client.updateTemplate("t", { image: "j" }),
+    DeleteTemplate: (client) => client.deleteTemplate("t"),
+  },
+  SecretService: {
+    CreateSecret: (client) => client.createSecret("S", "v"),
+    UpdateSecret: (client) => client.updateSecret("S", "v"),
+    ListSecrets: (client) => client.listSecrets(),
+    DeleteSecret: (client) => client.deleteSecret("S"),
+  },
+  SandboxService: {
+    CreateSandbox: (client) => client.create({ poolId: "p" }),
+    BatchCreateSandboxes: (client) => client.createBatch(2, { poolId: "p" }),
+    GetSandbox: (_client, box) => box.refresh(),
+    ListSandboxes: (client) => client.listSandboxes(),
+    UpdateSandbox: (_client, box) => box.update({ newName: "n" }),
+    DeleteSandbox: (_client, box) => box.terminate(),
+    WatchSandbox: (_client, box) => box.watch(),
+    RunCommand: (_client, box) => box.runOnce("x"),
+  },
+  ProcessService: {
+    StartProcess: (_client, box) => box.startProcess("x"),
+    AttachProcess: (_client, box) => box.followOutput("p"),
+    ConnectProcess: (_client, box) => box.run("x"),
+    WriteProcessInput: (_client, box) => box.writeStdin("p", "x"),
+    ResizeProcess: async (_client, box) => (await box.reconnect("p")).resize({ rows: 30, cols: 90 }),
+    SignalProcess: (_client, box) => box.sendSignal("p"),
+    KillProcess: (_client, box) => box.killProcess("p"),
+    GetProcess: (_client, box) => box.getProcess("p"),
+    ListProcesses: (_client, box) => box.listProcesses(),
+    RestartProcess: (_client, box) => box.restartProcess("p"),
+  },
+  FileService: {
+    ReadFile: (_client, box) => box.read("/f"),
+    WriteFile: (_client, box) => box.uploadFile(HERE, "/f"),
+    PutFile: (_client, box) => box.write("/f", "x"),
+    GetUpload: (_client, box) => box.uploadFile(HERE, "/f"),
+    StatFile: (_client, box) => box.files.stat("/f"),
+    ListDirectory: (_client, box) => box.listDirectory("/"),
+    MakeDirectory: (_client, box) => box.files.mkdir("/d"),
+    MoveFile: (_client, box) => box.files.move("/a", "/b"),
+    CopyFile: (_client, box) => box.files.copy("/a", "/b"),
+    RemoveFile: (_client, box) => box.deleteFile("/a"),
+    GlobFiles: (_client, box) => box.files.glob("/*"),
+    WatchFiles: (_client, box) => box.files.watch("/"),
+    DownloadFolder: (_client, box) => box.files.downloadFolder("/d"),
+    UploadFolder: (_client, box) => box.files.uploadFolder("/d", new Uint8Array(1024)),
+  },
+  PortService: {
+    OpenTunnel: (_client, box) => box.connectPort(80),
+    ExposePort: (_client, box) => box.exposePorts(80),
+    UnexposePort: (_client, box) => box.unexposePorts(80),
+    ListExposedPorts: (_client, box) => box.getPortAccess(),
+  },
+  MonitorService: {
+    ReadLogs: (_client, box) => box.getLogs(),
+    GetStats: (_client, box) => box.stats(),
+    WatchStats: (_client, box) => box.watchStats(),
+  },
+};
+
+const CONTRACT = Object.values(SERVICES).flatMap((service) => service.methods.map((method) => nameOf(method)));
+
+function nameOf(method: DescMethod): string {
+  return `${method.parent.name}.${method.name}`;
+}
+
+/** What has to be answered before the method in question is called. */
+const ANSWERS: Record<string, object> = {
+  "SandboxService.GetSandbox": { sandbox: sandbox() },
+  "ProcessService.GetProcess": { process: { processId: "p" } },
+};
+
+/** Refuses all else and notes what it was; a file cannot be sent, so that it is asked how much of it has arrived. */
+function recording(called: string[]): Services {
+  const handlerOf = (method: DescMethod) => {
+    const name = nameOf(method);
+    const answer = () => {
+      called.push(name);
+      if (ANSWERS[name] !== undefined) return ANSWERS[name];
+      throw new ConnectError("no", name === "FileService.WriteFile" ? Code.Unavailable : Code.PermissionDenied);
+    };
+    const streams = method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming";
+    return streams
+      ? async function* () {
+          yield answer();
+        }
+      : answer;
+  };
+  const handlers = Object.entries(SERVICES).map(([key, service]) => {
+    return [key, Object.fromEntries(service.methods.map((method) => [method.localName, handlerOf(method)]))];
+  });
+  return Object.fromEntries(handlers) as Services;
+}
+
+async function exhaust(found: Promise<unknown> | AsyncIterable<unknown>): Promise<void> {
+  if (found instanceof Promise) await found;
+  else for await (const _ of found) return;
+}
+
+test("none is missing, and no service", () => {
+  const reached = Object.entries(REACHED).flatMap(([service, methods]) => Object.keys(methods).map((m) => `${service}.${m}`));
+  expect(reached.toSorted()).toEqual(CONTRACT.toSorted());
+  const services = Object.keys(stubs).filter((name) => name.endsWith("Service"));
+  expect(Object.keys(REACHED).toSorted()).toEqual(services.toSorted());
+});
+
+test.each(CONTRACT)("%s", async (name) => {
+  const [service = "", method = ""] = name.split(".");
+  const called: string[] = [];
+  await withServer(recording(called), async (client) => {
+    const box = await client.getSandbox("s");
+    called.length = 0;
+    const failure: unknown = await exhaust(REACHED[service]![method]!(client, box)).catch((error: unknown) => error);
+    if (failure !== undefined) expect(failure).toBeInstanceOf(SandpoolError);
+  });
+  expect(called).toContain(name);
+});
