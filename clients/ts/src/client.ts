@@ -12,10 +12,12 @@ import { PoolService } from "./gen/sandpool/v1/pool_service_pb.js";
 import { SandboxService } from "./gen/sandpool/v1/sandbox_service_pb.js";
 import { SecretService } from "./gen/sandpool/v1/secret_service_pb.js";
 import { TemplateService } from "./gen/sandpool/v1/template_service_pb.js";
+import type { RunOptions } from "./inside-options.js";
+import type { CommandResult } from "./inside-types.js";
 import type * as options from "./options.js";
 import { connect, DEFAULT_ADDRESS, environment } from "./platform/node.js";
 import { Sandbox } from "./sandbox.js";
-import type { CommandResult, Pool, PoolEvent, SandboxInfo, SandboxState, Secret, Template } from "./types.js";
+import type { Pool, PoolEvent, SandboxInfo, SandboxState, Secret, Template } from "./types.js";
 import { VERSION } from "./version.js";
 import { fullPool, limitOf, poolEvents } from "./watching.js";
 
@@ -384,7 +386,7 @@ export class SandboxClient {
   async runOnce(
     sandbox: string,
     command: string | readonly string[],
-    run: options.RunOptions = {},
+    run: RunOptions = {},
   ): Promise<CommandResult> {
     const request = requests.runCommandRequest(sandbox, command, run);
     const bounds = { timeoutMs: commandMs(run), signal: run.signal };

@@ -5,8 +5,9 @@ import { type Inside, streamName, toProcessEnd } from "./core/inside.js";
 import { retryDelay, sleep } from "./core/retry.js";
 import type { ProcessEvent } from "./gen/sandpool/v1/process_pb.js";
 import type { StartProcessRequestSchema } from "./gen/sandpool/v1/process_service_pb.js";
-import type { CallOptions, OutputListeners } from "./options.js";
-import type { CommandResult, OutputChunk, ProcessEnd, TerminalSize } from "./types.js";
+import type { OutputListeners } from "./inside-options.js";
+import type { CommandResult, OutputChunk, ProcessEnd, TerminalSize } from "./inside-types.js";
+import type { CallOptions } from "./options.js";
 
 /** How much of each stream a result holds; what is beyond that is counted and dropped. */
 const KEPT_BYTES = 64 << 20;

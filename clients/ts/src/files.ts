@@ -4,9 +4,9 @@ import { PathNotFoundError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import { WriteMode } from "./gen/sandpool/v1/file_service_pb.js";
-import type { ReadOptions, TransferOptions, UploadOptions, WriteOptions } from "./options.js";
+import type { ReadOptions, TransferOptions, UploadOptions, WriteOptions } from "./inside-options.js";
+import type { FileChange, FileInfo } from "./inside-types.js";
 import { download, PART, readParts, type Target, upload } from "./transfer.js";
-import type { FileChange, FileInfo } from "./types.js";
 
 const WRITE_MODES = { replace: WriteMode.REPLACE, create: WriteMode.CREATE, append: WriteMode.APPEND } as const;
 

@@ -41,6 +41,8 @@ export {
   ValidationError,
 } from "./core/errors.js";
 export { type Content, Files } from "./files.js";
+export type * from "./inside-options.js";
+export type * from "./inside-types.js";
 export type * from "./options.js";
 export { PortConnection, Ports, Tunnel } from "./ports.js";
 export { Processes } from "./processes.js";

@@ -3,7 +3,6 @@ import { CommandHandle } from "./command.js";
 import { type Inside, toLogEntry, toStats } from "./core/inside.js";
 import { type Content, Files } from "./files.js";
 import type {
-  CallOptions,
   LogOptions,
   OutputOffsets,
   ProcessOptions,
@@ -12,10 +11,7 @@ import type {
   TransferOptions,
   UploadOptions,
   WriteOptions,
-} from "./options.js";
-import { type PortConnection, Ports, type Tunnel } from "./ports.js";
-import { Processes, startRequest } from "./processes.js";
-import { Pty, type PtyListeners } from "./pty.js";
+} from "./inside-options.js";
 import type {
   DirectoryListing,
   ExposedPort,
@@ -26,7 +22,11 @@ import type {
   ProcessOutput,
   ProcessState,
   SandboxStats,
-} from "./types.js";
+} from "./inside-types.js";
+import type { CallOptions } from "./options.js";
+import { type PortConnection, Ports, type Tunnel } from "./ports.js";
+import { Processes, startRequest } from "./processes.js";
+import { Pty, type PtyListeners } from "./pty.js";
 
 const TERMINAL = { rows: 24, cols: 80 };
 

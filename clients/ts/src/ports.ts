@@ -2,9 +2,9 @@ import { pieces } from "./core/bytes.js";
 import { SandboxConnectionError, TunnelConnectionRefusedError } from "./core/errors.js";
 import type { Inside } from "./core/inside.js";
 import { toExposedPort } from "./core/inside.js";
+import type { ExposedPort } from "./inside-types.js";
 import type { CallOptions } from "./options.js";
 import { type LocalPort, listen } from "./platform/node.js";
-import type { ExposedPort } from "./types.js";
 
 /** How much goes in one message. */
 const LARGEST_PART = 1 << 20;

@@ -5,8 +5,9 @@ import { type Inside, toProcess, toProcessState, toRestartPolicy } from "./core/
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import { texts } from "./core/requests.js";
 import { OutputOverflow } from "./gen/sandpool/v1/process_service_pb.js";
-import type { CallOptions, HealthCheck, OutputOffsets, ProcessOptions } from "./options.js";
-import type { OutputChunk, Process, ProcessOutput, ProcessState } from "./types.js";
+import type { HealthCheck, OutputOffsets, ProcessOptions } from "./inside-options.js";
+import type { OutputChunk, Process, ProcessOutput, ProcessState } from "./inside-types.js";
+import type { CallOptions } from "./options.js";
 
 const OVERFLOWS = {
   wait_attached: OutputOverflow.WAIT_ATTACHED,

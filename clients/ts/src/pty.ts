@@ -1,5 +1,5 @@
 import type { CommandHandle } from "./command.js";
-import type { CommandResult, TerminalSize } from "./types.js";
+import type { CommandResult, TerminalSize } from "./inside-types.js";
 
 /** Shells count a signal's number on top of this. */
 const SIGNALED = 128;

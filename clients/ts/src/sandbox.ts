@@ -3,16 +3,11 @@ import { CommandHandle, type StartRequest } from "./command.js";
 import { ResourceNotFoundError, SandpoolError } from "./core/errors.js";
 import { type Inside, toProcess } from "./core/inside.js";
 import { InsideMethods } from "./inside-methods.js";
-import type {
-  CallOptions,
-  MutationOptions,
-  RunOptions,
-  StartOptions,
-  StreamOptions,
-  UpdateSandboxOptions,
-} from "./options.js";
+import type { RunOptions, StartOptions, StreamOptions } from "./inside-options.js";
+import type { CommandResult } from "./inside-types.js";
+import type { CallOptions, MutationOptions, UpdateSandboxOptions } from "./options.js";
 import { startRequest } from "./processes.js";
-import type { CommandResult, SandboxInfo } from "./types.js";
+import type { SandboxInfo } from "./types.js";
 
 const TERMINAL = { rows: 24, cols: 80 };
 /** Limits of a command where none are given, in seconds. */

@@ -5,9 +5,9 @@ import { type Inside, toFileInfo } from "./core/inside.js";
 import { retryDelay, sleep } from "./core/retry.js";
 import type { FileInfo as FileMessage } from "./gen/sandpool/v1/file_pb.js";
 import type { WriteFileTargetSchema } from "./gen/sandpool/v1/file_service_pb.js";
-import type { ReadOptions, TransferOptions } from "./options.js";
+import type { ReadOptions, TransferOptions } from "./inside-options.js";
+import type { FileInfo } from "./inside-types.js";
 import { type LocalFile, openFile, receiveFile } from "./platform/node.js";
-import type { FileInfo } from "./types.js";
 
 /** How much of a file goes in one message: as much as a client may send that cannot stream, and more than the way takes. */
 export const PART = 2 << 20;

@@ -1,5 +1,5 @@
 /** How commands are said. */
-import type { CommandOptions } from "../options.js";
+import type { CommandOptions } from "../inside-options.js";
 import { invalid } from "./errors.js";
 
 /** The line for the shell, or the program with its arguments, as the contract has them. */

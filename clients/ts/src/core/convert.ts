@@ -6,6 +6,7 @@ import * as sbx from "../gen/sandpool/v1/sandbox_pb.js";
 import type { RunCommandResponse } from "../gen/sandpool/v1/sandbox_service_pb.js";
 import type { Secret as SecretMessage } from "../gen/sandpool/v1/secret_pb.js";
 import type { Template as TemplateMessage } from "../gen/sandpool/v1/template_pb.js";
+import type { CommandEndReason, CommandResult } from "../inside-types.js";
 import type * as types from "../types.js";
 import { RemoteAPIError } from "./errors.js";
 import { date, milliseconds } from "./time.js";
@@ -76,7 +77,7 @@ const SANDBOX_END_REASONS: Readonly<Record<sbx.SandboxEndReason, types.SandboxEn
 };
 
 /** Why a command or a process ended. */
-export const COMMAND_END_REASONS: Readonly<Record<sbx.CommandEndReason, types.CommandEndReason>> = {
+export const COMMAND_END_REASONS: Readonly<Record<sbx.CommandEndReason, CommandEndReason>> = {
   [sbx.CommandEndReason.UNSPECIFIED]: "unknown",
   [sbx.CommandEndReason.EXITED]: "exited",
   [sbx.CommandEndReason.SIGNALED]: "signaled",
@@ -251,7 +252,7 @@ function toEndReason(reason: sbx.SandboxEndReason): types.SandboxEndReason | nul
 }
 
 /** What a command did. */
-export function toCommandResult(message: RunCommandResponse): types.CommandResult {
+export function toCommandResult(message: RunCommandResponse): CommandResult {
   const exitCode = message.exit.case === "exitCode" ? message.exit.value : null;
   const reason = word(COMMAND_END_REASONS, message.reason, "unknown");
   return {

@@ -1,5 +1,6 @@
 /** How long calls may take whose work has a limit of its own. */
-import type { CreateOptions, RunOptions } from "../options.js";
+import type { RunOptions } from "../inside-options.js";
+import type { CreateOptions } from "../options.js";
 
 /** The least that the creation of a sandbox gets beside waits that it asks for: it may start a container. */
 const START_MS = 120_000;

@@ -16,8 +16,8 @@ import {
   RestartPolicy,
 } from "../gen/sandpool/v1/process_pb.js";
 import { ProcessService } from "../gen/sandpool/v1/process_service_pb.js";
+import type * as types from "../inside-types.js";
 import type { CallOptions } from "../options.js";
-import type * as types from "../types.js";
 import type { Caller } from "./caller.js";
 import { COMMAND_END_REASONS, required, word } from "./convert.js";
 import { invalid } from "./errors.js";

@@ -15,6 +15,7 @@ import type {
   CreateTemplateRequestSchema,
   UpdateTemplateRequestSchema,
 } from "../gen/sandpool/v1/template_service_pb.js";
+import type { RunOptions } from "../inside-options.js";
 import type * as options from "../options.js";
 import { commandWords, oneOf, workingDir } from "./commands.js";
 import { toSandboxState } from "./convert.js";
@@ -328,7 +329,7 @@ export function listSandboxesRequest(
 export function runCommandRequest(
   sandboxId: string,
   command: string | readonly string[],
-  run: options.RunOptions,
+  run: RunOptions,
 ): MessageInitShape<typeof RunCommandRequestSchema> {
   return {
     sandboxId,
