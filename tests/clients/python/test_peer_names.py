@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
@@ -11,29 +10,14 @@ from sandpool import AsyncSandboxClient, SandboxClient, errors
 from sandpool._core import quantities
 from tests.clients.python.state import State
 from tests.support import documents
+from tests.support.peer_table import TABLE, named, rows
 
-TABLE = Path(__file__).resolve().parents[3] / "docs" / "peer-apis.md"
+PYTHON = "## Python"
 REFERENCE = documents.folder().parent / "reference" / "peer-apis.md"
 CLASSES = (
     *(sandpool.SandboxClient, sandpool.Sandbox, sandpool.CommandHandle, sandpool.CommandResult, sandpool.Tunnel),
     *(sandpool.OutputChunk, sandpool.SandpoolError),
 )
-
-
-def rows() -> list[tuple[str, str]]:
-    """The Python part of the table: what is there, and what it became."""
-    python = TABLE.read_text().partition("## Python")[2].partition("\n## ")[0]
-    found = [line.strip("| ").split(" | ") for line in python.splitlines() if line.startswith("|")]
-    return [(row[0], row[1]) for row in found if len(row) == 2 and row[0] not in {"there", "---"}]
-
-
-def named(cell: str) -> list[tuple[str, list[str]]]:
-    """The names in code of a cell, each with the arguments that it has in there."""
-    found = []
-    for code in re.findall(r"`([^`]+)`", cell):
-        name, _, inside = code.partition("(")
-        found.append((name.rpartition(".")[2], re.findall(r"\w+", inside)))
-    return found
 
 
 def find(name: str) -> object:
@@ -47,7 +31,7 @@ def find(name: str) -> object:
 
 
 def test_whatever_is_the_same_is_there():
-    same = [row for row in rows() if row[1].startswith("same")]
+    same = [row for row in rows(PYTHON) if row[1].startswith("same")]
     assert len(same) > 40
     for there, _ in same:
         for name, arguments in named(there):
@@ -55,14 +39,14 @@ def test_whatever_is_the_same_is_there():
             assert thing is not None, name
             if callable(thing) and not inspect.isclass(thing):
                 parameters = inspect.signature(thing).parameters
-                missing = set(arguments) - set(parameters) - {"name"}
+                missing = set(arguments) - set(parameters)
                 assert not missing, f"{name} lacks {missing}"
 
 
 def test_whatever_is_left_out_says_why():
     reasons = set(re.findall(r"^- \*\*(.+?)\*\*", TABLE.read_text(), re.MULTILINE))
     assert len(reasons) >= 7
-    for there, here in rows():
+    for there, here in rows(PYTHON):
         assert here.startswith(("same", "renamed: ", "left out: ")), there
         for why in re.findall(r"left out: (.+?)(?:;|$)", here):
             assert why in reasons or len(why.split()) > 3, (there, why)
@@ -73,7 +57,7 @@ def test_every_name_of_the_other_products_is_in_the_table():
     python = REFERENCE.read_text().partition("## Python")[2].partition("## TypeScript")[0]
     wanted = {name for line in python.splitlines() for name in re.findall(r"^- `(\w+)\(", line)}
     wanted |= {name for name in re.findall(r"`(\w+Error)", python)}  # noqa: C416
-    told = {name for there, _ in rows() for name, _ in named(there)}
+    told = {name for there, _ in rows(PYTHON) for name, _ in named(there)}
     assert not wanted - told
 
 
@@ -102,6 +86,27 @@ def test_one_sandbox_of_a_name(client: SandboxClient, state: State):
     with pytest.raises(TypeError, match="exactly one"):
         client.get_or_create("other")
     assert client.create_and_connect("i").image == "i"
+
+
+def test_what_is_meant_under_either_name(client: SandboxClient, state: State):
+    pool = client.create_pool(name="p", image="i")
+    assert client.get_pool(name="p").pool_id == client.get_pool(pool_id="p").pool_id == pool.pool_id
+    client.update_pool("p", name="q")
+    client.update_pool(name="q", new_name="r")
+    client.create_template("t", "i")
+    client.update_template(name="t", new_name="u")
+    box = client.create(pool_id="r", name="b")
+    client.update_sandbox(name="b", new_name="c")
+    assert client.update_sandbox(box.sandbox_id, name="d").name == "d"
+    assert client.get_sandbox(name="d").sandbox_id == client.wait_for_sandbox(name="d").sandbox_id == box.sandbox_id
+    assert client.get_sandbox_status(name="d") == "running"
+    client.delete_sandbox(name="d")
+    client.delete_pool(name="r", force=True)
+    for wrong in (client.get_pool, client.delete_sandbox, client.update_template, client.update_sandbox):
+        with pytest.raises(TypeError, match=r"say which is meant: give \w+_(id|name), its identifier or name"):
+            wrong()  # type: ignore[operator]
+    with pytest.raises(TypeError, match="pool_id and name mean the same"):
+        client.get_pool("p", name="p")  # type: ignore[call-overload]
 
 
 def test_amounts_in_the_words_of_the_template_style(client: SandboxClient, state: State):

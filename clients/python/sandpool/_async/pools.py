@@ -9,7 +9,7 @@ from typing import overload
 
 from sandpool._async.resuming import resumed
 from sandpool._core import pools
-from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core.arguments import UNSET, Maybe, one_of, ref, ref_and_name
 from sandpool._core.filling import Filling
 from sandpool._core.model import Pool, PoolEvent
 from sandpool._core.resuming import NamedPools, Resuming
@@ -193,9 +193,17 @@ class PoolMethods:
             )
         )
 
-    async def get_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
+    @overload
+    async def get_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool: ...
+
+    @overload
+    async def get_pool(self, *, name: str, timeout: float | None = None) -> Pool: ...
+
+    async def get_pool(
+        self, pool_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> Pool:
         """Read one pool with its present status. Raises PoolNotFoundError."""
-        return await self._transport.call(pools.get_pool(pool_id, timeout))
+        return await self._transport.call(pools.get_pool(ref("pool_id", pool_id, name), timeout))
 
     async def list_pools(self, *, page_size: int = 0, timeout: float | None = None) -> list[Pool]:
         """All pools, oldest first. They are read in pages of `page_size`, 100 by default; `timeout` is for a page."""
@@ -203,7 +211,7 @@ class PoolMethods:
 
     async def update_pool(
         self,
-        pool_id: str,
+        pool_id: str | None = None,
         image: Maybe[str] = UNSET,
         *,
         name: Maybe[str | None] = UNSET,
@@ -235,16 +243,17 @@ class PoolMethods:
         """Change what is given of a pool; None puts a field back to its default (`max_containers=None`: no limit).
 
         Ready containers of another specification are replaced and never handed out again; sandboxes in use keep what
-        they started with. `new_name` means `name`, `disk_mb` means `ephemeral_disk_mb`, `size` and `replicas` mean
-        `warm_containers`.
+        they started with. `new_name` means `name`, which without `pool_id` says which pool is meant; `disk_mb` means
+        `ephemeral_disk_mb`, `size` and `replicas` mean `warm_containers`.
 
         Raises:
             TypeError: Nothing to change, or one field under two names.
             ResourceChangedError: `etag` is given and is not the pool's present one.
         """
+        pool, own_name = ref_and_name("pool_id", pool_id, name)
         fields = {
             "image": image,
-            "name": one_of(UNSET, name=name, new_name=new_name),
+            "name": one_of(UNSET, name=own_name, new_name=new_name),
             "cpus": cpus,
             "memory_mb": memory_mb,
             "ephemeral_disk_mb": one_of(UNSET, ephemeral_disk_mb=ephemeral_disk_mb, disk_mb=disk_mb),
@@ -264,7 +273,7 @@ class PoolMethods:
             "paused": paused,
             "drain": drain,
         }
-        return await self._transport.call(pools.update_pool(pool_id, fields, etag, timeout))
+        return await self._transport.call(pools.update_pool(pool, fields, etag, timeout))
 
     async def pause_pool(self, pool_id: str, *, timeout: float | None = None) -> Pool:
         """Let nothing be created for a pool and nothing be taken from it; what it has stays."""
@@ -278,8 +287,24 @@ class PoolMethods:
         """Let a pool that was paused or drained work again."""
         return await self.update_pool(pool_id, paused=False, drain=False, timeout=timeout)
 
+    @overload
     async def delete_pool(
         self, pool_id: str, *, force: bool = False, etag: str = "", timeout: float | None = None
+    ) -> None: ...
+
+    @overload
+    async def delete_pool(
+        self, *, name: str, force: bool = False, etag: str = "", timeout: float | None = None
+    ) -> None: ...
+
+    async def delete_pool(
+        self,
+        pool_id: str | None = None,
+        *,
+        name: str | None = None,
+        force: bool = False,
+        etag: str = "",
+        timeout: float | None = None,
     ) -> None:
         """Delete a pool and its unclaimed containers, with `force` also the sandboxes of it that are in use.
 
@@ -287,7 +312,7 @@ class PoolMethods:
             PoolInUseError: Sandboxes of it are active. The message names them.
             ResourceChangedError: `etag` is given and is not the pool's present one.
         """
-        await self._transport.call(pools.delete_pool(pool_id, force, etag, timeout))
+        await self._transport.call(pools.delete_pool(ref("pool_id", pool_id, name), force, etag, timeout))
 
     def watch_pools(
         self, pool_ids: Iterable[str] = (), *, timeout: float | None = None

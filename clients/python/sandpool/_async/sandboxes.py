@@ -5,12 +5,14 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
+from typing import overload
 
 from sandpool._async.creation import CreationMethods
 from sandpool._async.handle import AsyncSandbox
 from sandpool._async.resuming import resumed
-from sandpool._core import ports, sandboxes
-from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core import ports as port_calls
+from sandpool._core import sandboxes
+from sandpool._core.arguments import UNSET, Maybe, one_of, ref, ref_and_name
 from sandpool._core.enums import SandboxState
 from sandpool._core.inside import ExposedPort, SandboxLogs
 from sandpool._core.model import SandboxInfo
@@ -22,9 +24,18 @@ from sandpool.errors import ResourceAlreadyExistsError, ResourceTimeoutError, Sa
 class SandboxMethods(CreationMethods):
     """Sandboxes. `sandbox_id`, `pool_id` and `template_name` take the identifier or the name everywhere."""
 
-    async def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncSandbox:
+    @overload
+    async def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncSandbox: ...
+
+    @overload
+    async def get_sandbox(self, *, name: str, timeout: float | None = None) -> AsyncSandbox: ...
+
+    async def get_sandbox(
+        self, sandbox_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> AsyncSandbox:
         """A handle of a sandbox, also of one that ended a while ago. Raises SandboxNotFoundError."""
-        info = await self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))
+        which = ref("sandbox_id", sandbox_id, name)
+        info = await self._transport.call(sandboxes.get_sandbox(which, timeout))
         return AsyncSandbox(info, self._transport, created=False)
 
     async def get(self, sandbox_id: str, *, timeout: float | None = None) -> AsyncSandbox:
@@ -64,22 +75,22 @@ class SandboxMethods(CreationMethods):
             return await self.wait_for_sandbox(name)
 
     async def expose_ports(
-        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+        self, sandbox_id: str, ports: int | Iterable[int], *, timeout: float | None = None
     ) -> builtins.list[ExposedPort]:
         """Serve ports of a sandbox by HTTP: see `Sandbox.expose_ports`."""
-        numbers = ports.numbers(exposed_ports)
-        return [await self._transport.call(ports.expose_port(sandbox_id, port, timeout)) for port in numbers]
+        numbers = port_calls.numbers(ports)
+        return [await self._transport.call(port_calls.expose_port(sandbox_id, port, timeout)) for port in numbers]
 
     async def unexpose_ports(
-        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+        self, sandbox_id: str, ports: int | Iterable[int], *, timeout: float | None = None
     ) -> None:
         """Serve ports of a sandbox no longer: see `Sandbox.unexpose_ports`."""
-        for port in ports.numbers(exposed_ports):
-            await self._transport.call(ports.unexpose_port(sandbox_id, port, timeout))
+        for port in port_calls.numbers(ports):
+            await self._transport.call(port_calls.unexpose_port(sandbox_id, port, timeout))
 
     async def get_port_access(self, sandbox_id: str, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
         """The ports of a sandbox that are exposed, by number."""
-        return await self._transport.call(ports.list_exposed_ports(sandbox_id, timeout))
+        return await self._transport.call(port_calls.list_exposed_ports(sandbox_id, timeout))
 
     async def get_logs(
         self,
@@ -94,12 +105,36 @@ class SandboxMethods(CreationMethods):
         box = await self.get_sandbox(sandbox_id, timeout=timeout)
         return await box.get_logs(process_ids=process_ids, next_token=next_token, tail=tail, timeout=timeout)
 
-    async def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
-        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
-        return (await self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))).state
+    @overload
+    async def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState: ...
 
+    @overload
+    async def get_sandbox_status(self, *, name: str, timeout: float | None = None) -> SandboxState: ...
+
+    async def get_sandbox_status(
+        self, sandbox_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> SandboxState:
+        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
+        which = ref("sandbox_id", sandbox_id, name)
+        return (await self._transport.call(sandboxes.get_sandbox(which, timeout))).state
+
+    @overload
     async def wait_for_sandbox(
         self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0
+    ) -> AsyncSandbox: ...
+
+    @overload
+    async def wait_for_sandbox(
+        self, *, name: str, timeout: float = 120.0, poll_interval: float = 1.0
+    ) -> AsyncSandbox: ...
+
+    async def wait_for_sandbox(
+        self,
+        sandbox_id: str | None = None,
+        *,
+        name: str | None = None,
+        timeout: float = 120.0,
+        poll_interval: float = 1.0,
     ) -> AsyncSandbox:
         """A handle of a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.
 
@@ -110,9 +145,9 @@ class SandboxMethods(CreationMethods):
             SandboxNotReadyError: It has ended.
             ResourceTimeoutError: It still starts after `timeout`.
         """
-        state = ""
+        which, state = ref("sandbox_id", sandbox_id, name), ""
         try:
-            async with aclosing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+            async with aclosing(self.watch_sandbox(which, timeout=timeout)) as changes:
                 async for info in changes:
                     state = str(info.state)
                     if info.state is SandboxState.RUNNING:
@@ -123,10 +158,10 @@ class SandboxMethods(CreationMethods):
             failure.last_status = state
             raise
         raise SandboxNotReadyError(
-            f"sandbox {sandbox_id!r} has ended; create another one",
+            f"sandbox {which!r} has ended; create another one",
             reason="SANDBOX_ENDED",
             resource_type="sandbox",
-            resource_name=sandbox_id,
+            resource_name=which,
         )
 
     async def list_sandboxes(
@@ -175,7 +210,7 @@ class SandboxMethods(CreationMethods):
 
     async def update_sandbox(
         self,
-        sandbox_id: str,
+        sandbox_id: str | None = None,
         name: Maybe[str | None] = UNSET,
         *,
         new_name: Maybe[str | None] = UNSET,
@@ -187,24 +222,33 @@ class SandboxMethods(CreationMethods):
         """Change what is given of a sandbox; None puts a field back to its default.
 
         `timeout_secs` is the lifetime counted from the claim; raise it at any time to extend the life. `metadata`
-        replaces all of it. `new_name` means `name`.
+        replaces all of it. `new_name` means `name`, which without `sandbox_id` says which sandbox is meant.
 
         Raises:
             TypeError: Nothing to change, or one field under two names.
             ResourceStateError: The sandbox has ended.
             ResourceChangedError: `etag` is given and is not the sandbox's present one.
         """
+        which, own_name = ref_and_name("sandbox_id", sandbox_id, name)
         fields = {
-            "name": one_of(UNSET, name=name, new_name=new_name),
+            "name": one_of(UNSET, name=own_name, new_name=new_name),
             "metadata": metadata,
             "timeout_secs": timeout_secs,
         }
-        info = await self._transport.call(sandboxes.update_sandbox(sandbox_id, fields, etag, timeout))
+        info = await self._transport.call(sandboxes.update_sandbox(which, fields, etag, timeout))
         return AsyncSandbox(info, self._transport, created=False)
 
-    async def delete_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> None:
+    @overload
+    async def delete_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> None: ...
+
+    @overload
+    async def delete_sandbox(self, *, name: str, timeout: float | None = None) -> None: ...
+
+    async def delete_sandbox(
+        self, sandbox_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> None:
         """End a sandbox, also one that is still starting. Its container is removed and never used again."""
-        await self._transport.call(sandboxes.delete_sandbox(sandbox_id, timeout))
+        await self._transport.call(sandboxes.delete_sandbox(ref("sandbox_id", sandbox_id, name), timeout))
 
     async def delete(self, sandbox_id: str, *, timeout: float | None = None) -> None:
         """The same as `delete_sandbox`."""

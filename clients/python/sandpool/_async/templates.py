@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sandpool._core import quantities, templates
-from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core.arguments import UNSET, Maybe, one_of, ref_and_name
 from sandpool._core.model import Template
 from sandpool._core.specs import Spec
 from sandpool._io.aio import Transport
@@ -93,7 +93,7 @@ class TemplateMethods:
 
     async def update_template(
         self,
-        template_name: str,
+        template_name: str | None = None,
         *,
         name: Maybe[str] = UNSET,
         new_name: Maybe[str] = UNSET,
@@ -115,14 +115,16 @@ class TemplateMethods:
     ) -> Template:
         """Change what is given of a template, and with it every pool that follows it; None puts a field back.
 
-        `new_name` means `name`, `disk_mb` means `ephemeral_disk_mb`.
+        `new_name` means `name`, which without `template_name` says which template is meant; `disk_mb` means
+        `ephemeral_disk_mb`.
 
         Raises:
             TypeError: Nothing to change, or one field under two names.
             ResourceChangedError: `etag` is given and is not the template's present one.
         """
+        template, own_name = ref_and_name("template_name", template_name, name)
         fields = {
-            "name": one_of(UNSET, name=name, new_name=new_name),
+            "name": one_of(UNSET, name=own_name, new_name=new_name),
             "image": image,
             "cpus": cpus,
             "memory_mb": memory_mb,
@@ -136,7 +138,7 @@ class TemplateMethods:
             "readiness_timeout_secs": readiness_timeout_secs,
             "readiness_retries": readiness_retries,
         }
-        return await self._transport.call(templates.update_template(template_name, fields, etag, timeout))
+        return await self._transport.call(templates.update_template(template, fields, etag, timeout))
 
     async def delete_template(self, name: str, *, etag: str = "", timeout: float | None = None) -> None:
         """Delete a template. Raises TemplateInUseError while pools follow it."""

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 
 from sandpool._async.base import HandleBase
-from sandpool._core import ports
+from sandpool._core import ports as port_calls
 from sandpool._core.inside import ExposedPort
 from sandpool._io.aio import Duplex, Listener, Opening, Socket, Transport, both, opening
 from sandpool.errors import SandboxConnectionError, SandpoolError
@@ -38,8 +38,8 @@ class AsyncPortConnection:
 
     async def send(self, data: bytes) -> None:
         """Send bytes; waits while the other side does not take them."""
-        for part in ports.parts(data):
-            await self._duplex.send(ports.tunnel_data(part))
+        for part in port_calls.parts(data):
+            await self._duplex.send(port_calls.tunnel_data(part))
 
     async def end(self) -> None:
         """Say that nothing more is sent; the other direction goes on."""
@@ -61,14 +61,14 @@ async def connect(
     attempt = 0
     while True:
         attempt += 1
-        duplex = transport.duplex(ports.open_tunnel(sandbox_id, port, connect_timeout))
+        duplex = transport.duplex(port_calls.open_tunnel(sandbox_id, port, connect_timeout))
         try:
             await duplex.receive()  # says that the connection stands
             return AsyncPortConnection(duplex)
         except SandpoolError as failure:
             pause = transport.retry.pause(min(attempt, transport.retry.max_attempts - 1), connect_timeout)
             if not isinstance(failure, SandboxConnectionError) or attempt > max_reconnects or pause is None:
-                raise ports.about_port(failure, port) from failure.__cause__
+                raise port_calls.about_port(failure, port) from failure.__cause__
             await transport.pause(pause)
 
 
@@ -156,7 +156,7 @@ class AsyncTunnel:
 
 
 async def _up(socket: Socket, connection: AsyncPortConnection) -> None:
-    while data := await socket.read(ports.PART_BYTES):
+    while data := await socket.read(port_calls.PART_BYTES):
         await connection.send(data)
     await connection.end()
 
@@ -223,7 +223,7 @@ class PortMethods(HandleBase):
         return await connect(self._transport, self.sandbox_id, port, connect_timeout, 0)
 
     async def expose_ports(
-        self, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+        self, ports: int | Iterable[int], *, timeout: float | None = None
     ) -> builtins.list[ExposedPort]:
         """Serve ports of the sandbox by HTTP, WebSockets included, each under a URL of its own, until it ends.
 
@@ -233,15 +233,15 @@ class PortMethods(HandleBase):
             TunnelPortNotAllowedError: The server has no web port.
         """
         return [
-            await self._transport.call(ports.expose_port(self.sandbox_id, port, timeout))
-            for port in ports.numbers(exposed_ports)
+            await self._transport.call(port_calls.expose_port(self.sandbox_id, port, timeout))
+            for port in port_calls.numbers(ports)
         ]
 
-    async def unexpose_ports(self, exposed_ports: int | Iterable[int], *, timeout: float | None = None) -> None:
+    async def unexpose_ports(self, ports: int | Iterable[int], *, timeout: float | None = None) -> None:
         """Serve ports no longer; connections through them are closed. One that is not exposed is fine."""
-        for port in ports.numbers(exposed_ports):
-            await self._transport.call(ports.unexpose_port(self.sandbox_id, port, timeout))
+        for port in port_calls.numbers(ports):
+            await self._transport.call(port_calls.unexpose_port(self.sandbox_id, port, timeout))
 
     async def get_port_access(self, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
         """The ports that are exposed, by number."""
-        return await self._transport.call(ports.list_exposed_ports(self.sandbox_id, timeout))
+        return await self._transport.call(port_calls.list_exposed_ports(self.sandbox_id, timeout))

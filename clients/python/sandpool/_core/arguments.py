@@ -55,6 +55,24 @@ def one_of(absent: object, **names: ValueT) -> ValueT:
     return next(iter(found.values()), next(iter(names.values())))
 
 
+def ref(argument: str, value: str | None, name: str | None) -> str:
+    """Which resource is meant: its identifier or name, given as `argument` or, as in the template style, as `name`.
+
+    Raises TypeError for none of them and for both.
+    """
+    found = one_of(None, **{argument: value, "name": name})
+    if found is None:
+        raise TypeError(f"say which is meant: give {argument}, its identifier or name")
+    return found
+
+
+def ref_and_name(argument: str, value: str | None, name: Maybe[str | None]) -> tuple[str, Maybe[str | None]]:
+    """Which resource is to be changed, and its new name: where `argument` is not given, `name` says which it is."""
+    if value is not None:
+        return value, name
+    return ref(argument, None, None if name is UNSET else name), UNSET
+
+
 def words(name: str, value: Iterable[str] | None) -> list[str] | None:
     """A list of strings. Raises TypeError for one string, which would otherwise count as a list of its letters."""
     if isinstance(value, (str, bytes)):

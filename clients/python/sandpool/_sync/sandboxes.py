@@ -6,9 +6,11 @@ from __future__ import annotations
 import builtins
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, suppress
+from typing import overload
 
-from sandpool._core import ports, sandboxes
-from sandpool._core.arguments import UNSET, Maybe, one_of
+from sandpool._core import ports as port_calls
+from sandpool._core import sandboxes
+from sandpool._core.arguments import UNSET, Maybe, one_of, ref, ref_and_name
 from sandpool._core.enums import SandboxState
 from sandpool._core.inside import ExposedPort, SandboxLogs
 from sandpool._core.model import SandboxInfo
@@ -23,9 +25,18 @@ from sandpool.errors import ResourceAlreadyExistsError, ResourceTimeoutError, Sa
 class SandboxMethods(CreationMethods):
     """Sandboxes. `sandbox_id`, `pool_id` and `template_name` take the identifier or the name everywhere."""
 
-    def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
+    @overload
+    def get_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox: ...
+
+    @overload
+    def get_sandbox(self, *, name: str, timeout: float | None = None) -> Sandbox: ...
+
+    def get_sandbox(
+        self, sandbox_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> Sandbox:
         """A handle of a sandbox, also of one that ended a while ago. Raises SandboxNotFoundError."""
-        info = self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))
+        which = ref("sandbox_id", sandbox_id, name)
+        info = self._transport.call(sandboxes.get_sandbox(which, timeout))
         return Sandbox(info, self._transport, created=False)
 
     def get(self, sandbox_id: str, *, timeout: float | None = None) -> Sandbox:
@@ -65,22 +76,20 @@ class SandboxMethods(CreationMethods):
             return self.wait_for_sandbox(name)
 
     def expose_ports(
-        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
+        self, sandbox_id: str, ports: int | Iterable[int], *, timeout: float | None = None
     ) -> builtins.list[ExposedPort]:
         """Serve ports of a sandbox by HTTP: see `Sandbox.expose_ports`."""
-        numbers = ports.numbers(exposed_ports)
-        return [self._transport.call(ports.expose_port(sandbox_id, port, timeout)) for port in numbers]
+        numbers = port_calls.numbers(ports)
+        return [self._transport.call(port_calls.expose_port(sandbox_id, port, timeout)) for port in numbers]
 
-    def unexpose_ports(
-        self, sandbox_id: str, exposed_ports: int | Iterable[int], *, timeout: float | None = None
-    ) -> None:
+    def unexpose_ports(self, sandbox_id: str, ports: int | Iterable[int], *, timeout: float | None = None) -> None:
         """Serve ports of a sandbox no longer: see `Sandbox.unexpose_ports`."""
-        for port in ports.numbers(exposed_ports):
-            self._transport.call(ports.unexpose_port(sandbox_id, port, timeout))
+        for port in port_calls.numbers(ports):
+            self._transport.call(port_calls.unexpose_port(sandbox_id, port, timeout))
 
     def get_port_access(self, sandbox_id: str, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
         """The ports of a sandbox that are exposed, by number."""
-        return self._transport.call(ports.list_exposed_ports(sandbox_id, timeout))
+        return self._transport.call(port_calls.list_exposed_ports(sandbox_id, timeout))
 
     def get_logs(
         self,
@@ -95,11 +104,33 @@ class SandboxMethods(CreationMethods):
         box = self.get_sandbox(sandbox_id, timeout=timeout)
         return box.get_logs(process_ids=process_ids, next_token=next_token, tail=tail, timeout=timeout)
 
-    def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState:
-        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
-        return (self._transport.call(sandboxes.get_sandbox(sandbox_id, timeout))).state
+    @overload
+    def get_sandbox_status(self, sandbox_id: str, *, timeout: float | None = None) -> SandboxState: ...
 
-    def wait_for_sandbox(self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0) -> Sandbox:
+    @overload
+    def get_sandbox_status(self, *, name: str, timeout: float | None = None) -> SandboxState: ...
+
+    def get_sandbox_status(
+        self, sandbox_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> SandboxState:
+        """Where a sandbox is in its life. Raises SandboxNotFoundError."""
+        which = ref("sandbox_id", sandbox_id, name)
+        return (self._transport.call(sandboxes.get_sandbox(which, timeout))).state
+
+    @overload
+    def wait_for_sandbox(self, sandbox_id: str, *, timeout: float = 120.0, poll_interval: float = 1.0) -> Sandbox: ...
+
+    @overload
+    def wait_for_sandbox(self, *, name: str, timeout: float = 120.0, poll_interval: float = 1.0) -> Sandbox: ...
+
+    def wait_for_sandbox(
+        self,
+        sandbox_id: str | None = None,
+        *,
+        name: str | None = None,
+        timeout: float = 120.0,
+        poll_interval: float = 1.0,
+    ) -> Sandbox:
         """A handle of a sandbox as soon as it runs commands, for those who did not create it: a creation waits itself.
 
         `timeout` is in seconds. `poll_interval` is taken and not needed: the server tells of the change at once.
@@ -109,9 +140,9 @@ class SandboxMethods(CreationMethods):
             SandboxNotReadyError: It has ended.
             ResourceTimeoutError: It still starts after `timeout`.
         """
-        state = ""
+        which, state = ref("sandbox_id", sandbox_id, name), ""
         try:
-            with closing(self.watch_sandbox(sandbox_id, timeout=timeout)) as changes:
+            with closing(self.watch_sandbox(which, timeout=timeout)) as changes:
                 for info in changes:
                     state = str(info.state)
                     if info.state is SandboxState.RUNNING:
@@ -122,10 +153,10 @@ class SandboxMethods(CreationMethods):
             failure.last_status = state
             raise
         raise SandboxNotReadyError(
-            f"sandbox {sandbox_id!r} has ended; create another one",
+            f"sandbox {which!r} has ended; create another one",
             reason="SANDBOX_ENDED",
             resource_type="sandbox",
-            resource_name=sandbox_id,
+            resource_name=which,
         )
 
     def list_sandboxes(
@@ -174,7 +205,7 @@ class SandboxMethods(CreationMethods):
 
     def update_sandbox(
         self,
-        sandbox_id: str,
+        sandbox_id: str | None = None,
         name: Maybe[str | None] = UNSET,
         *,
         new_name: Maybe[str | None] = UNSET,
@@ -186,24 +217,33 @@ class SandboxMethods(CreationMethods):
         """Change what is given of a sandbox; None puts a field back to its default.
 
         `timeout_secs` is the lifetime counted from the claim; raise it at any time to extend the life. `metadata`
-        replaces all of it. `new_name` means `name`.
+        replaces all of it. `new_name` means `name`, which without `sandbox_id` says which sandbox is meant.
 
         Raises:
             TypeError: Nothing to change, or one field under two names.
             ResourceStateError: The sandbox has ended.
             ResourceChangedError: `etag` is given and is not the sandbox's present one.
         """
+        which, own_name = ref_and_name("sandbox_id", sandbox_id, name)
         fields = {
-            "name": one_of(UNSET, name=name, new_name=new_name),
+            "name": one_of(UNSET, name=own_name, new_name=new_name),
             "metadata": metadata,
             "timeout_secs": timeout_secs,
         }
-        info = self._transport.call(sandboxes.update_sandbox(sandbox_id, fields, etag, timeout))
+        info = self._transport.call(sandboxes.update_sandbox(which, fields, etag, timeout))
         return Sandbox(info, self._transport, created=False)
 
-    def delete_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> None:
+    @overload
+    def delete_sandbox(self, sandbox_id: str, *, timeout: float | None = None) -> None: ...
+
+    @overload
+    def delete_sandbox(self, *, name: str, timeout: float | None = None) -> None: ...
+
+    def delete_sandbox(
+        self, sandbox_id: str | None = None, *, name: str | None = None, timeout: float | None = None
+    ) -> None:
         """End a sandbox, also one that is still starting. Its container is removed and never used again."""
-        self._transport.call(sandboxes.delete_sandbox(sandbox_id, timeout))
+        self._transport.call(sandboxes.delete_sandbox(ref("sandbox_id", sandbox_id, name), timeout))
 
     def delete(self, sandbox_id: str, *, timeout: float | None = None) -> None:
         """The same as `delete_sandbox`."""

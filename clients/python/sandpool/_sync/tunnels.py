@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
 
-from sandpool._core import ports
+from sandpool._core import ports as port_calls
 from sandpool._core.inside import ExposedPort
 from sandpool._io.blocking import Duplex, Listener, Socket, Transport, both, opening
 from sandpool._sync.base import HandleBase
@@ -39,8 +39,8 @@ class PortConnection:
 
     def send(self, data: bytes) -> None:
         """Send bytes; waits while the other side does not take them."""
-        for part in ports.parts(data):
-            self._duplex.send(ports.tunnel_data(part))
+        for part in port_calls.parts(data):
+            self._duplex.send(port_calls.tunnel_data(part))
 
     def end(self) -> None:
         """Say that nothing more is sent; the other direction goes on."""
@@ -62,14 +62,14 @@ def connect(
     attempt = 0
     while True:
         attempt += 1
-        duplex = transport.duplex(ports.open_tunnel(sandbox_id, port, connect_timeout))
+        duplex = transport.duplex(port_calls.open_tunnel(sandbox_id, port, connect_timeout))
         try:
             duplex.receive()  # says that the connection stands
             return PortConnection(duplex)
         except SandpoolError as failure:
             pause = transport.retry.pause(min(attempt, transport.retry.max_attempts - 1), connect_timeout)
             if not isinstance(failure, SandboxConnectionError) or attempt > max_reconnects or pause is None:
-                raise ports.about_port(failure, port) from failure.__cause__
+                raise port_calls.about_port(failure, port) from failure.__cause__
             transport.pause(pause)
 
 
@@ -157,7 +157,7 @@ class Tunnel:
 
 
 def _up(socket: Socket, connection: PortConnection) -> None:
-    while data := socket.read(ports.PART_BYTES):
+    while data := socket.read(port_calls.PART_BYTES):
         connection.send(data)
     connection.end()
 
@@ -223,9 +223,7 @@ class PortMethods(HandleBase):
         """
         return connect(self._transport, self.sandbox_id, port, connect_timeout, 0)
 
-    def expose_ports(
-        self, exposed_ports: int | Iterable[int], *, timeout: float | None = None
-    ) -> builtins.list[ExposedPort]:
+    def expose_ports(self, ports: int | Iterable[int], *, timeout: float | None = None) -> builtins.list[ExposedPort]:
         """Serve ports of the sandbox by HTTP, WebSockets included, each under a URL of its own, until it ends.
 
         Whoever knows the URL may use it. A port that is exposed already is answered as it is.
@@ -234,15 +232,15 @@ class PortMethods(HandleBase):
             TunnelPortNotAllowedError: The server has no web port.
         """
         return [
-            self._transport.call(ports.expose_port(self.sandbox_id, port, timeout))
-            for port in ports.numbers(exposed_ports)
+            self._transport.call(port_calls.expose_port(self.sandbox_id, port, timeout))
+            for port in port_calls.numbers(ports)
         ]
 
-    def unexpose_ports(self, exposed_ports: int | Iterable[int], *, timeout: float | None = None) -> None:
+    def unexpose_ports(self, ports: int | Iterable[int], *, timeout: float | None = None) -> None:
         """Serve ports no longer; connections through them are closed. One that is not exposed is fine."""
-        for port in ports.numbers(exposed_ports):
-            self._transport.call(ports.unexpose_port(self.sandbox_id, port, timeout))
+        for port in port_calls.numbers(ports):
+            self._transport.call(port_calls.unexpose_port(self.sandbox_id, port, timeout))
 
     def get_port_access(self, *, timeout: float | None = None) -> builtins.list[ExposedPort]:
         """The ports that are exposed, by number."""
-        return self._transport.call(ports.list_exposed_ports(self.sandbox_id, timeout))
+        return self._transport.call(port_calls.list_exposed_ports(self.sandbox_id, timeout))

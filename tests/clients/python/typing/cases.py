@@ -40,7 +40,12 @@ def pools(client: SandboxClient, words: list[str], word: str) -> None:
     assert_type(client.resume_pool("p"), Pool)
     assert_type(client.drain_pool("p"), Pool)
     client.delete_pool("p", force=True)
-    client.delete_pool("p", True)  # type: ignore[call-arg]
+    client.delete_pool("p", True)  # type: ignore[call-overload]
+    client.delete_pool(name="p")
+    assert_type(client.get_pool("p"), Pool)
+    assert_type(client.get_pool(name="p"), Pool)
+    client.get_pool()  # type: ignore[call-overload]
+    client.get_pool("p", name="p")  # type: ignore[call-overload]
     assert_type(client.watch_pools(), Generator[PoolEvent, None, None])
     pool.drain = True  # type: ignore[misc]
 
@@ -73,6 +78,11 @@ def sandboxes(client: SandboxClient, word: str) -> None:
     client.create_batch(2, image="i", when_empty="fail")  # type: ignore[call-overload]
     assert_type(client.list(), list[Sandbox])
     assert_type(client.get_sandbox_status("s"), sandpool.SandboxState)
+    assert_type(client.get_sandbox_status(name="s"), sandpool.SandboxState)
+    assert_type(client.get_sandbox(name="s"), Sandbox)
+    assert_type(client.wait_for_sandbox(name="s", timeout=5), Sandbox)
+    client.delete_sandbox(name="s")
+    client.delete_sandbox()  # type: ignore[call-overload]
     assert_type(client.wait_for_sandbox("s", timeout=5), Sandbox)
     assert_type(client.watch_sandbox("s"), Generator[SandboxInfo, None, None])
 
