@@ -19,13 +19,15 @@ from sandpool import (
     StdinMode,
     TemplateNotFoundError,
 )
-from tests.support.peer_table import Noted, kept
+from tests.support.node_project import NodeProject
+from tests.support.peer_table import Noted, kept, kept_options
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.engine
 
 ENDED = {SandboxState.TERMINATING, SandboxState.TERMINATED}
+PROGRAM = Path(__file__).resolve().parents[1] / "support" / "peer_calls.ts"
 SLEEP = ["sh", "-c", "echo up; exec sleep 1000"]
 
 
@@ -238,3 +240,10 @@ def template_box(box: Any) -> None:
     other = box.tunnel(7000)
     assert other.remote_port == 7000
     other.close()
+
+
+def test_the_template_style_in_typescript(server: ServerProcess, tmp_path: Path):
+    (tmp_path / "project").mkdir()
+    project = NodeProject(tmp_path / "project", server.address)
+    project.compile(PROGRAM.read_text(), "--lib", "es2023,esnext.disposable")
+    assert not kept_options("## TypeScript") - set(project.output("program.js"))

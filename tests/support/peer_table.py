@@ -48,6 +48,17 @@ def kept(*headings: str) -> set[str]:
     return used
 
 
+def kept_options(heading: str) -> set[str]:
+    """The same for TypeScript, where options have names and other arguments a place: `name` and `name(option)`."""
+    used: set[str] = set()
+    for there, here in rows(heading):
+        for code in re.findall(r"`(?:new )?([^`]+)`", there) if here.startswith("same") else []:
+            name, _, inside = code.partition("(")
+            options = re.findall(r"\w+", inside.partition("{")[2])
+            used |= {name, *(f"{name}({option})" for option in options)}
+    return used
+
+
 class Noted:
     """Stands for an object and notes what is used of it, by name and argument, and so of what that answers."""
 

@@ -3,10 +3,16 @@
  * Nothing here runs.
  */
 import {
+  type CommandHandle,
   type CommandResult,
+  type FileInfo,
+  type OutputChunk,
   type Pool,
   type PoolEvent,
   type PoolState,
+  type Process,
+  type ProcessHealth,
+  type Pty,
   type Sandbox,
   SandboxClient,
   type SandboxStart,
@@ -126,4 +132,62 @@ export async function sandboxes(client: SandboxClient): Promise<void> {
   isTrue<Equal<(typeof result)["exitCode"], number | null>>();
   // @ts-expect-error a program is words
   await sandbox.run(["sleep", 1]);
+}
+
+export async function commands(sandbox: Sandbox): Promise<void> {
+  const onStdout = (text: string): void => void text;
+  isTrue<Equal<Awaited<ReturnType<typeof sandbox.runOnce>>, CommandResult>>();
+  const waited = await sandbox.run("make", { onStdout, idleTimeout: 5, killOnDisconnect: true, pty: { rows: 9, cols: 80 } });
+  isTrue<Equal<typeof waited, CommandResult>>();
+  const handle = await sandbox.run("make", { args: ["all"], shell: "/bin/zsh", workingDir: "/srv", wait: false });
+  isTrue<Equal<typeof handle, CommandHandle>>();
+  for await (const chunk of handle) isTrue<Equal<typeof chunk, OutputChunk>>();
+  isTrue<Equal<(typeof handle)["result"], Promise<CommandResult>>>();
+  await sandbox.reconnect(handle.commandId, handle.offsets);
+  // @ts-expect-error a terminal has lines and columns
+  await sandbox.run("make", { pty: { rows: 9 } });
+  // @ts-expect-error a command in one call has no stream
+  await sandbox.runOnce("make", { onStdout });
+  // @ts-expect-error there is no such option
+  await sandbox.run("make", { timeoutSecs: 5 });
+  // @ts-expect-error listeners take text
+  await sandbox.run("make", { onStdout: (bytes: Uint8Array) => bytes.length });
+}
+
+export async function processes(sandbox: Sandbox): Promise<void> {
+  const healthCheck = { port: 80, path: "/", intervalSecs: 1, timeoutSecs: 1, retries: 3 };
+  const service = await sandbox.startProcess("server", { name: "web", restart: "on_failure", healthCheck });
+  isTrue<Equal<typeof service, Process>>();
+  isTrue<Equal<(typeof service)["health"], ProcessHealth | null>>();
+  await sandbox.startProcess(["cat"], { stdinMode: "pipe", outputOverflow: "drop_oldest", outputBufferBytes: 1 << 16 });
+  // @ts-expect-error a health check has a port
+  await sandbox.startProcess("server", { name: "web", healthCheck: { path: "/" } });
+  // @ts-expect-error there is no such policy
+  await sandbox.startProcess("server", { restart: "sometimes" });
+  // @ts-expect-error there is no such mode
+  await sandbox.startProcess("cat", { stdinMode: "open" });
+  // @ts-expect-error there is no such way
+  await sandbox.startProcess("cat", { outputOverflow: "block" });
+  // @ts-expect-error there is no such state
+  await sandbox.listProcesses({ states: ["gone"] });
+  await using pty = await sandbox.createPty({ rows: 30, cols: 100, onData: (data) => data.length });
+  isTrue<Equal<typeof pty, Pty>>();
+}
+
+export async function files(sandbox: Sandbox, parts: AsyncIterable<Uint8Array>): Promise<void> {
+  const onProgress = (done: number, total: number): number => done / total;
+  isTrue<Equal<Awaited<ReturnType<typeof sandbox.write>>, FileInfo>>();
+  await sandbox.write("/a", parts, { mode: 0o600, owner: "nobody", writeMode: "append" });
+  isTrue<Equal<Awaited<ReturnType<typeof sandbox.read>>, Uint8Array>>();
+  await sandbox.read("/a", { offset: 1, length: 2, onProgress });
+  await sandbox.uploadFile("a", "/a", { mode: 0o600, owner: "nobody", onProgress });
+  await sandbox.downloadFile("/a", "a", { onProgress, signal: AbortSignal.timeout(1) });
+  // @ts-expect-error what comes in parts has no known size
+  await sandbox.write("/a", parts, { onProgress });
+  // @ts-expect-error a file that is received has no owner
+  await sandbox.downloadFile("/a", "a", { owner: "nobody" });
+  // @ts-expect-error numbers are no content
+  await sandbox.write("/a", 1);
+  // @ts-expect-error there is no such mode
+  await sandbox.write("/a", "x", { writeMode: "prepend" });
 }

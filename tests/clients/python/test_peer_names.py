@@ -12,7 +12,7 @@ from tests.clients.python.state import State
 from tests.support import documents
 from tests.support.peer_table import TABLE, named, rows
 
-PYTHON = "## Python"
+PYTHON, TYPESCRIPT = "## Python", "## TypeScript"
 REFERENCE = documents.folder().parent / "reference" / "peer-apis.md"
 CLASSES = (
     *(sandpool.SandboxClient, sandpool.Sandbox, sandpool.CommandHandle, sandpool.CommandResult, sandpool.Tunnel),
@@ -46,7 +46,7 @@ def test_whatever_is_the_same_is_there():
 def test_whatever_is_left_out_says_why():
     reasons = set(re.findall(r"^- \*\*(.+?)\*\*", TABLE.read_text(), re.MULTILINE))
     assert len(reasons) >= 7
-    for there, here in rows(PYTHON):
+    for there, here in rows(PYTHON) + rows(TYPESCRIPT):
         assert here.startswith(("same", "renamed: ", "left out: ")), there
         for why in re.findall(r"left out: (.+?)(?:;|$)", here):
             assert why in reasons or len(why.split()) > 3, (there, why)
@@ -59,6 +59,16 @@ def test_every_name_of_the_other_products_is_in_the_table():
     wanted |= {name for name in re.findall(r"`(\w+Error)", python)}  # noqa: C416
     told = {name for there, _ in rows(PYTHON) for name, _ in named(there)}
     assert not wanted - told
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="the list of the other products' names is not beside the clone")
+def test_every_name_of_typescript_is_in_the_table():
+    typescript = REFERENCE.read_text().partition("\n## TypeScript")[2]
+    wanted = set(re.findall(r"\b([a-z]+[A-Z]?\w*)\(", typescript)) | set(re.findall(r"\b(\w+Volumes?)\b", typescript))
+    for options in re.findall(r"\{([^}]*)\}", typescript):
+        wanted |= set(re.findall(r"\w+", options))
+    told = {word for there, _ in rows(TYPESCRIPT) for word in re.findall(r"\w+", there)}
+    assert not wanted - told - {"seeds", "size"}
 
 
 def test_who_makes_a_client(address: str, state: State, monkeypatch: pytest.MonkeyPatch):
