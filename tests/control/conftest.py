@@ -58,7 +58,7 @@ class Plant:
         """The pool's first state that is as wanted."""
         async with asyncio.timeout(WAIT_SECS), aclosing(self.pools.watch((pool_id,))) as states:
             async for _, view in states:
-                if wanted(view):
+                if view is not None and wanted(view):
                     return view
         raise AssertionError("the watch ended")
 

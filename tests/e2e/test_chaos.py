@@ -19,7 +19,7 @@ from sandpool import Pool, PoolState, SandboxClient, SandboxState
 from tests.support.chaos import TAG, Caller, Ledger
 from tests.support.engine_view import EngineView
 from tests.support.server_process import ServerProcess
-from tests.support.waiting import wait_for_pool
+from tests.support.waiting import WAIT_SECS, eventually, wait_for_pool
 from tests.support.watcher import Watcher
 
 pytestmark = pytest.mark.engine
@@ -45,6 +45,12 @@ def settled(pool: Pool) -> bool:
     status = pool.status
     busy = status.creating + status.removing + status.stale
     return status.state is PoolState.READY and status.warm == status.wanted and not busy
+
+
+def at_rest(server: ServerProcess, engine: EngineView, server_id: str) -> bool:
+    """Whether nothing is being made or removed, sandboxes of no pool included."""
+    kept = rows(server.data_dir)
+    return len(engine.members(server_id)) == len(kept) and {row["state"] for row in kept} <= {"warm", "active"}
 
 
 @pytest.mark.timeout(400)
@@ -81,7 +87,7 @@ def test_nothing_is_lost_leaked_or_double_after_thirty_kills(own_server: ServerP
         with SandboxClient(own_server.address) as client:
             client.get_pool(limited)  # repeated until the server is found again; a watch is not
             pools = [wait_for_pool(client, pool_id, settled) for pool_id in (limited, unlimited)]
-            engine.wait_until(lambda seen: len(seen.members(server_id)) == len(rows(own_server.data_dir)))
+            eventually(lambda: at_rest(own_server, engine, server_id), WAIT_SECS)
             compare(own_server, engine, server_id, client, ledger, pools)
     assert watcher.seen.polls > 100
     assert watcher.seen.created > MOST

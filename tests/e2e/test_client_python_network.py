@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,48 @@ def test_a_watch_on_pools_says_what_was_deleted_meanwhile(
     client.delete_pool(kept.pool_id)
     assert next(event for event in events if event.type is PoolEventType.DELETED).pool.pool_id == kept.pool_id
     events.close()
+
+
+def test_a_watch_on_all_pools_tells_what_was_deleted_while_the_network_was_away(
+    cut_client: SandboxClient, client: SandboxClient, proxy: CutProxy
+):
+    kept, gone = (client.create_pool(image=IMAGE) for _ in range(2))
+    with closing(cut_client.watch_pools(timeout=60)) as events:
+        assert {next(events).pool.pool_id for _ in range(2)} == {kept.pool_id, gone.pool_id}
+        proxy.refusing = True
+        proxy.cut()
+        client.delete_pool(gone.pool_id)
+        new = client.create_pool(image=IMAGE)
+        proxy.refusing = False
+        told = {}
+        while len(told) < 3:
+            event = next(events)
+            told[event.pool.pool_id] = event.type
+    assert told.pop(gone.pool_id) is PoolEventType.DELETED
+    assert set(told) == {kept.pool_id, new.pool_id}
+    assert proxy.cuts > 0
+    for pool in (kept, new):
+        client.delete_pool(pool.pool_id)
+
+
+def test_a_watch_on_all_pools_goes_on_with_a_server_that_was_killed(own_server: ServerProcess):
+    with SandboxClient(own_server.address) as client, closing(client.watch_pools(timeout=60)) as events:
+        gone, kept = (client.create_pool(image=IMAGE) for _ in range(2))
+        while next(events).pool.pool_id != kept.pool_id:
+            pass
+        own_server.kill()
+        own_server.start()
+        client.delete_pool(gone.pool_id)
+        seen: list[tuple[PoolEventType, str]] = []
+        while (PoolEventType.DELETED, gone.pool_id) not in seen:
+            event = next(events)
+            seen.append((event.type, event.pool.pool_id))
+        client.delete_pool(kept.pool_id)
+        while (PoolEventType.DELETED, kept.pool_id) not in seen:
+            event = next(events)
+            seen.append((event.type, event.pool.pool_id))
+    deleted = [pool_id for kind, pool_id in seen if kind is PoolEventType.DELETED]
+    assert deleted == [gone.pool_id, kept.pool_id]
 
 
 def test_watches_on_a_sandbox_and_its_files(box: Sandbox, proxy: CutProxy):

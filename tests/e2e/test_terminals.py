@@ -145,7 +145,7 @@ def test_a_terminal_of_another_user_in_busybox(server: ServerProcess, stub: Proc
         screen = Screen(stub, pb.ConnectProcessRequest(start=request))
         screen.until(PROMPT)
         screen.type(b"id -u; stty size; echo ok > $(tty)\n")
-        seen = screen.until("ok\r\n")
+        seen = screen.until(f"ok\r\n{PROMPT}")
         assert "1000\r\n3 4\r\n" in seen
         screen.send(input=pb.ProcessInput(close=True))
         assert screen.ended().exit_code == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandpool import SandboxClient
 from tests.support.cut_proxy import CutProxy
 from tests.support.node_project import NodeProject
 from tests.support.server_process import ServerProcess
@@ -201,6 +202,37 @@ out.states = [states[0], states[1], states.at(-1)];
     assert (told["overflow"], told["b"]) == (1, True)
     assert told["states"] == ["running", "running", "terminated"]
     assert proxy.cuts >= 5
+
+
+def test_a_watch_on_all_pools_tells_what_was_deleted_while_the_network_was_away(
+    project: NodeProject, proxy: CutProxy, client: SandboxClient
+) -> None:
+    def away(gone: str) -> None:
+        proxy.refusing = True
+        cut(proxy)
+        client.delete_pool(gone)
+        proxy.refusing = False
+
+    told = project.talk(
+        PREAMBLE
+        + """
+const image = "busybox:latest";
+const kept = await client.createPool({ image });
+const gone = await client.createPool({ image });
+const seen: string[] = [];
+let deleted = 0;
+for await (const { type, pool } of client.watchPools()) {
+  seen.push(`${type} ${pool.poolId === gone.poolId ? "gone" : "kept"}`);
+  if (seen.length === 2) await tell(gone.poolId);
+  if (type === "deleted" && ++deleted === 1) await client.deletePool(kept.poolId);
+  if (deleted === 2) break;
+}
+out.deleted = seen.filter((event) => event.startsWith("deleted"));
+out.again = seen.slice(2).includes("present kept");
+""",
+        away,
+    )
+    assert told == {"deleted": ["deleted gone", "deleted kept"], "again": True}
 
 
 def test_waiting_for_a_pool_over_a_cut(project: NodeProject, proxy: CutProxy) -> None:

@@ -91,6 +91,7 @@ UNCONSTRAINED = {
     "sandpool.v1.UpdatePoolRequest.paused",
     "sandpool.v1.UpdatePoolRequest.drain",
     "sandpool.v1.DeletePoolRequest.force",
+    "sandpool.v1.WatchPoolsRequest.bookmark",
     "sandpool.v1.DeleteSecretRequest.force",
     "sandpool.v1.StartProcessRequest.stdin",
     "sandpool.v1.StartProcessRequest.kill_on_disconnect",

@@ -228,6 +228,19 @@ async def test_watch_pools(rig: Rig) -> None:
     watch.cancel()
 
 
+async def test_a_watch_says_when_all_is_told_where_that_is_asked_for(rig: Rig) -> None:
+    view = await rig.pools.CreatePool(p.CreatePoolRequest(name="web", image="i"))
+    told = {}
+    for bookmark in (True, False):
+        watch = rig.pools.WatchPools(p.WatchPoolsRequest(bookmark=bookmark))
+        assert (await watch.read()).type == p.WATCH_EVENT_TYPE_PRESENT
+        rig.fakes.pools.publish(WatchEvent.CHANGED, rig.fakes.pools.find(view.pool.pool_id))
+        told[bookmark] = await watch.read()
+        watch.cancel()
+    assert told[True] == p.WatchPoolsResponse(type=p.WATCH_EVENT_TYPE_BOOKMARK)
+    assert told[False].type == p.WATCH_EVENT_TYPE_CHANGED
+
+
 async def test_templates(rig: Rig) -> None:
     answer = await rig.templates.CreateTemplate(t.CreateTemplateRequest(name="py", timeout_secs=60, **GIVEN))
     assert rig.fakes.faults.last == (NewTemplate("py", SPEC, 60), "", "")

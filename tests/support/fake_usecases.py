@@ -264,7 +264,7 @@ class FakePools:
             raise Aborted("pool", ref)
         del self.kept[self.find(ref).pool.id]
 
-    async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView], None]:
+    async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView | None], None]:
         await self.faults.enter("pools.watch", refs)
         queue: asyncio.Queue[tuple[WatchEvent, PoolView]] = asyncio.Queue()
         self.watchers.append(queue)
@@ -272,6 +272,7 @@ class FakePools:
         try:
             for view in [self.find(ref) for ref in refs] if refs else list(self.kept.values()):
                 yield WatchEvent.PRESENT, view
+            yield WatchEvent.BOOKMARK, None
             while True:
                 yield await queue.get()
         finally:

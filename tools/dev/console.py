@@ -47,8 +47,8 @@ class Console:
         self.shared_locks: set[int] = set()
 
     def say(self, line: str) -> None:
-        """One line, at once: the output may be a pipe that someone watches."""
-        print(line, flush=True)
+        """One line, at once and in one piece: others may read or write the same output."""
+        print(f"{line}\n", end="", flush=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ import { connect, DEFAULT_ADDRESS, environment } from "./platform/node.js";
 import { Sandbox } from "./sandbox.js";
 import type { Pool, PoolEvent, SandboxInfo, SandboxState, Secret, Template } from "./types.js";
 import { VERSION } from "./version.js";
-import { fullPool, limitOf, poolEvents } from "./watching.js";
+import { allPoolEvents, fullPool, limitOf, poolEvents } from "./watching.js";
 
 /** The limit of calls in milliseconds where neither the client nor the call has one. */
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -165,13 +165,16 @@ export class SandboxClient {
    * The present state of the pools and then each change of one; of all pools, new ones included, where none is named.
    * Changes in quick succession may arrive as one. Leaving the loop or aborting the signal ends the watch.
    *
-   * A watch that names its pools goes on over broken connections, with their state as it is then. One of all pools ends
-   * with {@link SandboxConnectionError}, because what was deleted meanwhile would go unnoticed: list the pools anew.
+   * It goes on over broken connections, with the state as it is then; what was deleted meanwhile is told. A watch that
+   * names its pools ends when all of them are deleted.
    */
   watchPools(
     watch: { readonly pools?: readonly string[] | undefined; readonly signal?: AbortSignal | undefined } = {},
   ): AsyncGenerator<PoolEvent, void, undefined> {
-    return poolEvents(this.#caller, this.#pools, watch.pools ?? [], watch.signal);
+    const { pools = [], signal } = watch;
+    return pools.length === 0
+      ? allPoolEvents(this.#caller, this.#pools, signal)
+      : poolEvents(this.#caller, this.#pools, pools, signal);
   }
 
   /**

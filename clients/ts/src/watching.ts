@@ -1,4 +1,4 @@
-/** Watches that go on where their connection broke, as far as the contract lets them. */
+/** Watches that go on where their connection broke. */
 import type { CallOptions as ConnectOptions, Client } from "@connectrpc/connect";
 import type { Caller } from "./core/caller.js";
 import { toPoolEvent } from "./core/convert.js";
@@ -10,7 +10,7 @@ import {
   SandboxConnectionError,
   type SandpoolError,
 } from "./core/errors.js";
-import type { PoolService } from "./gen/sandpool/v1/pool_service_pb.js";
+import { type PoolService, WatchEventType } from "./gen/sandpool/v1/pool_service_pb.js";
 import type { WaitForPoolOptions } from "./options.js";
 import type { Pool, PoolEvent } from "./types.js";
 
@@ -66,10 +66,51 @@ class Named {
   }
 }
 
-/**
- * The events of a watch. One that names its pools goes on over broken connections; one of all pools does not, because what
- * was deleted meanwhile would go unnoticed.
- */
+/** What was seen of all pools, by a watch over any number of connections. */
+class All {
+  readonly #seen = new Map<string, Pool>();
+  #untold = new Set<string>();
+
+  /** A connection begins: what it does not tell before its bookmark was deleted while nobody watched. */
+  begin(): void {
+    this.#untold = new Set(this.#seen.keys());
+  }
+
+  /** The events that one of a connection means; null for the bookmark. */
+  *take(event: PoolEvent | null): Generator<PoolEvent, void, undefined> {
+    if (event === null) {
+      for (const pool of [...this.#untold].map((id) => this.#seen.get(id)!)) {
+        this.#seen.delete(pool.poolId);
+        yield { type: "deleted", pool };
+      }
+      return;
+    }
+    const { pool, type } = event;
+    if (type === "deleted") this.#seen.delete(pool.poolId);
+    else this.#seen.set(pool.poolId, pool);
+    this.#untold.delete(pool.poolId);
+    yield event;
+  }
+}
+
+/** The events of a watch on all pools, over broken connections too. */
+export async function* allPoolEvents(
+  caller: Caller,
+  pools: Client<typeof PoolService>,
+  signal: AbortSignal | undefined,
+): Events {
+  const all = new All();
+  const open = async function* () {
+    all.begin();
+    const invoke = (to: ConnectOptions) => pools.watchPools({ bookmark: true }, to);
+    for await (const event of caller.stream(invoke, signal)) {
+      yield event.type === WatchEventType.BOOKMARK ? null : toPoolEvent(event);
+    }
+  };
+  for await (const event of caller.follow(open, signal)) yield* all.take(event);
+}
+
+/** The events of a watch that names its pools, over broken connections too. It ends when all of them are deleted. */
 export async function* poolEvents(
   caller: Caller,
   pools: Client<typeof PoolService>,
@@ -80,7 +121,6 @@ export async function* poolEvents(
     const invoke = (to: ConnectOptions) => pools.watchPools({ poolIds }, to);
     for await (const event of caller.stream(invoke, signal)) yield toPoolEvent(event);
   };
-  if (refs.length === 0) yield* open([]);
   const named = new Named(refs);
   while (named.refs.length > 0) {
     try {

@@ -75,20 +75,24 @@ describe("watchPools", () => {
     await expect(next).rejects.toThrow(ClientClosedError);
   });
 
-  test("it is opened again while nothing has arrived, and not after", async () => {
+  test("it is opened again, before anything has arrived and after, unless nothing is to be repeated", async () => {
     let opened = 0;
     async function* watchPools() {
       opened += 1;
-      if (opened === 1) throw new ConnectError("busy", Code.Unavailable);
-      yield present(0);
+      if (opened > 1) yield present(opened);
       throw new ConnectError("busy", Code.Unavailable);
     }
     await using server = await TestServer.start({ pools: { watchPools } });
     using client = new SandboxClient({ address: server.address });
     const watch = client.watchPools();
-    expect((await watch.next()).value?.type).toBe("present");
-    await expect(watch.next()).rejects.toThrow(SandboxConnectionError);
-    expect(opened).toBe(2);
+    expect((await watch.next()).value?.pool.status.warm).toBe(2);
+    expect((await watch.next()).value?.pool.status.warm).toBe(3);
+    await watch.return();
+    using once = new SandboxClient({ address: server.address, maxRetries: 0 });
+    const other = once.watchPools();
+    expect((await other.next()).value?.pool.status.warm).toBe(4);
+    await expect(other.next()).rejects.toThrow(SandboxConnectionError);
+    expect(opened).toBe(4);
   });
 });
 

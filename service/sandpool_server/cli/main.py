@@ -75,12 +75,17 @@ def _bound_arenas() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
+def _say(line: str) -> None:
+    """One line for whoever started it, in one piece: others may write to the same terminal."""
+    print(f"{line}\n", end="", flush=True)  # noqa: T201
+
+
 async def _serve(settings: Settings) -> None:
     async with App(settings) as app:
-        print(f"listening on {app.address}", flush=True)  # noqa: T201 - for whoever started it
-        print(f"engine at {app.engine}", flush=True)  # noqa: T201
+        _say(f"listening on {app.address}")
+        _say(f"engine at {app.engine}")
         if app.web_address:
-            print(f"web at http://{app.web_address}", flush=True)  # noqa: T201
+            _say(f"web at http://{app.web_address}")
         await app.run_until_signalled()
 
 

@@ -93,6 +93,7 @@ WATCH_EVENT_TYPES = {
     WatchEvent.PRESENT: pool_service_pb2.WATCH_EVENT_TYPE_PRESENT,
     WatchEvent.CHANGED: pool_service_pb2.WATCH_EVENT_TYPE_CHANGED,
     WatchEvent.DELETED: pool_service_pb2.WATCH_EVENT_TYPE_DELETED,
+    WatchEvent.BOOKMARK: pool_service_pb2.WATCH_EVENT_TYPE_BOOKMARK,
 }
 
 

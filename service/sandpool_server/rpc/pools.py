@@ -54,4 +54,7 @@ class PoolServicer(stubs.PoolServiceServicer):
         """Stream pools and their changes."""
         async with releasing(self._pools.watch(tuple(request.pool_ids))) as events:
             async for event, view in events:
-                yield messages.WatchPoolsResponse(pool=pool_message(view), type=WATCH_EVENT_TYPES[event])
+                if view is not None:
+                    yield messages.WatchPoolsResponse(pool=pool_message(view), type=WATCH_EVENT_TYPES[event])
+                elif request.bookmark:
+                    yield messages.WatchPoolsResponse(type=WATCH_EVENT_TYPES[event])

@@ -79,8 +79,8 @@ class Pools:
             disk_enforcement=self._runtime.disk_enforcement,
         )
 
-    async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView], None]:
-        """The pools of `refs` (none: all) as they are, then each as it changes.
+    async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView | None], None]:
+        """The pools of `refs` (none: all) as they are, a bookmark, and then each as it changes.
 
         Changes in quick succession may come as one; the last state always comes. Raises `NotFound` at the start.
         """
@@ -90,6 +90,7 @@ class Pools:
                 if view.pool.id not in known:
                     known[view.pool.id] = view
                     yield WatchEvent.PRESENT, view
+            yield WatchEvent.BOOKMARK, None
             while True:
                 changed = await subscription.next()
                 pulled = {i for i, view in known.items() if image_change(view.pool.spec.image) in changed}

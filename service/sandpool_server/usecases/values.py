@@ -144,3 +144,5 @@ class WatchEvent(Enum):
     PRESENT = "present"
     CHANGED = "changed"
     DELETED = "deleted"
+    BOOKMARK = "bookmark"
+    """All that was there at the beginning has been told."""

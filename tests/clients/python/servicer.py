@@ -111,6 +111,8 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
             for status in self.state.pool_steps:
                 pool.status.CopyFrom(status)
                 yield event(pool=pool, type=pool_service_pb2.WATCH_EVENT_TYPE_CHANGED)
+        if request.bookmark:
+            yield event(type=pool_service_pb2.WATCH_EVENT_TYPE_BOOKMARK)
         ended = threading.Event()
         context.add_callback(ended.set)
         ended.wait(30)

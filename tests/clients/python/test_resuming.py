@@ -11,7 +11,7 @@ from sandpool import (
     SandboxClient,
     SandboxConnectionError,
 )
-from sandpool._core.resuming import PATIENCE_SECS, NamedPools, Resuming
+from sandpool._core.resuming import PATIENCE_SECS, AllPools, NamedPools, Resuming
 
 RETRY = RetryPolicy(max_attempts=3, initial_delay=1.0, max_delay=4.0)
 BROKEN = SandboxConnectionError("gone")
@@ -78,3 +78,19 @@ def test_a_watch_asks_for_identifiers_once_it_knows_them(pools: tuple[Pool, Pool
     named.take(gone)
     assert named.refs == ["r", second.pool_id]
     assert named.deleted(PoolNotFoundError("no such pool", resource_name="r")) is None
+
+
+def test_what_a_new_connection_does_not_tell_was_deleted(pools: tuple[Pool, Pool]):
+    first, second = (PoolEvent(PoolEventType.PRESENT, pool) for pool in pools)
+    every = AllPools()
+    every.begin()
+    assert [every.take(event) for event in (first, second, None)] == [[first], [second], []]
+    every.begin()
+    assert every.take(second) == [second]
+    every.begin()  # it broke again before its bookmark
+    assert every.take(second) == [second]
+    assert every.take(None) == [PoolEvent(PoolEventType.DELETED, first.pool)]
+    gone = PoolEvent(PoolEventType.DELETED, second.pool)
+    assert every.take(gone) == [gone]
+    every.begin()
+    assert every.take(None) == [], "each deletion is told once"

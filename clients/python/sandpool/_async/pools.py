@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import overload
+from typing import Any, overload
 
 from sandpool._async.resuming import resumed
 from sandpool._core import pools
 from sandpool._core.arguments import UNSET, Maybe, one_of, ref, ref_and_name
+from sandpool._core.call import Call
 from sandpool._core.filling import Filling
 from sandpool._core.model import Pool, PoolEvent
-from sandpool._core.resuming import NamedPools, Resuming
+from sandpool._core.resuming import AllPools, NamedPools, Resuming
 from sandpool._core.specs import PullPolicyLike, Spec
 from sandpool._io.aio import Transport, notify
 from sandpool._io.progress import bar
@@ -322,14 +323,23 @@ class PoolMethods:
         Changes in quick succession may come as one; the last state always comes. Without `pool_ids` all pools are
         watched, new ones included. With a `timeout` in seconds it ends with ResourceTimeoutError.
 
-        A watch that names its pools goes on over broken connections, with their state as it is then; it ends when all
-        of them are deleted meanwhile. One of all pools ends with a SandboxConnectionError, because what was deleted
-        meanwhile would go unnoticed: list the pools anew.
+        It goes on over broken connections, with the state as it is then; what was deleted meanwhile is told. A watch
+        that names its pools ends when all of them are deleted.
         """
         named = NamedPools(pool_ids)
-        if not named.refs:
-            return self._transport.stream(pools.watch_pools((), timeout))
-        return self._watch_named(named, timeout)
+        return self._watch_named(named, timeout) if named.refs else self._watch_all(timeout)
+
+    async def _watch_all(self, timeout: float | None) -> AsyncGenerator[PoolEvent, None]:
+        every = AllPools()
+
+        def watch(left: float | None) -> Call[Any, PoolEvent | None]:
+            every.begin()
+            return pools.watch_all_pools(left)
+
+        async with aclosing(resumed(self._transport, watch, timeout)) as events:
+            async for event in events:
+                for told in every.take(event):
+                    yield told
 
     async def _watch_named(self, named: NamedPools, timeout: float | None) -> AsyncGenerator[PoolEvent, None]:
         left = Resuming(timeout, time.monotonic).left

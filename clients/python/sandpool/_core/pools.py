@@ -79,6 +79,16 @@ def delete_pool(pool_id: str, force: bool, etag: str, timeout: float | None) -> 
 
 
 def watch_pools(pool_ids: Iterable[str], timeout: float | None) -> Call[pb.WatchPoolsResponse, PoolEvent]:
-    """Watch some pools, or all of them."""
+    """Watch some pools."""
     request = pb.WatchPoolsRequest(pool_ids=words("pool_ids", pool_ids))
     return Call(methods.WATCH_POOLS, request, convert.pool_event, timeout=timeout)
+
+
+def watch_all_pools(timeout: float | None) -> Call[pb.WatchPoolsResponse, PoolEvent | None]:
+    """Watch all pools. None comes when all that was there at the beginning has been told."""
+    request = pb.WatchPoolsRequest(bookmark=True)
+
+    def event(answer: pb.WatchPoolsResponse) -> PoolEvent | None:
+        return None if answer.type == pb.WATCH_EVENT_TYPE_BOOKMARK else convert.pool_event(answer)
+
+    return Call(methods.WATCH_POOLS, request, event, timeout=timeout)

@@ -81,6 +81,29 @@ class NamedPools:
         return None if gone is None else PoolEvent(PoolEventType.DELETED, gone)
 
 
+class AllPools:
+    """What was seen of all pools, by a watch over any number of connections."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Pool] = {}
+        self._untold: set[str] = set()
+
+    def begin(self) -> None:
+        """A connection begins: what it does not tell before its bookmark was deleted while nobody watched."""
+        self._untold = set(self._seen)
+
+    def take(self, event: PoolEvent | None) -> list[PoolEvent]:
+        """The events that one of a connection means; None for the bookmark."""
+        if event is None:
+            return [PoolEvent(PoolEventType.DELETED, self._seen.pop(pool_id)) for pool_id in sorted(self._untold)]
+        if event.type is PoolEventType.DELETED:
+            self._seen.pop(event.pool.pool_id, None)
+        else:
+            self._seen[event.pool.pool_id] = event.pool
+        self._untold.discard(event.pool.pool_id)
+        return [event]
+
+
 def incomplete_upload(path: str, failure: SandboxConnectionError) -> SandboxConnectionError:
     """The error for a folder of which only a part may have arrived."""
     return SandboxConnectionError(

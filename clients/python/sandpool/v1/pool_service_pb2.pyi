@@ -35,6 +35,8 @@ class _WatchEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchE
     """It is new, or something of it changed."""
     WATCH_EVENT_TYPE_DELETED: _WatchEventType.ValueType  # 3
     """It is gone."""
+    WATCH_EVENT_TYPE_BOOKMARK: _WatchEventType.ValueType  # 4
+    """All that was there at the beginning of the watch has been told. Sent once, and only where it is asked for."""
 
 class WatchEventType(_WatchEventType, metaclass=_WatchEventTypeEnumTypeWrapper):
     """What a message of a watch tells."""
@@ -47,6 +49,8 @@ WATCH_EVENT_TYPE_CHANGED: WatchEventType.ValueType  # 2
 """It is new, or something of it changed."""
 WATCH_EVENT_TYPE_DELETED: WatchEventType.ValueType  # 3
 """It is gone."""
+WATCH_EVENT_TYPE_BOOKMARK: WatchEventType.ValueType  # 4
+"""All that was there at the beginning of the watch has been told. Sent once, and only where it is asked for."""
 Global___WatchEventType: _TypeAlias = WatchEventType  # noqa: Y015
 
 @_typing.final
@@ -639,6 +643,11 @@ class WatchPoolsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_IDS_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
+    bookmark: _builtins.bool
+    """Whether to say, by a message of the type BOOKMARK, when all that was there at the beginning has been told: whoever
+    watched before knows then that what was not told is gone. Default false.
+    """
     @_builtins.property
     def pool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Identifiers or names, at most 100. NOT_FOUND when one does not exist. Default: all pools, new ones included."""
@@ -647,10 +656,11 @@ class WatchPoolsRequest(_message.Message):
         self,
         *,
         pool_ids: _abc.Iterable[_builtins.str] | None = ...,
+        bookmark: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool_ids", b"pool_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "pool_ids", b"pool_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,7 +678,7 @@ class WatchPoolsResponse(_message.Message):
     """What happened to the pool."""
     @_builtins.property
     def pool(self) -> _pool_pb2.Pool:
-        """The pool as it is now, or as it was last when `type` says that it is deleted."""
+        """The pool as it is now, or as it was last when `type` says that it is deleted. Absent in a bookmark."""
 
     def __init__(
         self,

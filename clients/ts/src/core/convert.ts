@@ -49,6 +49,7 @@ const WATCH_EVENT_TYPES: Readonly<Record<WatchEventType, types.WatchEventType>> 
   [WatchEventType.PRESENT]: "present",
   [WatchEventType.CHANGED]: "changed",
   [WatchEventType.DELETED]: "deleted",
+  [WatchEventType.BOOKMARK]: "unknown", // it is about no pool, so that it is no event
 };
 
 const SANDBOX_STATES: Readonly<Record<sbx.SandboxState, types.SandboxState>> = {
