@@ -19,6 +19,8 @@ from tools.dev.signals import foreground
 
 CONTRACT = ("buf.yaml", "proto", "third_party/proto")
 BASES = ("origin/main", "main")
+AT_ONCE = ("-n", "2", "--dist", "loadfile")
+"""Two files of tests at a time: they wait for containers more than they compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Suite:
             self._command("go test", "go", "test", "./...", cwd=agent),
             self._command("TypeScript check", "npm", "run", "--silent", "check", cwd=typescript),
             self._command("TypeScript test", "npm", "test", "--silent", cwd=typescript),
-            self._command("pytest", "pytest", "tests"),
+            self._command("pytest", "pytest", *AT_ONCE, "tests"),
             Check("Python client on other Pythons", pythons.test),
         ]
 
