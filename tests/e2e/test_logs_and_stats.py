@@ -150,7 +150,8 @@ def test_in_an_image_of_one_static_binary(
         ("web", "from the service"),
     }
     before = stats(monitor, box.id)
-    box.start("much", "/busybox", "head", "-c", "8388608", "/dev/zero")
+    waits = processes.OUTPUT_OVERFLOW_WAIT  # for whoever reads it, however late that comes
+    box.start("much", "/busybox", "head", "-c", "8388608", "/dev/zero", output_overflow=waits)
     assert len(box.seen("much").stdout) == 8388608
     after = stats(monitor, box.id)
     assert after.network_sent_bytes - before.network_sent_bytes > 8388608
