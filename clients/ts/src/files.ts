@@ -13,6 +13,9 @@ const WRITE_MODES = { replace: WriteMode.REPLACE, create: WriteMode.CREATE, appe
 /** What can be written: text, bytes, or parts of bytes as they come. */
 export type Content = string | Uint8Array | AsyncIterable<Uint8Array>;
 
+/** A tar archive: its bytes, parts of them as they come, or what makes those parts, each time that they are needed. */
+export type Archive = Uint8Array | AsyncIterable<Uint8Array> | (() => AsyncIterable<Uint8Array>);
+
 /** The files of one sandbox. Paths are absolute. */
 export class Files {
   readonly #inside: Inside;
@@ -201,22 +204,24 @@ export class Files {
 
   /**
    * Writes a tar archive's content into a folder. Needs a transport that can stream requests, as Node's can. Where the
-   * connection breaks an archive that is given whole is sent anew, which replaces what was written before.
+   * connection breaks an archive that is given whole, or as a function that makes its parts, is sent anew, which replaces
+   * what was written before.
    *
    * @throws {@link SandboxConnectionError} with the reason `UPLOAD_INCOMPLETE` where it broke too often, or the archive
    * came in parts, which cannot be had again. What was written stays.
    */
   async uploadFolder(
     path: string,
-    archive: Uint8Array | AsyncIterable<Uint8Array>,
+    archive: Archive,
     options: { readonly owner?: string; readonly signal?: AbortSignal } = {},
   ): Promise<{ readonly entries: number; readonly bytesWritten: number }> {
     const target = { ...this.#at(path), owner: options.owner ?? "" };
     async function* requests() {
       yield { part: { case: "target" as const, value: target } };
-      for await (const part of parts(archive)) yield { part: { case: "data" as const, value: part } };
+      const content = typeof archive === "function" ? archive() : archive;
+      for await (const part of parts(content)) yield { part: { case: "data" as const, value: part } };
     }
-    const repeatable = archive instanceof Uint8Array ? "safe" : "unsent";
+    const repeatable = archive instanceof Uint8Array || typeof archive === "function" ? "safe" : "unsent";
     try {
       const invoke = (to: ConnectOptions) => this.#inside.files.uploadFolder(requests(), to);
       const answer = await this.#inside.long(invoke, repeatable, options);

@@ -40,7 +40,7 @@ export {
   TunnelPortNotAllowedError,
   ValidationError,
 } from "./core/errors.js";
-export { type Content, Files } from "./files.js";
+export { type Archive, type Content, Files } from "./files.js";
 export type * from "./inside-options.js";
 export type * from "./inside-types.js";
 export type * from "./options.js";
