@@ -327,6 +327,27 @@ def test_files_over_connections_that_break_again_and_again(server: ServerProcess
         box.delete()
 
 
+def test_a_server_that_is_killed_under_files(own_server: ServerProcess, tmp_path: Path):
+    content = os.urandom(24 * 1024 * 1024)
+    (tmp_path / "up").write_bytes(content)
+    with SandboxClient(own_server.address) as client:
+        box = client.create(IMAGE, ephemeral_disk_mb=256)
+        kills: list[int] = []
+
+        def kill_amid(done: int, total: int) -> None:
+            if done >= total // 3 and len(kills) < 1:
+                kills.append(done)
+                own_server.kill()
+                own_server.start()
+
+        box.upload_file(tmp_path / "up", "/big", on_progress=kill_amid)
+        assert kills.pop() < len(content)
+        box.download_file("/big", tmp_path / "down", on_progress=kill_amid)
+        assert kills.pop() < len(content)
+        assert (tmp_path / "down").read_bytes() == content
+        box.delete()
+
+
 def test_a_server_that_is_killed_under_a_command(own_server: ServerProcess):
     with SandboxClient(own_server.address, retry=RETRY) as client:
         box = client.create(IMAGE)

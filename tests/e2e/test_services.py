@@ -61,6 +61,7 @@ def test_a_web_server_as_a_service(box: Box, image: str) -> None:
     assert taken.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     restart = pb.RestartProcessRequest(sandbox_id=box.id, process_id="web")
     assert box.stub.RestartProcess(restart, timeout=SECS).process.restarts == 2
+    next(seen for seen in records if seen.restarts == 2 and seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
     kill = pb.KillProcessRequest(sandbox_id=box.id, process_id="web")
     ended = box.stub.KillProcess(kill, timeout=SECS).process
     assert ended.state == process_pb2.PROCESS_STATE_ENDED

@@ -337,6 +337,35 @@ out.cuts = [up.marks, down.marks];
     assert not list(tmp_path.glob(".copy.*"))
 
 
+def test_a_server_that_is_killed_under_files(own_server: ServerProcess, tmp_path: Path) -> None:
+    content = os.urandom(24 << 20)
+    (tmp_path / "local").write_bytes(content)
+
+    def kill(_: str) -> None:
+        own_server.kill()
+        own_server.start()
+
+    program = """
+/** Kills the server once, when a third is done. */
+const killing = () => {
+  let killed: Promise<void> | undefined;
+  const onProgress = (done: number, total: number) => {
+    if (done > total / 3 && done < total) killed ??= tell("kill");
+  };
+  return { onProgress, done: async () => (await killed, killed !== undefined) };
+};
+const up = killing();
+await sandbox.uploadFile("local", "/big", up);
+out.up = await up.done();
+const down = killing();
+await sandbox.downloadFile("/big", "copy", down);
+out.down = await down.done();
+"""
+    preamble = PREAMBLE.replace("{ maxRetries: 8 }", "")
+    assert NodeProject(tmp_path, own_server.address).talk(preamble + program, kill) == {"up": True, "down": True}
+    assert (tmp_path / "copy").read_bytes() == content
+
+
 def test_a_tunnel_whose_connections_are_cut(project: NodeProject, proxy: CutProxy) -> None:
     told = project.talk(
         PREAMBLE

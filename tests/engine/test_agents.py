@@ -19,8 +19,9 @@ from tests.engine.conftest import MakeSandbox, Sandbox
 from tests.support.agents_contract import SLEEPER, AgentsContract
 from tests.support.members import make_member
 from tests.support.runtime_contract import next_event
+from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 PYTHON = "python:3.11-slim"
 SECRET = "planted-2f9c1e"
@@ -246,6 +247,11 @@ async def test_secrets_are_in_the_owners_processes_and_nowhere_else(
 # --- the port's contract ----------------------------------------------------------------------------------------------
 
 
+def states_of(pid: int) -> set[str]:
+    """The states of a process's threads, as Linux names them."""
+    return {file.read_text().rpartition(")")[2].split()[0] for file in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+
 @dataclass
 class RealPlace:
     """A container on the engine with the real agent."""
@@ -267,7 +273,10 @@ class RealPlace:
         return " ".join(SLEEPER) in await self.text("ps")
 
     async def silence(self) -> None:
-        os.kill(await self._pid(), signal.SIGSTOP)
+        pid = await self._pid()
+        os.kill(pid, signal.SIGSTOP)
+        # Its threads stop one by one: until the last has, it may answer.
+        await asyncio.to_thread(eventually, lambda: states_of(pid) == {"T"})
 
     async def revive(self) -> None:
         os.kill(await self._pid(), signal.SIGCONT)

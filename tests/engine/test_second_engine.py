@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.second_engine import STATE, second_engine, sweep
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = """

@@ -59,7 +59,8 @@ class Suite:
             self._command("go test", "go", "test", "./...", cwd=agent),
             self._command("TypeScript check", "npm", "run", "--silent", "check", cwd=typescript),
             self._command("TypeScript test", "npm", "test", "--silent", cwd=typescript),
-            self._command("pytest", "pytest", *AT_ONCE, "tests"),
+            self._command("pytest, two files at a time", "pytest", *AT_ONCE, "-m", "not alone", "tests"),
+            self._command("pytest, one at a time", "pytest", "-m", "alone", "tests"),
             Check("Python client on other Pythons", pythons.test),
         ]
 

@@ -1,6 +1,6 @@
 /** Files on their way, which go on after the connection has broken. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { ResourceNotFoundError, SandboxConnectionError, type SandpoolError } from "./core/errors.js";
+import { ResourceNotFoundError, type SandpoolError } from "./core/errors.js";
 import { type Inside, toFileInfo } from "./core/inside.js";
 import { retryDelay, sleep } from "./core/retry.js";
 import type { FileInfo as FileMessage } from "./gen/sandpool/v1/file_pb.js";
@@ -11,8 +11,6 @@ import { type LocalFile, openFile, receiveFile } from "./platform/node.js";
 
 /** How much of a file goes in one message: as much as a client may send that cannot stream, and more than the way takes. */
 export const PART = 2 << 20;
-/** How often a read that broke is taken up again without progress. */
-const MOST_BREAKS = 5;
 
 /** Which file to write, and how. */
 export type Target = MessageInitShape<typeof WriteFileTargetSchema> & { sandboxId: string; uploadId: string };
@@ -30,25 +28,20 @@ export async function* readParts(
   const end = options.length === undefined ? undefined : offset + options.length;
   let total = 0;
   let etag = "";
-  for (let breaks = 0; ; breaks++) {
+  const open = () => {
     const length = end === undefined ? undefined : BigInt(end - offset);
     const request = { ...file, offset: BigInt(offset), length, etag };
-    try {
-      for await (const { part } of inside.stream((to) => inside.files.readFile(request, to), options.signal)) {
-        if (part.case === "file") {
-          if (etag === "") yield part.value;
-          ({ etag } = part.value);
-          total = Number(part.value.size);
-        } else if (part.case === "data") {
-          offset += part.value.length;
-          breaks = 0;
-          options.onProgress?.(offset, total);
-          yield part.value;
-        }
-      }
-      return;
-    } catch (error) {
-      if (!(error instanceof SandboxConnectionError) || breaks === MOST_BREAKS) throw error;
+    return inside.stream((to) => inside.files.readFile(request, to), options.signal);
+  };
+  for await (const { part } of inside.follow(open, options.signal)) {
+    if (part.case === "file") {
+      if (etag === "") yield part.value;
+      ({ etag } = part.value);
+      total = Number(part.value.size);
+    } else if (part.case === "data") {
+      offset += part.value.length;
+      options.onProgress?.(offset, total);
+      yield part.value;
     }
   }
 }
@@ -107,18 +100,19 @@ class Upload {
   }
 
   async run(): Promise<FileInfo> {
-    const { signal } = this.#options;
     let offset = 0;
+    let broken = false;
     for (let retry = 0; ; retry++) {
       try {
+        const arrived = broken ? await this.#arrived() : 0;
+        if (arrived > offset) retry = 0;
+        offset = arrived;
         return await this.#send(offset);
       } catch (error) {
+        broken = true;
         const delay = retryDelay(error as SandpoolError, retry, "safe", this.#inside.patient);
         if (delay === null) throw error;
-        await sleep(delay, signal);
-        const arrived = await this.#arrived();
-        if (arrived > offset) retry = -1;
-        offset = arrived;
+        await sleep(delay, this.#options.signal);
       }
     }
   }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from sandpool._core import convert_inside, files
 from sandpool._core.inside import FileInfo
+from sandpool._core.resuming import Resuming
 from sandpool._io.aio import Transport, in_thread, notify
 from sandpool._io.local import Incoming, Source
 from sandpool.errors import ResourceNotFoundError, SandboxConnectionError
@@ -21,14 +23,14 @@ async def read_parts(
 ) -> AsyncGenerator[FileInfo | bytes, None]:
     """What a file is, and then its bytes. After a broken connection it goes on in the same content, or not at all."""
     end = None if length is None else offset + length
-    etag, failures = "", 0
+    etag, resuming = "", Resuming(None, time.monotonic)
     while True:
         left = None if end is None else end - offset
         call = files.read_file(sandbox_id, path, offset, left, etag, timeout)
         try:
             async with aclosing(transport.stream(call)) as answers:
                 async for answer in answers:
-                    failures = 0
+                    resuming.arrived()
                     if answer.HasField("file"):
                         if not etag:
                             yield convert_inside.file_info(answer.file)
@@ -38,8 +40,7 @@ async def read_parts(
                         yield answer.data
             return
         except SandboxConnectionError as failure:
-            failures += 1
-            await _pause(transport, failures, failure)
+            await _pause(transport, resuming, failure)
 
 
 async def download(
@@ -82,9 +83,9 @@ async def upload(
     """Send a file. After a broken connection it goes on at the first byte that has not arrived."""
     to.upload_id = files.fresh_upload_id()
     to.size = source.size
-    offset, failures = 0, 0
+    offset, sent, broken = 0, 0, False
+    resuming = Resuming(None, time.monotonic)
     while True:
-        sent = 0
 
         async def messages(begin: int) -> AsyncGenerator[file_service_pb2.WriteFileRequest, None]:
             nonlocal sent
@@ -99,17 +100,18 @@ async def upload(
                     await notify(tell, sent, source.size)
 
         try:
+            if broken:
+                arrived = await _arrived(transport, to)
+                if arrived > offset:
+                    resuming.arrived()
+                offset = arrived
             return await transport.upload(files.write_file(to, offset, timeout), messages(offset))
         except SandboxConnectionError as failure:
-            failures += 1
+            broken = True
             whole = sent == source.size  # it may have been finished, and the answer lost
             if whole and not files.may_repeat(to):
                 raise
-            await _pause(transport, failures, failure)
-            arrived = await _arrived(transport, to)
-            if arrived > offset:
-                failures = 0
-            offset = arrived
+            await _pause(transport, resuming, failure)
 
 
 async def _arrived(transport: Transport, to: file_service_pb2.WriteFileTarget) -> int:
@@ -122,8 +124,8 @@ async def _arrived(transport: Transport, to: file_service_pb2.WriteFileTarget) -
         return 0
 
 
-async def _pause(transport: Transport, failures: int, failure: SandboxConnectionError) -> None:
-    pause = transport.retry.pause(failures, files.TRANSFER_TIMEOUT, failure.retry_after)
+async def _pause(transport: Transport, resuming: Resuming, failure: SandboxConnectionError) -> None:
+    pause = resuming.pause(transport.retry, failure)
     if pause is None:
         raise failure
     await transport.pause(pause)

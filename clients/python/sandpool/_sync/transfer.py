@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 
 from sandpool._core import convert_inside, files
 from sandpool._core.inside import FileInfo
+from sandpool._core.resuming import Resuming
 from sandpool._io.blocking import Transport, in_thread, notify
 from sandpool._io.local import Incoming, Source
 from sandpool.errors import ResourceNotFoundError, SandboxConnectionError
@@ -22,14 +24,14 @@ def read_parts(
 ) -> Generator[FileInfo | bytes, None, None]:
     """What a file is, and then its bytes. After a broken connection it goes on in the same content, or not at all."""
     end = None if length is None else offset + length
-    etag, failures = "", 0
+    etag, resuming = "", Resuming(None, time.monotonic)
     while True:
         left = None if end is None else end - offset
         call = files.read_file(sandbox_id, path, offset, left, etag, timeout)
         try:
             with closing(transport.stream(call)) as answers:
                 for answer in answers:
-                    failures = 0
+                    resuming.arrived()
                     if answer.HasField("file"):
                         if not etag:
                             yield convert_inside.file_info(answer.file)
@@ -39,8 +41,7 @@ def read_parts(
                         yield answer.data
             return
         except SandboxConnectionError as failure:
-            failures += 1
-            _pause(transport, failures, failure)
+            _pause(transport, resuming, failure)
 
 
 def download(
@@ -83,9 +84,9 @@ def upload(
     """Send a file. After a broken connection it goes on at the first byte that has not arrived."""
     to.upload_id = files.fresh_upload_id()
     to.size = source.size
-    offset, failures = 0, 0
+    offset, sent, broken = 0, 0, False
+    resuming = Resuming(None, time.monotonic)
     while True:
-        sent = 0
 
         def messages(begin: int) -> Generator[file_service_pb2.WriteFileRequest, None, None]:
             nonlocal sent
@@ -100,17 +101,18 @@ def upload(
                     notify(tell, sent, source.size)
 
         try:
+            if broken:
+                arrived = _arrived(transport, to)
+                if arrived > offset:
+                    resuming.arrived()
+                offset = arrived
             return transport.upload(files.write_file(to, offset, timeout), messages(offset))
         except SandboxConnectionError as failure:
-            failures += 1
+            broken = True
             whole = sent == source.size  # it may have been finished, and the answer lost
             if whole and not files.may_repeat(to):
                 raise
-            _pause(transport, failures, failure)
-            arrived = _arrived(transport, to)
-            if arrived > offset:
-                failures = 0
-            offset = arrived
+            _pause(transport, resuming, failure)
 
 
 def _arrived(transport: Transport, to: file_service_pb2.WriteFileTarget) -> int:
@@ -123,8 +125,8 @@ def _arrived(transport: Transport, to: file_service_pb2.WriteFileTarget) -> int:
         return 0
 
 
-def _pause(transport: Transport, failures: int, failure: SandboxConnectionError) -> None:
-    pause = transport.retry.pause(failures, files.TRANSFER_TIMEOUT, failure.retry_after)
+def _pause(transport: Transport, resuming: Resuming, failure: SandboxConnectionError) -> None:
+    pause = resuming.pause(transport.retry, failure)
     if pause is None:
         raise failure
     transport.pause(pause)
