@@ -1,5 +1,6 @@
 """What a caller is told of each error: code, reason, details; and what it is never told."""
 
+import re
 from typing import Any
 
 import grpc
@@ -143,6 +144,12 @@ async def test_the_details_say_what_and_when(rig: Rig) -> None:
     assert (failure.type, failure.subject, failure.description) == ("POOL_IN_USE", "pool:web", "2 sandboxes")
     resource = answer.details[ResourceInfo]
     assert (resource.resource_type, resource.resource_name) == ("pool", "web")
+
+
+@pytest.mark.parametrize("kind", ["pool", "template", "secret", "sandbox", "process", "file", "upload"])
+def test_what_is_missing_says_what_to_do(kind: str) -> None:
+    assert re.fullmatch(rf"there is no {kind} 'x'; \w.{{10,}}", NotFound(kind, "x").message)
+    assert NotFound(kind, "x", "make it").message == f"there is no {kind} 'x'; make it"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("password 1234"), IllegalTransition("password 1234"), KeyError("1234")])

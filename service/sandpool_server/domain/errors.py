@@ -51,6 +51,17 @@ class InvalidArgument(SandpoolError):
         self.violations = violations
 
 
+_WHERE_TO_LOOK = {
+    "pool": "list the pools for those that there are, or create it",
+    "template": "list the templates for those that there are, or create it",
+    "secret": "list the secrets for those that there are, or create it",
+    "sandbox": "list the sandboxes for those that there are; one that ended a while ago is forgotten",
+    "process": "list the sandbox's processes for those that there are; one that ended a while ago is forgotten",
+    "file": "see that the path is right",
+    "upload": "begin it anew; one that is finished, or was left for long, is forgotten",
+}
+
+
 class NotFound(SandpoolError):
     """There is no such resource.
 
@@ -60,7 +71,7 @@ class NotFound(SandpoolError):
     def __init__(self, resource_type: str, resource_name: str, hint: str = "") -> None:
         super().__init__(
             f"{resource_type.upper()}_NOT_FOUND",
-            f"there is no {resource_type} {resource_name!r}" + (f"; {hint}" if hint else ""),
+            f"there is no {resource_type} {resource_name!r}; {hint or _WHERE_TO_LOOK[resource_type]}",
         )
         self.resource_type = resource_type
         self.resource_name = resource_name

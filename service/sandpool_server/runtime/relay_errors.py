@@ -82,7 +82,7 @@ def relay_error(error: grpc.aio.AioRpcError, member_id: str, method: str) -> San
         ]
         return InvalidArgument(*(violations or [FieldViolation("request", text or "was refused by the sandbox")]))
     if reason in _NOT_FOUND:
-        return NotFound(_NOT_FOUND[reason], about, "" if reason != "FILE_NOT_FOUND" else "see that the path is right")
+        return NotFound(_NOT_FOUND[reason], about)
     if reason in _EXISTS:
         return AlreadyExists(_EXISTS[reason], about)
     if reason == "ETAG_MISMATCH":
