@@ -5,9 +5,12 @@ It is wired as the real one: only what `app` knows as its runtime and its agents
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from sandpool_server import app
 from sandpool_server.cli.main import main
+from sandpool_server.domain.errors import Unavailable
+from sandpool_server.runtime.agent_channels import Connection
 from sandpool_server.runtime.settings import RuntimeSettings
 from tests.support.fake_agents import FakeAgents
 from tests.support.fake_runtime import FakeRuntime
@@ -25,12 +28,18 @@ class _Runtime(FakeRuntime):
         type(self).made = self
 
 
-def _agents(key: bytes) -> FakeAgents:
-    """The agents in that engine's containers."""
-    del key
-    return FakeAgents(_Runtime.made)
+class _Agents(FakeAgents):
+    """The agents in that engine's containers, made as the real ones are."""
+
+    def __init__(self, key: bytes) -> None:
+        del key
+        super().__init__(_Runtime.made)
+
+    def connect(self, member_id: str, address: str) -> AbstractAsyncContextManager[Connection]:
+        """Nothing goes on inside these sandboxes."""
+        raise Unavailable("SANDBOX_UNREACHABLE", f"{member_id} at {address or 'no address'} is in memory")
 
 
 if __name__ == "__main__":
-    vars(app).update(DockerRuntime=_Runtime, GrpcAgents=_agents)
+    vars(app).update(DockerRuntime=_Runtime, GrpcAgents=_Agents)
     sys.exit(main())
