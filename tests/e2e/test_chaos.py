@@ -22,7 +22,7 @@ from tests.support.server_process import ServerProcess
 from tests.support.waiting import WAIT_SECS, eventually, wait_for_pool
 from tests.support.watcher import Watcher
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 IMAGE = "busybox:latest"
 SEED_VARIABLE = "SANDPOOL_CHAOS_SEED"

@@ -17,7 +17,7 @@ from tests.support.engine_view import EngineView
 from tests.support.pool_members import members_of
 from tests.support.waiting import wait_until_warm
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 START_SECS = 120.0

@@ -15,7 +15,7 @@ from tests.support.pool_members import members_of
 from tests.support.waiting import wait_until_warm
 from tests.support.watcher import Watcher
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 
 def test_two_hundred_callers_of_a_pool_of_thirty(client: SandboxClient, make_pool: MakePool, engine: EngineView):

@@ -36,7 +36,7 @@ from tests.support.proxied_engine import ProxiedEngine
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import WAIT_SECS, eventually, wait_for_pool, wait_until_warm
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 NO_SPACE = "write /var/lib/docker/overlay2/x: no space left on device"
 

@@ -23,7 +23,7 @@ from sandpool import (
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import wait_for_sandbox, wait_until_warm
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 BUSYBOX = "busybox:latest"
 PYTHON = "python:3.11-slim"

@@ -28,7 +28,7 @@ from tests.support.pool_members import container, members_of
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import WAIT_SECS, wait_for_pool, wait_for_sandbox, wait_until_warm
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 PYTHON = "python:3.11-slim"
 

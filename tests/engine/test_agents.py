@@ -21,7 +21,7 @@ from tests.support.members import make_member
 from tests.support.runtime_contract import next_event
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 PYTHON = "python:3.11-slim"
 SECRET = "planted-2f9c1e"

@@ -14,7 +14,7 @@ from tests.engine.conftest import MakeSandbox, launch_sandbox
 from tests.support.members import make_member
 from tests.support.second_engine import SecondEngine
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 MIB = 1 << 20
 TWO_FILES = "cd {}; for i in 1 2; do dd if=/dev/zero of=$i bs=1M count=3; done"

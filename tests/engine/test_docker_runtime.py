@@ -14,7 +14,7 @@ from tests.engine.conftest import MakeSandbox
 from tests.support.members import make_member
 from tests.support.runtime_contract import TOKEN, RuntimeContract, next_event
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 
 class TestDockerRuntime(RuntimeContract):

@@ -19,7 +19,6 @@ from tests.support.proxied_engine import FaultyEngine
 from tests.support.runtime_contract import TOKEN, next_event
 
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.engine,
     # docker-py leaves the socket of a refused connection to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),

@@ -9,7 +9,7 @@ import pytest
 from sandpool_server.domain.model import CommandEndReason
 from tests.engine.conftest import TOKEN_KEY, MakeSandbox, Sandbox
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 KEPT = ("chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "net_bind_service", "sys_chroot")
 BITS = {

@@ -18,7 +18,7 @@ from sandpool_server.runtime import DockerRuntime, GrpcAgents, RuntimeSettings
 from tests.support.members import make_member
 from tests.support.runtime_contract import TOKEN
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 LAYER_BYTES = 3 << 20
 

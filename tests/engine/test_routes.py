@@ -20,7 +20,6 @@ from tests.support.second_engine import SecondEngine
 from tests.support.ssh_server import SshServer, ssh_server
 
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.engine,
     # docker-py leaves the socket of a refused connection to the garbage collector.
     pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"),

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.second_engine import STATE, second_engine, sweep
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = """

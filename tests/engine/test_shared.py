@@ -18,7 +18,7 @@ from tests.support.members import make_member
 from tests.support.runtime_contract import TOKEN
 from tests.support.second_engine import second_engine
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 EMPTY_TAR = b"\0" * 1024
 
