@@ -22,6 +22,7 @@ class CutProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._muted: set[tuple[socket.socket, socket.socket]] = set()
         self._threads: list[threading.Thread] = []
         self.refusing = False
         self.connections = 0
@@ -53,6 +54,12 @@ class CutProxy:
         for pair in pairs:
             self._break(pair)
         return len(pairs)
+
+    def mute(self) -> int:
+        """Let no byte through any more on the connections that there are, as a network that is gone; gives how many."""
+        with self._lock:
+            self._muted |= self._pairs
+            return len(self._pairs)
 
     def _run(self, function: object, *arguments: object) -> None:
         thread = threading.Thread(target=function, args=arguments, daemon=True)  # type: ignore[arg-type]
@@ -87,6 +94,8 @@ class CutProxy:
         passed = 0
         with suppress(OSError):
             while data := source.recv(65536):
+                if pair in self._muted:
+                    continue
                 if most is not None and passed + len(data) > most:
                     sink.sendall(data[: most - passed])
                     break

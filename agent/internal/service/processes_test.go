@@ -272,9 +272,9 @@ func TestEndsThatAreBroughtAbout(t *testing.T) {
 	}
 	leave()
 	// Whoever attaches to the idle one would keep it alive: it is looked at from aside.
-	for record(t, client, "idle").GetState() != sandpoolv1.ProcessState_PROCESS_STATE_ENDED {
-		time.Sleep(5 * time.Millisecond)
-	}
+	eventually(t, func() bool {
+		return record(t, client, "idle").GetState() == sandpoolv1.ProcessState_PROCESS_STATE_ENDED
+	})
 	for id, reason := range map[string]sandpoolv1.CommandEndReason{
 		"timed":  sandpoolv1.CommandEndReason_COMMAND_END_REASON_TIMED_OUT,
 		"idle":   sandpoolv1.CommandEndReason_COMMAND_END_REASON_IDLE_TIMED_OUT,
@@ -380,19 +380,26 @@ func TestAServiceIsStartedAgain(t *testing.T) {
 	runs.next(t)
 }
 
+// eventually looks again and again until something is so of which nothing tells.
+func eventually(t *testing.T, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come to be")
+		}
+	}
+}
+
 func TestARecordGoesWhenItsTimeIsOver(t *testing.T) {
 	client := processClient(t)
 	start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: "p", Command: "true", TtlSecs: proto.Float64(0.01)})
-	for {
+	eventually(t, func() bool {
 		_, err := client.GetProcess(t.Context(), &sandpoolv1.GetProcessRequest{ProcessId: "p"})
-		if status.Code(err) == codes.NotFound {
-			return
-		}
-		if err != nil {
+		if err != nil && status.Code(err) != codes.NotFound {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return err != nil
+	})
 }
 
 func TestTheOldestRecordsMakeRoom(t *testing.T) {

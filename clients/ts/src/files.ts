@@ -4,7 +4,7 @@ import { PathNotFoundError, SandboxConnectionError } from "./core/errors.js";
 import { type Inside, toFileChange, toFileInfo } from "./core/inside.js";
 import { allPages, PAGE_SIZE } from "./core/pages.js";
 import { WriteMode } from "./gen/sandpool/v1/file_service_pb.js";
-import type { ReadOptions, TransferOptions, UploadOptions, WriteOptions } from "./inside-options.js";
+import type { FileOptions, ReadOptions, TransferOptions, UploadOptions, WriteOptions } from "./inside-options.js";
 import type { FileChange, FileInfo } from "./inside-types.js";
 import { download, PART, readParts, type Target, upload } from "./transfer.js";
 
@@ -233,7 +233,7 @@ export class Files {
   }
 
   /** An upload of its own to this path. */
-  #target(path: string, { mode, owner = "" }: UploadOptions): Target {
+  #target(path: string, { mode, owner = "" }: FileOptions): Target {
     return { ...this.#at(path), mode, owner, uploadId: crypto.randomUUID() };
   }
 

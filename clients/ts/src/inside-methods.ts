@@ -26,9 +26,7 @@ import type {
 import type { CallOptions } from "./options.js";
 import { type PortConnection, Ports, type Tunnel } from "./ports.js";
 import { Processes, startRequest } from "./processes.js";
-import { Pty, type PtyListeners } from "./pty.js";
-
-const TERMINAL = { rows: 24, cols: 80 };
+import { Pty, type PtyListeners, TERMINAL } from "./pty.js";
 
 /**
  * What can be done inside a sandbox, each by one method of the sandbox itself, under the names that the Python client

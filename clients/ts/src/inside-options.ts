@@ -37,16 +37,22 @@ export interface CommandOptions {
   readonly shell?: string | undefined;
 }
 
-/** How to start a process. */
-export interface ProcessOptions extends CommandOptions {
-  /** The identifier; the same one again starts nothing. Default: a random one. */
-  readonly processId?: string | undefined;
+/** In what surroundings something runs. */
+export interface PlaceOptions {
+  /** Environment variables over those of the sandbox. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** The working directory, an absolute path that exists. Default the image's. */
   readonly cwd?: string | undefined;
   /** The same as `cwd`. */
   readonly workingDir?: string | undefined;
+  /** The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. */
   readonly user?: string | undefined;
+}
+
+/** How to start a process. */
+export interface ProcessOptions extends CommandOptions, PlaceOptions {
+  /** The identifier; the same one again starts nothing. Default: a random one. */
+  readonly processId?: string | undefined;
   /** Whether its standard input can be written to. Default false: it is empty. */
   readonly stdin?: boolean | undefined;
   /** The same as `stdin`: `pipe` is true, `closed` false. */
@@ -73,17 +79,13 @@ export interface ProcessOptions extends CommandOptions {
 }
 
 /** How to start a program on a terminal. */
-export interface PtyOptions extends PtyListeners, Partial<TerminalSize> {
+export interface PtyOptions extends PtyListeners, PlaceOptions, Partial<TerminalSize> {
   /** A line for the shell, or a program with its arguments. Default: an interactive shell. */
   readonly command?: string | readonly string[] | undefined;
   /** With a `command` that is one string: that is the program, and these are its arguments. */
   readonly args?: readonly string[] | undefined;
   /** Environment variables over those of the sandbox; TERM is xterm-256color by default. */
   readonly env?: Readonly<Record<string, string>> | undefined;
-  readonly cwd?: string | undefined;
-  /** The same as `cwd`. */
-  readonly workingDir?: string | undefined;
-  readonly user?: string | undefined;
   /** Limits in seconds; none by default. */
   readonly timeout?: number | undefined;
   readonly idleTimeout?: number | undefined;
@@ -105,12 +107,16 @@ export interface HealthCheck {
   readonly retries?: number | undefined;
 }
 
-/** How to write a file. */
-export interface WriteOptions {
+/** What a file is to be. */
+export interface FileOptions {
   /** The permission bits, such as 0o755. Default those of the file that is replaced, else 0o644. */
   readonly mode?: number | undefined;
   /** The owner, a name or number with an optional group. */
   readonly owner?: string | undefined;
+}
+
+/** How to write a file. */
+export interface WriteOptions extends FileOptions {
   /** What to do with a file that is there. Default `replace`. */
   readonly writeMode?: "replace" | "create" | "append" | undefined;
   /** Called with how many bytes have gone, of how many; undefined where the content comes in parts. */
@@ -126,12 +132,7 @@ export interface TransferOptions {
 }
 
 /** How to copy a file of this machine into a sandbox. */
-export interface UploadOptions extends TransferOptions {
-  /** The permission bits, such as 0o755. Default those of the file that is replaced, else 0o644. */
-  readonly mode?: number | undefined;
-  /** The owner, a name or number with an optional group. */
-  readonly owner?: string | undefined;
-}
+export interface UploadOptions extends TransferOptions, FileOptions {}
 
 /** Which part of a file to read. */
 export interface RangeOptions {
@@ -162,17 +163,9 @@ export interface LogOptions {
 }
 
 /** How to run a command. */
-export interface RunOptions extends CommandOptions {
+export interface RunOptions extends CommandOptions, PlaceOptions {
   /** How long the command may run in seconds, 0.001 to 86,400; then it is killed. Default 60. */
   readonly timeout?: number | undefined;
-  /** Environment variables over those of the image. */
-  readonly env?: Readonly<Record<string, string>> | undefined;
-  /** The working directory, an absolute path that exists. Default the image's. */
-  readonly cwd?: string | undefined;
-  /** The same as `cwd`. */
-  readonly workingDir?: string | undefined;
-  /** The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. */
-  readonly user?: string | undefined;
   /** Kills the command when aborted; the call then rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }

@@ -1,6 +1,9 @@
 import type { CommandHandle } from "./command.js";
 import type { CommandResult, TerminalSize } from "./inside-types.js";
 
+/** The size of a terminal where none is given. */
+export const TERMINAL: TerminalSize = { rows: 24, cols: 80 };
+
 /** Shells count a signal's number on top of this. */
 const SIGNALED = 128;
 

@@ -7,9 +7,9 @@ import type { RunOptions, StartOptions, StreamOptions } from "./inside-options.j
 import type { CommandResult } from "./inside-types.js";
 import type { CallOptions, MutationOptions, UpdateSandboxOptions } from "./options.js";
 import { startRequest } from "./processes.js";
+import { TERMINAL } from "./pty.js";
 import type { SandboxInfo } from "./types.js";
 
-const TERMINAL = { rows: 24, cols: 80 };
 /** Limits of a command where none are given, in seconds. */
 const COMMAND_SECS = 60;
 const IDLE_SECS = 300;
