@@ -33,6 +33,8 @@ class Endpoint:
             # A connection that is silent for this long while a call is under way is asked for a sign of life.
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),
+            # gRPC has pings of its own as well, and would give one that is under way a minute before it asks itself.
+            ("grpc.http2.ping_timeout_ms", 10_000),
             # gRPC's own back-off between connections begins at a second: a server that restarts is found sooner.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
