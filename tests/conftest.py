@@ -1,10 +1,10 @@
-"""What all tests share."""
+"""Hypothesis profiles for all tests."""
 
 import os
 
 from hypothesis import settings
 
-# Where a change is judged, the same histories are tried each time; at a desk, new ones.
+# CI runs the same examples every time. Local runs generate new ones.
 settings.register_profile("repeatable", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("repeatable")

@@ -1,1 +1,1 @@
-"""The sandpool server: pools of warm container sandboxes over gRPC."""
+"""The sandpool server: a gRPC service that provides container sandboxes from pools of warm containers."""

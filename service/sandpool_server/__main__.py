@@ -1,4 +1,4 @@
-"""`python -m sandpool_server`: the same as the command `sandpool-server`."""
+"""Run the `sandpool-server` command with `python -m sandpool_server`."""
 
 import sys
 

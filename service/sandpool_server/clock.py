@@ -1,4 +1,4 @@
-"""The real time."""
+"""The system clock."""
 
 import secrets
 import time
@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 
 
 class SystemClock:
-    """Implements `ports.Clock` on this machine's clocks."""
+    """Implements `interfaces.Clock` with the clocks of this machine."""
 
     def now(self) -> datetime:
-        """The present moment, aware, UTC."""
+        """Return the current time as a timezone-aware UTC datetime."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds of the performance counter."""
+        """Return the performance counter in seconds."""
         return time.perf_counter()
 
     def random_bits(self) -> int:
-        """64 bits from the operating system's source."""
+        """Return 64 random bits from the operating system."""
         return secrets.randbits(64)

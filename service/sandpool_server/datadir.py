@@ -1,4 +1,4 @@
-"""The server's folder: its database, the key of its agents' tokens, and the lock that keeps a second server out."""
+"""The data directory: the database, the keys, and a lock that prevents a second server from using it."""
 
 import fcntl
 import os
@@ -9,14 +9,21 @@ from sandpool_server.vault import new_key
 
 
 class DataDirLocked(Exception):
-    """Another server works in the folder."""
+    """Another server uses the directory."""
 
 
 class DataDir:
-    """The folder, made if it is missing, readable by its owner alone, locked until `close` or the process's end."""
+    """A data directory that this process has locked.
+
+    The directory is created if it does not exist, and only its owner can read it. The lock lasts until `close` or
+    until the process exits.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Take the folder. Raises `DataDirLocked`, and `OSError` when it cannot be made or written."""
+        """Create the directory if necessary, and lock it.
+
+        Raises `DataDirLocked` if another process has locked it, and `OSError` if it cannot be created or written.
+        """
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -25,39 +32,40 @@ class DataDir:
         except BlockingIOError:
             os.close(self._lock)
             raise DataDirLocked(
-                f"another server works in {path}; stop it, or give this one a folder of its own with --data-dir"
+                f"the data directory {path} is in use by another server; stop that server, or use another directory "
+                "with --data-dir"
             ) from None
 
     @property
     def database_url(self) -> str:
-        """The SQLAlchemy URL of the database in the folder."""
+        """SQLAlchemy URL of the database in the directory."""
         return f"sqlite:///{self.path / 'sandpool.db'}"
 
     def token_key(self) -> bytes:
-        """The 32 bytes that agents' tokens are derived from; made the first time."""
+        """Return the 32-byte key from which agent tokens are derived. Creates the key at the first call."""
         file = self.path / "agent-token.key"
         if not file.exists():
             _write_private(file, secrets.token_bytes(32))
         return file.read_bytes()
 
     def secrets_keys(self) -> list[str]:
-        """The keys that secrets are encrypted with, the present one first; one is made the first time."""
+        """Return the encryption keys of secrets, the current key first. Creates a key at the first call."""
         file = self.path / "secrets.key"
         if not file.exists():
-            self.keep_secrets_keys([new_key()])
+            self.write_secrets_keys([new_key()])
         return file.read_text().split()
 
-    def keep_secrets_keys(self, keys: list[str]) -> None:
-        """Replace the keys that secrets are encrypted with."""
+    def write_secrets_keys(self, keys: list[str]) -> None:
+        """Replace the encryption keys of secrets; the first key is the current one."""
         _write_private(self.path / "secrets.key", "".join(f"{key}\n" for key in keys).encode())
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the lock."""
         os.close(self._lock)
 
 
 def _write_private(file: Path, content: bytes) -> None:
-    """Write a file for its owner alone, complete or not at all: a kill half-way leaves no short key behind."""
+    """Write a file atomically, readable only by its owner. A crash never leaves a truncated key."""
     unfinished = file.with_suffix(f"{file.suffix}.new")
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:

@@ -1,4 +1,4 @@
-"""Structured logs, to standard error."""
+"""Structured logs on standard error."""
 
 import logging
 import sys
@@ -7,7 +7,10 @@ import structlog
 
 
 def configure_logs(level: str, fmt: str) -> None:
-    """Set up structlog and the standard library's logging alike: `level` and above, as `console` lines or `json`."""
+    """Configure structlog and the standard library's logging.
+
+    `level` is the minimum level, `fmt` is `console` or `json`.
+    """
     number = getattr(logging, level.upper())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -16,7 +19,7 @@ def configure_logs(level: str, fmt: str) -> None:
     ]
     last: structlog.typing.Processor
     if fmt == "json":
-        # Never with local variables: they may hold what callers keep secret.
+        # Never log local variables: they may contain secrets of callers.
         transform = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         shared.append(structlog.processors.ExceptionRenderer(transform))
         last = structlog.processors.JSONRenderer()
@@ -31,5 +34,5 @@ def configure_logs(level: str, fmt: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=shared))
-    # Libraries speak only when something is wrong: their debug lines name hosts, paths and queries.
+    # Libraries log warnings and errors only: their debug messages contain hosts, paths and queries.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

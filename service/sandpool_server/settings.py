@@ -1,7 +1,6 @@
-"""The server's settings: one object, read once at the start from flags, environment and file, and passed down.
+"""Server settings, read once at startup from flags, environment variables and a settings file.
 
-A flag wins over the environment (`SANDPOOL_SERVER_…`), that over the file (TOML, the fields' names as keys), that over
-the default.
+Precedence: flag, environment variable (`SANDPOOL_SERVER_…`), settings file (TOML, the field names are keys), default.
 """
 
 import os
@@ -24,7 +23,10 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def default_agent_binary() -> Path:
-    """The agent for this machine's architecture: inside the installed package, else a checkout's build folder."""
+    """Return the path of the agent for this machine's architecture.
+
+    The agent is in the `bin` directory of an installed package, or in the `build` directory of a checkout.
+    """
     machine = platform.machine()
     name = f"agent-linux-{_GO_ARCHITECTURES.get(machine, machine)}"
     package = Path(__file__).resolve().parent
@@ -33,7 +35,7 @@ def default_agent_binary() -> Path:
 
 
 def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/sandpool`, by default `~/.local/share/sandpool`."""
+    """Return `$XDG_DATA_HOME/sandpool`; without that variable, `~/.local/share/sandpool`."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sandpool"
 
 
@@ -42,79 +44,98 @@ PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """Everything that the server can be told. Times are in seconds."""
+    """All settings of the server. Durations are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
-    config: Path | None = Field(None, description="A TOML file with settings.")
-    address: str = Field("127.0.0.1:50051", description="Where to listen, HOST:PORT; port 0 takes a free one.")
+    config: Path | None = Field(None, description="Path of a TOML file with settings.")
+    address: str = Field(
+        "127.0.0.1:50051", description="Listen address of the gRPC API, HOST:PORT. Port 0 selects a free port."
+    )
     web_address: str = Field(
         "",
-        description="Where to serve HTTP, HOST:PORT: the API for browsers, and exposed ports of sandboxes. Default: "
-        "nowhere.",
+        description="Listen address of the web port, HOST:PORT. The web port serves the API for browsers and the "
+        "exposed ports of sandboxes over HTTP. Default: no web port.",
     )
     web_domain: str = Field(
         "localhost",
-        description="What the host names of exposed ports end in, <port>-<sandbox>.<domain>. All names below it must "
-        "lead to the web port, as those below localhost do in browsers.",
+        description="Domain of exposed ports, which are served at <port>-<sandbox>.<domain>. All its subdomains must "
+        "resolve to the web port. Browsers resolve subdomains of localhost without configuration.",
     )
     web_url: str = Field(
         "",
-        description="How the web port looks from outside where something stands before it, such as https://:443. "
-        "Default: http, at its own port.",
+        description="Public scheme and port of the web port if it is behind a reverse proxy, for example https://:443. "
+        "Default: http and the port of the web address.",
     )
     web_hosts: str = Field(
         "",
-        description="Host names under which the API is served on the web port, separated by commas, besides addresses, "
-        "localhost and the domain.",
+        description="Additional host names of the API on the web port, separated by commas. IP addresses, localhost "
+        "and the web domain are always accepted.",
     )
     web_cors_origins: str = Field(
         "",
-        description="Origins whose pages may call the API on the web port, such as https://app.example, separated by "
-        "commas. Default: none but its own.",
+        description="Origins that may call the API on the web port, separated by commas, for example "
+        "https://app.example. Default: only the origin of the web port.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir,
-        description="The folder of the database and the keys; one server at a time.",
+        description="Directory of the database and the keys. Only one server can use it at a time.",
     )
     docker_host: str = Field(
-        "", description="The engine, such as unix:///var/run/docker.sock. Default: $DOCKER_HOST, else that socket."
+        "",
+        description="Address of the Docker Engine, for example unix:///var/run/docker.sock. "
+        "Default: $DOCKER_HOST, or that socket.",
     )
     agent_binary: Path = Field(
-        default_factory=default_agent_binary, description="The agent program that is mounted into each container."
+        default_factory=default_agent_binary, description="Agent program to mount into each container."
     )
     oci_runtime: str = Field(
-        "", description="The engine's runtime for containers, such as runsc. Default: the engine's."
+        "", description="OCI runtime of the containers, for example runsc. Default: the default runtime of the engine."
     )
     refill_parallelism: PositiveInt = Field(
-        2, description="How many containers are started at once to fill pools; kept small to leave CPU for claims."
+        2,
+        description="Maximum number of containers to start at the same time to refill pools. "
+        "A small number leaves CPU time for claims.",
     )
-    cold_parallelism: PositiveInt = Field(4, description="How many containers are started at once for waiting callers.")
+    cold_parallelism: PositiveInt = Field(4, description="Maximum number of cold starts at the same time.")
     route: Literal["auto", "direct", "published"] = Field(
         "auto",
-        description="How agents are reached: by containers' addresses, by ports published on the engine's host, or "
-        "whichever of them a probe at the start finds.",
+        description="Route to the agents: direct (IP addresses of the containers), published (ports published on the "
+        "Docker host) or auto (detect the route with a probe at startup).",
     )
     secrets_keys: SecretStr = Field(
         SecretStr(""),
-        description="Keys for secrets at rest, 32 bytes each in URL-safe base64, the present one first, separated by "
-        "commas. Default: a file in the data folder, made at the first start.",
+        description="Encryption keys of stored secrets, separated by commas, the current key first. Each key is 32 "
+        "bytes in URL-safe base64. Default: secrets.key in the data directory, created at the first start.",
     )
-    pids_limit: Annotated[int, Field(ge=16)] = Field(1024, description="The most processes in one sandbox.")
-    ready_timeout: PositiveSeconds = Field(30.0, description="How long a started container may take to become ready.")
-    drain_timeout: PositiveSeconds = Field(10.0, description="How long running calls may take to end at SIGTERM.")
-    ended_retention: PositiveSeconds = Field(3600.0, description="How long ended sandboxes stay visible.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
-    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    pids_limit: Annotated[int, Field(ge=16)] = Field(
+        1024, description="Maximum number of processes and threads in a sandbox."
+    )
+    ready_timeout: PositiveSeconds = Field(
+        30.0, description="Maximum time in seconds for a started container to become ready."
+    )
+    drain_timeout: PositiveSeconds = Field(
+        10.0, description="Maximum time in seconds for active calls to finish after SIGTERM."
+    )
+    terminated_retention: PositiveSeconds = Field(
+        3600.0, description="Time in seconds for which terminated sandboxes remain visible."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level of log messages: debug, info, warning or error."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="Format of log messages: console or json.")
 
     @model_validator(mode="after")
     def _check_addresses(self) -> "Settings":
         for name, address in (("address", self.address), ("web_address", self.web_address)):
             host, colon, port = address.rpartition(":")
             if (address or name == "address") and not (colon and host and port.isdigit() and int(port) <= 65535):
-                raise ValueError(f"{name}: {address!r} is not HOST:PORT, such as 127.0.0.1:50051")
+                raise ValueError(f"{name} is invalid: {address!r}; use HOST:PORT, for example 127.0.0.1:50051")
         if self.web_url and not re.fullmatch(r"https?://(:[0-9]{1,5})?", self.web_url):
-            raise ValueError(f"web_url: {self.web_url!r} is not a scheme and a port, such as https://:8443 or https://")
+            raise ValueError(
+                f"web_url is invalid: {self.web_url!r}; use a scheme and an optional port, for example https:// or "
+                "https://:8443"
+            )
         return self
 
     @classmethod
@@ -126,11 +147,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags (given to the constructor), then the environment, then the file that one of them names."""
+        """Return the sources in order of precedence: flags (constructor arguments), environment, settings file.
+
+        Raises `FileNotFoundError` if the settings file does not exist.
+        """
         del dotenv_settings, file_secret_settings
         named = init_settings().get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
         if not named:
             return (init_settings, env_settings)
         if not Path(named).is_file():
-            raise FileNotFoundError(f"there is no settings file {str(named)!r}")
+            raise FileNotFoundError(
+                f"the settings file {str(named)!r} does not exist; check --config or {ENV_PREFIX}CONFIG"
+            )
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(named)))

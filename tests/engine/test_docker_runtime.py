@@ -1,4 +1,4 @@
-"""The runtime's contract on a real engine, and what is Docker's alone: labels, cancellation, prune, purge."""
+"""The contract of the runtime with a real engine, and behaviour specific to Docker: labels, cancellation, purge."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import docker
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.ports import Runtime, RuntimeEvent, RuntimeEventKind
+from sandpool_server.interfaces import Runtime, RuntimeEvent, RuntimeEventKind
 from sandpool_server.runtime import DockerRuntime, RuntimeSettings
 from tests.engine.conftest import MakeSandbox
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 from tests.support.runtime_contract import TOKEN, RuntimeContract, next_event
 
 pytestmark = pytest.mark.engine
@@ -28,122 +28,120 @@ class TestDockerRuntime(RuntimeContract):
 
 
 def names(engine: docker.APIClient, server_id: str) -> list[str]:
-    """Containers that carry the server's label, as an observer sees them."""
+    """Return the names of the containers with the label of the server."""
     found = engine.containers(all=True, filters={"label": f"sandpool.server={server_id}"})
     return sorted(name.lstrip("/") for one in found for name in one["Names"])
 
 
 @pytest.fixture
 def foreign(engine: docker.APIClient) -> Iterator[str]:
-    """A container of somebody else, named as one of ours."""
-    name = f"sandpool-{make_member().id}"
+    """Create a container of another client with a name like that of an instance."""
+    name = f"sandpool-{make_instance().id}"
     container = engine.create_container("busybox:latest", command=["true"], name=name)
     yield name
     engine.remove_container(container["Id"], force=True)
 
 
-async def test_what_carries_no_label_of_ours_is_neither_listed_nor_removed(
+async def test_ignores_containers_without_label_of_server(
     runtime: DockerRuntime, engine: docker.APIClient, foreign: str
 ) -> None:
-    assert await runtime.members() == []
+    assert await runtime.instances() == []
     await runtime.remove(foreign.removeprefix("sandpool-"))
     assert await runtime.purge() == 0
     assert engine.inspect_container(foreign)["State"]["Status"] == "created"
     with pytest.raises(LaunchFailed) as failed:
-        await runtime.launch(make_member(member_id=foreign.removeprefix("sandpool-")), TOKEN)
+        await runtime.launch(make_instance(instance_id=foreign.removeprefix("sandpool-")), TOKEN)
     assert failed.value.reason is FailureReason.START_FAILED
     assert engine.inspect_container(foreign)["State"]["Status"] == "created"
 
 
-async def test_two_servers_on_one_engine_leave_each_other_alone(
+async def test_two_servers_on_one_engine_do_not_affect_each_other(
     runtime: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient
 ) -> None:
     other = DockerRuntime(own_settings)
     try:
-        mine, theirs = make_member(), make_member()
-        await runtime.launch(mine, TOKEN)
-        await other.launch(theirs, TOKEN)
-        assert [ref.member_id for ref in await runtime.members()] == [mine.id]
-        await runtime.remove(theirs.id)
+        own, foreign = make_instance(), make_instance()
+        await runtime.launch(own, TOKEN)
+        await other.launch(foreign, TOKEN)
+        assert [ref.instance_id for ref in await runtime.instances()] == [own.id]
+        await runtime.remove(foreign.id)
         assert await other.purge() == 1
         assert names(engine, own_settings.server_id) == []
         assert engine.networks(filters={"label": f"sandpool.server={own_settings.server_id}"}) == []
-        assert [ref.member_id for ref in await runtime.members()] == [mine.id]
+        assert [ref.instance_id for ref in await runtime.instances()] == [own.id]
     finally:
         await other.close()
 
 
 @pytest.mark.parametrize("after_secs", [0.0, 0.02, 0.1, 0.2, 0.3])
-async def test_a_cancelled_launch_leaves_nothing(
+async def test_cancelled_launch_leaves_no_container(
     runtime: DockerRuntime, engine: docker.APIClient, server_id: str, after_secs: float
 ) -> None:
-    launch = asyncio.create_task(runtime.launch(make_member(), TOKEN))
-    await asyncio.wait({launch}, timeout=after_secs)  # Wherever the launch is by then.
+    launch = asyncio.create_task(runtime.launch(make_instance(), TOKEN))
+    await asyncio.wait({launch}, timeout=after_secs)  # Cancel the launch at different points.
     launch.cancel()
     await asyncio.wait({launch})
     if launch.cancelled():
         assert names(engine, server_id) == []
-    else:  # It was done before.
+    else:  # The launch had already finished.
         assert len(names(engine, server_id)) == 1
 
 
-async def test_a_member_can_be_removed_while_it_starts(
+async def test_removes_instance_while_it_starts(
     runtime: DockerRuntime, engine: docker.APIClient, server_id: str
 ) -> None:
-    member = make_member()
+    instance = make_instance()
     events = runtime.events()
     await anext(events)
-    launch = asyncio.create_task(runtime.launch(member, TOKEN))
-    while not names(engine, server_id):  # noqa: ASYNC110 (the engine tells only when asked)
+    launch = asyncio.create_task(runtime.launch(instance, TOKEN))
+    while not names(engine, server_id):  # noqa: ASYNC110 (the engine must be polled)
         await asyncio.sleep(0.005)
-    await runtime.remove(member.id)
+    await runtime.remove(instance.id)
     await asyncio.wait({launch})
-    await runtime.remove(member.id)
+    await runtime.remove(instance.id)
     assert names(engine, server_id) == []
     error = launch.exception()
     assert error is None or isinstance(error, LaunchFailed)
 
 
-async def test_an_event_within_a_second_of_a_removal_behind_our_back(
-    runtime: DockerRuntime, engine: docker.APIClient
-) -> None:
-    member = make_member()
-    await runtime.launch(member, TOKEN)
+async def test_reports_external_removal_within_a_second(runtime: DockerRuntime, engine: docker.APIClient) -> None:
+    instance = make_instance()
+    await runtime.launch(instance, TOKEN)
     events = runtime.events()
     assert (await anext(events)).kind is RuntimeEventKind.RESYNC
-    await asyncio.to_thread(engine.kill, f"sandpool-{member.id}")
-    assert (await next_event(events, RuntimeEventKind.DIED, member.id, secs=1)).exit_code == 137
-    await asyncio.to_thread(engine.remove_container, f"sandpool-{member.id}", force=True)
-    await next_event(events, RuntimeEventKind.REMOVED, member.id, secs=1)
+    await asyncio.to_thread(engine.kill, f"sandpool-{instance.id}")
+    assert (await next_event(events, RuntimeEventKind.DIED, instance.id, secs=1)).exit_code == 137
+    await asyncio.to_thread(engine.remove_container, f"sandpool-{instance.id}", force=True)
+    await next_event(events, RuntimeEventKind.REMOVED, instance.id, secs=1)
 
 
-async def test_a_pause_behind_our_back_is_an_event(runtime: DockerRuntime, engine: docker.APIClient) -> None:
-    member = make_member()
-    await runtime.launch(member, TOKEN)
+async def test_reports_external_pause(runtime: DockerRuntime, engine: docker.APIClient) -> None:
+    instance = make_instance()
+    await runtime.launch(instance, TOKEN)
     events = runtime.events()
     await anext(events)
-    await asyncio.to_thread(engine.pause, f"sandpool-{member.id}")
-    await next_event(events, RuntimeEventKind.PAUSED, member.id, secs=1)
-    (ref,) = await runtime.members()
+    await asyncio.to_thread(engine.pause, f"sandpool-{instance.id}")
+    await next_event(events, RuntimeEventKind.PAUSED, instance.id, secs=1)
+    (ref,) = await runtime.instances()
     assert (ref.running, ref.paused) == (True, True)
     assert ref.address
-    await runtime.remove(member.id)
-    assert await runtime.members() == []
+    await runtime.remove(instance.id)
+    assert await runtime.instances() == []
 
 
 @pytest.mark.parametrize("first_process", [True, False], ids=["first process", "child"])
-async def test_out_of_memory_is_told_before_the_end(
+async def test_reports_out_of_memory_before_exit(
     runtime: DockerRuntime, engine: docker.APIClient, server_id: str, first_process: bool
 ) -> None:
-    """In containers without our agent, which the kernel spares."""
-    member = make_member()
+    """The containers have no agent, because the kernel does not kill the agent."""
+    instance = make_instance()
     events = runtime.events()
     await anext(events)
     container = engine.create_container(
         "busybox:latest",
         ["sh", "-c", "exec tail /dev/zero" if first_process else "tail /dev/zero; exit 3"],
-        name=f"sandpool-{member.id}",
-        labels={"sandpool.server": server_id, "sandpool.member": member.id},
+        name=f"sandpool-{instance.id}",
+        labels={"sandpool.server": server_id, "sandpool.instance": instance.id},
         host_config=engine.create_host_config(mem_limit="16m", memswap_limit="16m"),
     )
     await asyncio.to_thread(engine.start, container)
@@ -151,46 +149,44 @@ async def test_out_of_memory_is_told_before_the_end(
     async with asyncio.timeout(10):
         while len(seen) < 2:
             event = await anext(events)
-            # A stream begins with what happened in its first second, also to members of the test before.
-            seen += [event] if event.member_id == member.id else []
+            # A stream begins with the events of its first second, including those of the previous test.
+            seen += [event] if event.instance_id == instance.id else []
     assert [event.kind for event in seen] == [RuntimeEventKind.OOM, RuntimeEventKind.DIED]
     assert seen[1].exit_code == (137 if first_process else 3)
 
 
-async def test_an_ended_container_is_listed_with_its_exit_code(
-    runtime: DockerRuntime, engine: docker.APIClient
-) -> None:
-    member = make_member()
-    await runtime.launch(member, TOKEN)
-    await asyncio.to_thread(engine.kill, f"sandpool-{member.id}")
-    await asyncio.to_thread(engine.wait, f"sandpool-{member.id}")
-    (ref,) = await runtime.members()
+async def test_lists_exited_container_with_exit_code(runtime: DockerRuntime, engine: docker.APIClient) -> None:
+    instance = make_instance()
+    await runtime.launch(instance, TOKEN)
+    await asyncio.to_thread(engine.kill, f"sandpool-{instance.id}")
+    await asyncio.to_thread(engine.wait, f"sandpool-{instance.id}")
+    (ref,) = await runtime.instances()
     assert (ref.running, ref.address, ref.exit_code) == (False, "", 137)
 
 
-async def test_more_than_the_engine_has_is_a_limit_unsupported(
+async def test_rejects_limits_above_capacity_of_engine(
     runtime: DockerRuntime, engine: docker.APIClient, server_id: str
 ) -> None:
     with pytest.raises(LaunchFailed) as failed:
-        await runtime.launch(make_member(cpus=250.0), TOKEN)
+        await runtime.launch(make_instance(cpus=250.0), TOKEN)
     assert failed.value.reason is FailureReason.LIMIT_UNSUPPORTED
     assert "CPU" in failed.value.message
     assert names(engine, server_id) == []
 
 
-async def test_an_unknown_oci_runtime_is_a_clear_failure(settings: RuntimeSettings) -> None:
+async def test_rejects_unknown_oci_runtime(settings: RuntimeSettings) -> None:
     runtime = DockerRuntime(replace(settings, oci_runtime="sandpool-no-such-runtime"))
     try:
         with pytest.raises(LaunchFailed) as failed:
-            await runtime.launch(make_member(), TOKEN)
+            await runtime.launch(make_instance(), TOKEN)
         assert failed.value.reason is FailureReason.START_FAILED
         assert "runtime" in failed.value.message
-        assert await runtime.members() == []
+        assert await runtime.instances() == []
     finally:
         await runtime.close()
 
 
-async def test_a_network_in_the_way_is_reported_and_left_alone(
+async def test_reports_conflicting_network_without_changing_it(
     own_settings: RuntimeSettings, engine: docker.APIClient
 ) -> None:
     name = f"sandpool-{own_settings.server_id}"
@@ -205,16 +201,16 @@ async def test_a_network_in_the_way_is_reported_and_left_alone(
         engine.remove_network(network["Id"])
 
 
-async def test_what_the_container_is_made_of(
+async def test_creates_container_with_limits_labels_and_mounts(
     runtime: DockerRuntime, engine: docker.APIClient, make_sandbox: MakeSandbox, server_id: str
 ) -> None:
     sandbox = await make_sandbox(cpus=0.5, memory_mb=64)
-    found = engine.inspect_container(f"sandpool-{sandbox.member.id}")
+    found = engine.inspect_container(f"sandpool-{sandbox.instance.id}")
     host = found["HostConfig"]
     assert (host["NanoCpus"], host["Memory"], host["MemorySwap"]) == (500_000_000, 64 << 20, 64 << 20)
     assert found["Config"]["Labels"] == {
         "sandpool.server": server_id,
-        "sandpool.member": sandbox.member.id,
+        "sandpool.instance": sandbox.instance.id,
         "sandpool.pool": "",
         "sandpool.agent": runtime.agent_version,
     }

@@ -1,4 +1,4 @@
-"""An engine that hangs, refuses, or breaks off, by way of a proxy before the real one."""
+"""An engine that hangs, refuses or breaks connections, simulated by a proxy in front of the real engine."""
 
 import asyncio
 import time
@@ -10,11 +10,11 @@ import docker
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import PullPolicy
-from sandpool_server.ports import RuntimeEventKind
+from sandpool_server.domain.spec import PullPolicy
+from sandpool_server.interfaces import RuntimeEventKind
 from sandpool_server.runtime import DockerRuntime, RuntimeSettings
 from tests.support.engine_proxy import EngineProxy, Mode
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 from tests.support.proxied_engine import FaultyEngine
 from tests.support.runtime_contract import TOKEN, next_event
 
@@ -37,7 +37,7 @@ async def proxy(docker_host: str, tmp_path: Path) -> AsyncIterator[FaultyEngine]
 async def runtime(
     settings: RuntimeSettings, engine: docker.APIClient, proxy: EngineProxy
 ) -> AsyncIterator[DockerRuntime]:
-    """A prepared runtime that reaches the engine through the proxy, with short deadlines."""
+    """Yield a prepared runtime that uses the engine through the proxy, with short deadlines."""
     runtime = DockerRuntime(
         replace(
             settings,
@@ -61,9 +61,9 @@ async def runtime(
             engine.remove_container(container["Id"], v=True, force=True)
 
 
-def made_and_removed(engine: docker.APIClient, member_id: str, since: int) -> list[str]:
-    """What happened to the member's container from `since` until its removal; waits for that, up to 20 seconds."""
-    label = {"label": f"sandpool.member={member_id}"}
+def events_until_removal(engine: docker.APIClient, instance_id: str, since: int) -> list[str]:
+    """Return the events of the instance's container from `since` until its removal. Wait for it up to 20 seconds."""
+    label = {"label": f"sandpool.instance={instance_id}"}
     seen = []
     for event in engine.events(since=since, until=int(time.time()) + 20, decode=True, filters=label):
         seen.append(event["Action"])
@@ -72,25 +72,25 @@ def made_and_removed(engine: docker.APIClient, member_id: str, since: int) -> li
     return seen
 
 
-async def test_a_stopped_engine_is_unreachable_at_once(runtime: DockerRuntime, proxy: EngineProxy) -> None:
+async def test_stopped_engine_is_unreachable_immediately(runtime: DockerRuntime, proxy: EngineProxy) -> None:
     await proxy.set_mode(Mode.REFUSE)
     began = time.monotonic()
-    for call in (runtime.ping(), runtime.members(), runtime.remove(make_member().id), runtime.prepare()):
+    for call in (runtime.ping(), runtime.instances(), runtime.remove(make_instance().id), runtime.prepare()):
         with pytest.raises(Unavailable) as refused:
             await call
         assert refused.value.reason == "ENGINE_UNREACHABLE"
         assert "cannot be reached" in refused.value.message
-    for launch in (runtime.launch(make_member(), TOKEN), runtime.ensure_image("busybox:latest")):
+    for launch in (runtime.launch(make_instance(), TOKEN), runtime.ensure_image("busybox:latest")):
         with pytest.raises(LaunchFailed) as failed:
             await launch
         assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
     assert time.monotonic() - began < 3
     await proxy.set_mode(Mode.PASS)
     await runtime.ping()
-    await runtime.launch(make_member(), TOKEN)
+    await runtime.launch(make_instance(), TOKEN)
 
 
-async def test_a_frozen_engine_keeps_the_deadlines_and_works_again_after(
+async def test_calls_to_frozen_engine_fail_at_deadlines_until_it_resumes(
     runtime: DockerRuntime, proxy: EngineProxy
 ) -> None:
     await proxy.set_mode(Mode.HANG)
@@ -99,62 +99,62 @@ async def test_a_frozen_engine_keeps_the_deadlines_and_works_again_after(
         await runtime.ping()
     assert time.monotonic() - began < 1.5
     with pytest.raises(Unavailable):
-        await runtime.members()
+        await runtime.instances()
     with pytest.raises(Unavailable):
-        await runtime.remove(make_member().id)
+        await runtime.remove(make_instance().id)
     with pytest.raises(LaunchFailed) as failed:
-        await runtime.launch(make_member(), TOKEN)
+        await runtime.launch(make_instance(), TOKEN)
     assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
     assert time.monotonic() - began < 12
     await proxy.set_mode(Mode.PASS)
     async with asyncio.timeout(10):
         await runtime.ping()
-        await runtime.launch(make_member(), TOKEN)
+        await runtime.launch(make_instance(), TOKEN)
 
 
-async def test_starts_that_hang_hold_up_no_removal_and_no_ping(
+async def test_hanging_starts_do_not_block_removal_and_ping(
     runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
 ) -> None:
-    there = make_member()
-    await runtime.launch(there, TOKEN)
+    existing = make_instance()
+    await runtime.launch(existing, TOKEN)
     proxy.hang_on = "/start"
-    stuck = [asyncio.create_task(runtime.launch(make_member(), TOKEN)) for _ in range(2)]
+    stuck = [asyncio.create_task(runtime.launch(make_instance(), TOKEN)) for _ in range(2)]
     async with asyncio.timeout(5):
         while proxy.hung < 2:  # noqa: ASYNC110 (the proxy counts)
             await asyncio.sleep(0.01)
     async with asyncio.timeout(1.5):
         await runtime.ping()
-        await runtime.remove(there.id)
-    assert [ref.running for ref in await runtime.members()] == [False, False]
+        await runtime.remove(existing.id)
+    assert [ref.running for ref in await runtime.instances()] == [False, False]
     for launch in stuck:
         with pytest.raises(LaunchFailed) as failed:
             await launch
         assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
-    assert await runtime.members() == []
-    proxy.let_go()
-    await runtime.launch(make_member(), TOKEN)
+    assert await runtime.instances() == []
+    proxy.release()
+    await runtime.launch(make_instance(), TOKEN)
 
 
-async def test_a_member_whose_start_hangs_can_be_removed_at_once(
+async def test_removes_instance_immediately_while_its_start_hangs(
     runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
 ) -> None:
-    member = make_member()
+    instance = make_instance()
     proxy.hang_on = "/start"
-    stuck = asyncio.create_task(runtime.launch(member, TOKEN))
+    stuck = asyncio.create_task(runtime.launch(instance, TOKEN))
     async with asyncio.timeout(5):
         while not proxy.hung:  # noqa: ASYNC110 (the proxy counts)
             await asyncio.sleep(0.01)
     async with asyncio.timeout(1.5):
-        await runtime.remove(member.id)
-    assert await runtime.members() == []
-    proxy.let_go()
+        await runtime.remove(instance.id)
+    assert await runtime.instances() == []
+    proxy.release()
     with pytest.raises(LaunchFailed):
         await stuck
-    assert await runtime.members() == []
+    assert await runtime.instances() == []
 
 
 @pytest.mark.parametrize(
-    ("request_part", "status", "said", "reason"),
+    ("request_part", "status", "message", "reason"),
     [
         (
             "/containers/create",
@@ -179,19 +179,19 @@ async def test_a_member_whose_start_hangs_can_be_removed_at_once(
         ("/containers/create", 404, "No such image: busybox:latest", FailureReason.IMAGE_NOT_FOUND),
     ],
 )
-async def test_what_the_engine_refuses_has_a_reason_and_leaves_nothing(
-    runtime: DockerRuntime, proxy: FaultyEngine, request_part: str, status: int, said: str, reason: FailureReason
+async def test_refused_launch_has_reason_and_leaves_no_container(
+    runtime: DockerRuntime, proxy: FaultyEngine, request_part: str, status: int, message: str, reason: FailureReason
 ) -> None:
-    proxy.faults[request_part] = (status, said)
+    proxy.faults[request_part] = (status, message)
     with pytest.raises(LaunchFailed) as failed:
-        await runtime.launch(make_member(), TOKEN)
+        await runtime.launch(make_instance(), TOKEN)
     assert failed.value.reason is reason
-    assert await runtime.members() == []
+    assert await runtime.instances() == []
     proxy.faults.clear()
-    await runtime.launch(make_member(), TOKEN)
+    await runtime.launch(make_instance(), TOKEN)
 
 
-async def test_a_pull_onto_a_full_disk_has_a_reason(runtime: DockerRuntime, proxy: FaultyEngine) -> None:
+async def test_pull_fails_with_disk_full(runtime: DockerRuntime, proxy: FaultyEngine) -> None:
     proxy.faults["/images/create"] = (500, "write /var/lib/docker/tmp/GetImageBlob1: no space left on device")
     with pytest.raises(LaunchFailed) as failed:
         await runtime.ensure_image("busybox:latest", PullPolicy.ALWAYS)
@@ -199,15 +199,15 @@ async def test_a_pull_onto_a_full_disk_has_a_reason(runtime: DockerRuntime, prox
     assert runtime.pulls() == {}
 
 
-@pytest.mark.parametrize("cancelled", [True, False], ids=["given up", "timed out"])
-async def test_a_container_that_the_engine_makes_after_all_is_removed(
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "timed out"])
+async def test_removes_container_that_engine_creates_late(
     runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient, cancelled: bool
 ) -> None:
-    """The create hangs on its way; when the engine wakes up, it makes a container nobody waits for any more."""
+    """The create request hangs. The engine creates the container after the launch has failed or was cancelled."""
     since = int(time.time())
-    member = make_member()
+    instance = make_instance()
     proxy.hang_on = "/containers/create"
-    launch = asyncio.create_task(runtime.launch(member, TOKEN))
+    launch = asyncio.create_task(runtime.launch(instance, TOKEN))
     async with asyncio.timeout(5):
         while not proxy.hung:  # noqa: ASYNC110 (the proxy counts)
             await asyncio.sleep(0.01)
@@ -216,44 +216,44 @@ async def test_a_container_that_the_engine_makes_after_all_is_removed(
     await asyncio.wait({launch})
     assert launch.cancelled() == cancelled
     assert cancelled or isinstance(launch.exception(), LaunchFailed)
-    proxy.let_go()
-    assert await asyncio.to_thread(made_and_removed, engine, member.id, since) == ["create", "destroy"]
+    proxy.release()
+    assert await asyncio.to_thread(events_until_removal, engine, instance.id, since) == ["create", "destroy"]
 
 
-async def test_events_resync_when_the_stream_breaks(
+async def test_events_resync_when_stream_breaks(
     runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
 ) -> None:
-    member = make_member()
-    await runtime.launch(member, TOKEN)
+    instance = make_instance()
+    await runtime.launch(instance, TOKEN)
     events = runtime.events()
     await next_event(events, RuntimeEventKind.RESYNC)
-    await proxy.break_off()
+    await proxy.break_connections()
     await next_event(events, RuntimeEventKind.RESYNC, secs=2)
-    await asyncio.to_thread(engine.remove_container, f"sandpool-{member.id}", force=True)
-    await next_event(events, RuntimeEventKind.REMOVED, member.id, secs=1)
+    await asyncio.to_thread(engine.remove_container, f"sandpool-{instance.id}", force=True)
+    await next_event(events, RuntimeEventKind.REMOVED, instance.id, secs=1)
 
 
-async def test_events_survive_an_engine_that_is_away(
+async def test_events_resume_after_engine_was_unavailable(
     runtime: DockerRuntime, proxy: EngineProxy, engine: docker.APIClient
 ) -> None:
-    member = make_member()
-    await runtime.launch(member, TOKEN)
+    instance = make_instance()
+    await runtime.launch(instance, TOKEN)
     events = runtime.events()
     await next_event(events, RuntimeEventKind.RESYNC)
     await proxy.set_mode(Mode.REFUSE)
-    await asyncio.to_thread(engine.remove_container, f"sandpool-{member.id}", force=True)
+    await asyncio.to_thread(engine.remove_container, f"sandpool-{instance.id}", force=True)
     await proxy.set_mode(Mode.PASS)
     await next_event(events, RuntimeEventKind.RESYNC, secs=10)
-    assert await runtime.members() == []
+    assert await runtime.instances() == []
 
 
-async def test_closing_ends_events_and_calls_that_hang(
+async def test_close_ends_events_and_hanging_calls(
     settings: RuntimeSettings, runtime: DockerRuntime, proxy: EngineProxy
 ) -> None:
     events = runtime.events()
     await next_event(events, RuntimeEventKind.RESYNC)
     await proxy.set_mode(Mode.HANG)
-    hanging = asyncio.create_task(runtime.members())
+    hanging = asyncio.create_task(runtime.instances())
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await runtime.close()

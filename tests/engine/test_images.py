@@ -1,4 +1,4 @@
-"""Pulling images: when, how often, with what progress, and how it fails."""
+"""Pulls of images: policies, number of pulls, progress, failures."""
 
 import asyncio
 import io
@@ -13,9 +13,10 @@ import docker
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed
-from sandpool_server.domain.model import PullPolicy, PullProgress
+from sandpool_server.domain.model import PullProgress
+from sandpool_server.domain.spec import PullPolicy
 from sandpool_server.runtime import DockerRuntime, GrpcAgents, RuntimeSettings
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 from tests.support.runtime_contract import TOKEN
 
 pytestmark = pytest.mark.engine
@@ -24,8 +25,8 @@ LAYER_BYTES = 3 << 20
 
 
 @dataclass
-class OwnImage:
-    """An image of our own in the registry and on the engine, with a configuration of its own."""
+class PushedImage:
+    """An image in the registry and on the engine, with its own configuration."""
 
     engine: docker.APIClient
     repository: str
@@ -36,7 +37,7 @@ class OwnImage:
         return f"{self.repository}:1"
 
     def push(self) -> str:
-        """Put new content behind the name, in the registry and on the engine; returns the engine's id of it."""
+        """Push new content under the name, to the registry and to the engine. Return the id of the image."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             entry = tarfile.TarInfo("noise")
@@ -58,19 +59,19 @@ class OwnImage:
         assert '"error"' not in self.engine.push(self.repository, tag="1")
         return str(self.engine.inspect_image(self.name)["Id"])
 
-    def forget(self) -> None:
-        """Take it off the engine; the registry has it."""
+    def remove_from_engine(self) -> None:
+        """Remove the image from the engine, but not from the registry."""
         self.engine.remove_image(self.name, force=True)
 
     def pulls_since(self, since: int) -> int:
-        """How often the engine has pulled it."""
+        """Return how often the engine has pulled the image."""
         filters = {"event": "pull", "image": self.name}
         return len(list(self.engine.events(since=since, until=int(time.time()) + 1, decode=True, filters=filters)))
 
 
 @pytest.fixture
-def image(engine: docker.APIClient, server_id: str, test_registry: str) -> Iterator[OwnImage]:
-    own = OwnImage(engine, f"{test_registry}/sandpool-test/{secrets.token_hex(4)}", server_id)
+def image(engine: docker.APIClient, server_id: str, test_registry: str) -> Iterator[PushedImage]:
+    own = PushedImage(engine, f"{test_registry}/sandpool-test/{secrets.token_hex(4)}", server_id)
     own.push()
     yield own
     for container in engine.containers(all=True, filters={"label": f"sandpool.server={server_id}"}):
@@ -79,8 +80,8 @@ def image(engine: docker.APIClient, server_id: str, test_registry: str) -> Itera
         engine.remove_image(found, force=True)
 
 
-async def test_a_missing_image_is_pulled_once_for_all_who_want_it(runtime: DockerRuntime, image: OwnImage) -> None:
-    image.forget()
+async def test_pulls_missing_image_once_for_concurrent_calls(runtime: DockerRuntime, image: PushedImage) -> None:
+    image.remove_from_engine()
     cancelled, *others = (asyncio.create_task(runtime.ensure_image(image.name)) for _ in range(4))
     await asyncio.sleep(0)
     cancelled.cancel()
@@ -90,7 +91,7 @@ async def test_a_missing_image_is_pulled_once_for_all_who_want_it(runtime: Docke
     assert (configs[0].working_dir, configs[0].user) == ("/app", "7:8")
 
 
-async def test_a_tag_that_moved_is_seen_when_it_is_always_pulled(runtime: DockerRuntime, image: OwnImage) -> None:
+async def test_policy_always_uses_moved_tag(runtime: DockerRuntime, image: PushedImage) -> None:
     old = image.engine.inspect_image(image.name)["Id"]
     new = image.push()
     image.engine.tag(old, image.repository, "1", force=True)
@@ -102,30 +103,30 @@ async def test_a_tag_that_moved_is_seen_when_it_is_always_pulled(runtime: Docker
     assert image.pulls_since(since) == 1
 
 
-async def test_where_pulling_is_forbidden_nothing_is_pulled(runtime: DockerRuntime, image: OwnImage) -> None:
-    image.forget()
+async def test_policy_never_does_not_pull(runtime: DockerRuntime, image: PushedImage) -> None:
+    image.remove_from_engine()
     since = int(time.time())
-    member = replace(make_member(image.name), pull_policy=PullPolicy.NEVER)
-    for attempt in (runtime.ensure_image(image.name, PullPolicy.NEVER), runtime.launch(member, TOKEN)):
-        with pytest.raises(LaunchFailed, match="forbids pulling") as failed:
+    instance = make_instance(image.name, pull_policy=PullPolicy.NEVER)
+    for attempt in (runtime.ensure_image(image.name, PullPolicy.NEVER), runtime.launch(instance, TOKEN)):
+        with pytest.raises(LaunchFailed, match="forbids a pull") as failed:
             await attempt
         assert failed.value.reason is FailureReason.IMAGE_NOT_FOUND
     assert image.pulls_since(since) == 0
-    assert await runtime.members() == []
+    assert await runtime.instances() == []
 
 
-async def test_an_image_removed_behind_our_back_is_pulled_at_the_launch(
-    runtime: DockerRuntime, agents: GrpcAgents, image: OwnImage
+async def test_launch_pulls_externally_removed_image(
+    runtime: DockerRuntime, agents: GrpcAgents, image: PushedImage
 ) -> None:
     await runtime.ensure_image(image.name)
-    image.forget()
-    member = make_member(image.name)
-    address = await runtime.launch(member, agents.token_sha256(member.id))
-    await agents.wait_ready(member.id, address, 20)  # In an image that holds no program.
+    image.remove_from_engine()
+    instance = make_instance(image.name)
+    address = await runtime.launch(instance, agents.token_sha256(instance.id))
+    await agents.wait_ready(instance.id, address, 20)  # The image contains no program.
 
 
-async def test_progress_is_told_from_the_beginning_to_the_end(settings: RuntimeSettings, image: OwnImage) -> None:
-    image.forget()
+async def test_reports_progress_from_begin_to_end_of_pull(settings: RuntimeSettings, image: PushedImage) -> None:
+    image.remove_from_engine()
     seen: list[PullProgress | None] = []
     runtime = DockerRuntime(
         replace(settings, pull_report_secs=0.0), lambda name: seen.append(runtime.pulls().get(name))
@@ -138,19 +139,19 @@ async def test_progress_is_told_from_the_beginning_to_the_end(settings: RuntimeS
     first, *between, last = seen
     assert first == PullProgress(image.name, 0, 0)
     assert last is None
-    told = [progress for progress in between if progress is not None]
-    assert told[-1].current == told[-1].total >= LAYER_BYTES
-    assert [progress.current for progress in told] == sorted(progress.current for progress in told)
+    reported = [progress for progress in between if progress is not None]
+    assert reported[-1].current == reported[-1].total >= LAYER_BYTES
+    assert [progress.current for progress in reported] == sorted(progress.current for progress in reported)
 
 
-async def test_a_registry_out_of_reach_is_a_failed_pull(runtime: DockerRuntime) -> None:
+async def test_unreachable_registry_fails_the_pull(runtime: DockerRuntime) -> None:
     with pytest.raises(LaunchFailed) as failed:
         await runtime.ensure_image("127.0.0.1:9/nothing/there:1")
     assert failed.value.reason is FailureReason.PULL_FAILED
     assert runtime.pulls() == {}
 
 
-async def test_an_image_name_that_is_none_is_not_found(runtime: DockerRuntime) -> None:
+async def test_invalid_image_name_is_not_found(runtime: DockerRuntime) -> None:
     with pytest.raises(LaunchFailed) as failed:
         await runtime.ensure_image("Upper/Case:1")
     assert failed.value.reason is FailureReason.IMAGE_NOT_FOUND

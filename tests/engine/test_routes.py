@@ -1,4 +1,4 @@
-"""Reaching agents: on the containers' addresses or on published ports, over a local socket, TLS and ssh."""
+"""Routes to agents: addresses of containers or published ports, with engines on a local socket, TLS and ssh."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,10 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from sandpool_server.domain.errors import Unavailable
-from sandpool_server.ports import RuntimeEventKind
+from sandpool_server.interfaces import RuntimeEventKind
 from sandpool_server.runtime import DockerRuntime, GrpcAgents, Route, RuntimeSettings
 from tests.engine.conftest import launch_sandbox
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 from tests.support.runtime_contract import TOKEN, next_event
 from tests.support.second_engine import SecondEngine
 from tests.support.ssh_server import SshServer, ssh_server
@@ -28,7 +28,7 @@ pytestmark = [
 
 @asynccontextmanager
 async def running(settings: RuntimeSettings) -> AsyncIterator[DockerRuntime]:
-    """A runtime whose own things are gone afterwards."""
+    """Yield a runtime, and purge its resources afterwards."""
     runtime = DockerRuntime(settings)
     try:
         yield runtime
@@ -37,18 +37,18 @@ async def running(settings: RuntimeSettings) -> AsyncIterator[DockerRuntime]:
         await runtime.close()
 
 
-async def works(runtime: DockerRuntime, agents: GrpcAgents) -> str:
-    """Launch a member, run a command in it, see it in the list and in the events; returns its agent's address."""
+async def check_runtime(runtime: DockerRuntime, agents: GrpcAgents) -> str:
+    """Launch an instance, run a command, check the list and the events. Return the address of the agent."""
     events = runtime.events()
     await next_event(events, RuntimeEventKind.RESYNC)
-    sandbox = await launch_sandbox(runtime, agents, make_member())
-    member, address = sandbox.member, sandbox.address
+    sandbox = await launch_sandbox(runtime, agents, make_instance())
+    instance, address = sandbox.instance, sandbox.address
     assert await sandbox.text("echo $((6 * 7))") == "42"
-    (ref,) = await runtime.members()
-    assert (ref.member_id, ref.running, ref.address) == (member.id, True, address)
-    agents.forget(member.id)
-    await runtime.remove(member.id)
-    await next_event(events, RuntimeEventKind.REMOVED, member.id)
+    (ref,) = await runtime.instances()
+    assert (ref.instance_id, ref.running, ref.address) == (instance.id, True, address)
+    agents.forget(instance.id)
+    await runtime.remove(instance.id)
+    await next_event(events, RuntimeEventKind.REMOVED, instance.id)
     await events.aclose()
     return address
 
@@ -58,7 +58,7 @@ def containers(engine: docker.APIClient, server_id: str) -> list[str]:
     return [name for one in found for name in one["Names"]]
 
 
-async def test_where_containers_can_be_reached_the_probe_finds_it_and_leaves_nothing(
+async def test_detects_direct_route_and_removes_probe(
     own_settings: RuntimeSettings, agents: GrpcAgents, engine: docker.APIClient
 ) -> None:
     async with running(replace(own_settings, route="auto")) as runtime:
@@ -67,12 +67,10 @@ async def test_where_containers_can_be_reached_the_probe_finds_it_and_leaves_not
         assert runtime.route == "direct"
         assert containers(engine, own_settings.server_id) == []
         assert engine.images(name=f"sandpool-agent-filler-{own_settings.server_id}") == []
-        assert (await works(runtime, agents)).endswith(":10240")
+        assert (await check_runtime(runtime, agents)).endswith(":10240")
 
 
-async def test_a_probe_that_a_killed_server_left_is_in_nobodys_way(
-    own_settings: RuntimeSettings, engine: docker.APIClient
-) -> None:
+async def test_replaces_probe_of_killed_server(own_settings: RuntimeSettings, engine: docker.APIClient) -> None:
     name = f"sandpool-probe-{own_settings.server_id}"
     label = f"sandpool.server={own_settings.server_id}"
     image = f"sandpool-agent-filler-{own_settings.server_id}"
@@ -85,9 +83,7 @@ async def test_a_probe_that_a_killed_server_left_is_in_nobodys_way(
         assert engine.images(filters={"label": label}, all=True) == []
 
 
-async def test_an_image_that_is_not_ours_is_kept_whatever_its_container_is_called(
-    own_settings: RuntimeSettings, engine: docker.APIClient
-) -> None:
+async def test_keeps_image_of_another_owner(own_settings: RuntimeSettings, engine: docker.APIClient) -> None:
     name = f"sandpool-probe-{own_settings.server_id}"
     labels = {"sandpool.server": own_settings.server_id}
     engine.create_container("busybox:latest", command=["true"], name=name, labels=labels)
@@ -97,35 +93,35 @@ async def test_an_image_that_is_not_ours_is_kept_whatever_its_container_is_calle
         assert engine.inspect_image("busybox:latest")
 
 
-async def test_a_local_engines_ports_are_published_for_this_machine_alone(
+async def test_publishes_ports_of_local_engine_only_on_loopback(
     own_settings: RuntimeSettings, agents: GrpcAgents, engine: docker.APIClient
 ) -> None:
     async with running(replace(own_settings, route="published")) as runtime:
         await runtime.prepare()
-        assert (await works(runtime, agents)).startswith("127.0.0.1:")
-        member = make_member()
-        await runtime.launch(member, TOKEN)
-        (binding,) = engine.port(f"sandpool-{member.id}", 10240)
+        assert (await check_runtime(runtime, agents)).startswith("127.0.0.1:")
+        instance = make_instance()
+        await runtime.launch(instance, TOKEN)
+        (binding,) = engine.port(f"sandpool-{instance.id}", 10240)
         assert binding["HostIp"] == "127.0.0.1"
 
 
-@pytest.mark.parametrize(("made", "then"), [("published", "direct"), ("direct", "published")])
-async def test_members_made_another_way_keep_an_address(
-    own_settings: RuntimeSettings, agents: GrpcAgents, made: Route, then: Route
+@pytest.mark.parametrize(("first_route", "next_route"), [("published", "direct"), ("direct", "published")])
+async def test_instances_keep_address_after_change_of_route(
+    own_settings: RuntimeSettings, agents: GrpcAgents, first_route: Route, next_route: Route
 ) -> None:
-    member = make_member()
-    async with running(replace(own_settings, route=then)) as later:
+    instance = make_instance()
+    async with running(replace(own_settings, route=next_route)) as later:
         await later.prepare()
-        first = DockerRuntime(replace(own_settings, route=made))
+        first = DockerRuntime(replace(own_settings, route=first_route))
         try:
-            await first.launch(member, agents.token_sha256(member.id))
+            await first.launch(instance, agents.token_sha256(instance.id))
         finally:
             await first.close()
-        (ref,) = await later.members()
-        await agents.wait_ready(member.id, ref.address, 20)
+        (ref,) = await later.instances()
+        await agents.wait_ready(instance.id, ref.address, 20)
 
 
-async def test_an_engine_behind_tls_whose_containers_are_out_of_reach(
+async def test_detects_published_route_for_engine_with_tls(
     remote_engine: SecondEngine,
     own_settings: RuntimeSettings,
     agents: GrpcAgents,
@@ -138,13 +134,13 @@ async def test_an_engine_behind_tls_whose_containers_are_out_of_reach(
         await runtime.ping()
         await runtime.prepare()
         assert runtime.route == "published"
-        assert (await works(runtime, agents)).startswith(f"{remote_engine.address}:")
+        assert (await check_runtime(runtime, agents)).startswith(f"{remote_engine.address}:")
     async with running(replace(settings, route="published", publish_ip="0.0.0.0")) as runtime:
         await runtime.prepare()
-        assert (await works(runtime, agents)).startswith(f"{remote_engine.address}:")
+        assert (await check_runtime(runtime, agents)).startswith(f"{remote_engine.address}:")
 
 
-async def test_the_engines_address_may_come_from_the_environment(
+async def test_uses_address_of_engine_from_environment(
     remote_engine: SecondEngine, settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", remote_engine.tls_host)
@@ -155,14 +151,14 @@ async def test_the_engines_address_may_come_from_the_environment(
     await runtime.close()
 
 
-@pytest.mark.parametrize("who", ["stranger", "nobody"])
-async def test_an_engine_behind_tls_lets_no_stranger_in(
-    remote_engine: SecondEngine, settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch, who: str
+@pytest.mark.parametrize("certificate", ["untrusted", "none"])
+async def test_engine_with_tls_rejects_untrusted_client(
+    remote_engine: SecondEngine, settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch, certificate: str
 ) -> None:
     monkeypatch.delenv("DOCKER_TLS_VERIFY", raising=False)
-    if who == "stranger":
+    if certificate == "untrusted":
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-        monkeypatch.setenv("DOCKER_CERT_PATH", str(remote_engine.certificates.stranger))
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(remote_engine.certificates.untrusted))
     runtime = DockerRuntime(replace(settings, base_url=remote_engine.tls_host))
     try:
         with pytest.raises(Unavailable):
@@ -171,7 +167,7 @@ async def test_an_engine_behind_tls_lets_no_stranger_in(
         await runtime.close()
 
 
-async def test_an_internal_network_and_no_way_to_its_containers_is_told_at_once(
+async def test_rejects_internal_network_with_published_route(
     own_settings: RuntimeSettings,
 ) -> None:
     async with running(replace(own_settings, route="published", network_internal=True)) as runtime:
@@ -181,14 +177,14 @@ async def test_an_internal_network_and_no_way_to_its_containers_is_told_at_once(
 
 @pytest.fixture
 def ssh(tmp_path: Path, docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
-    """A way to the engine over ssh on the loopback."""
+    """Run an ssh server on the loopback interface that gives access to the engine."""
     with ssh_server(tmp_path, docker_host) as server:
         monkeypatch.setenv("PATH", f"{server.programs}:{server.path}")
         yield server
 
 
-async def answers(runtime: DockerRuntime) -> None:
-    """Return when the engine answers; logging in may take longer than a ping is given, and goes on meanwhile."""
+async def wait_until_reachable(runtime: DockerRuntime) -> None:
+    """Return when the engine responds. The login may take longer than the deadline of a ping."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -197,26 +193,26 @@ async def answers(runtime: DockerRuntime) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def test_an_engine_behind_ssh(ssh: SshServer, own_settings: RuntimeSettings, agents: GrpcAgents) -> None:
+async def test_uses_engine_over_ssh(ssh: SshServer, own_settings: RuntimeSettings, agents: GrpcAgents) -> None:
     async with running(replace(own_settings, route="published", base_url=ssh.url)) as runtime:
-        await answers(runtime)
+        await wait_until_reachable(runtime)
         await runtime.prepare()
-        assert (await works(runtime, agents)).startswith("127.0.0.1:")
+        assert (await check_runtime(runtime, agents)).startswith("127.0.0.1:")
 
 
-async def test_ssh_keeps_the_deadlines_and_says_what_is_wrong(ssh: SshServer, settings: RuntimeSettings) -> None:
+async def test_ssh_calls_fail_at_deadline_and_log_the_reason(ssh: SshServer, settings: RuntimeSettings) -> None:
     runtime = DockerRuntime(replace(settings, base_url=ssh.url))
     try:
-        await answers(runtime)
+        await wait_until_reachable(runtime)
         with ssh.frozen():
             async with asyncio.timeout(3):
                 with pytest.raises(Unavailable, match="in time"):
                     await runtime.ping()
-        await answers(runtime)
+        await wait_until_reachable(runtime)
         with capture_logs() as logs:
-            ssh.close_to_us()
+            ssh.revoke_access()
             async with asyncio.timeout(30):
-                while not any("Permission denied" in entry.get("said", "") for entry in logs):
+                while not any("Permission denied" in entry.get("output", "") for entry in logs):
                     with pytest.raises(Unavailable):
                         await runtime.ping()
                     await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The tests' own engines leave nothing, however a run ends."""
+"""The additional engines of the tests leave no resources, even if a test run is killed."""
 
 import os
 import select
@@ -29,7 +29,7 @@ with second_engine("btrfs", docker.APIClient(base_url=os.environ["DOCKER_HOST"])
 
 
 def traces(name: str) -> list[str]:
-    """What there is of an engine outside of its folder."""
+    """Return the resources of an engine outside its directory."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]
     loops = [loop for loop in Path("/sys/block").glob("loop*/loop/backing_file") if name in loop.read_text()]
     links = [link.name for link in Path("/sys/class/net").iterdir() if name in link.name]
@@ -37,28 +37,28 @@ def traces(name: str) -> list[str]:
     return [*mounts, *map(str, loops), *links, *groups]
 
 
-def traces_in_the_end(name: str) -> list[str]:
-    """What stays of it; the kernel takes its time with mounts and loop devices, and tells nobody when it is done."""
+def remaining_traces(name: str) -> list[str]:
+    """Return the traces that remain after 10 s: the kernel removes mounts and loop devices with a delay."""
     deadline = time.monotonic() + 10
     while (found := traces(name)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
 
 
-def test_an_engine_that_was_used_leaves_nothing(engine: docker.APIClient) -> None:
+def test_stopped_engine_leaves_no_resources(engine: docker.APIClient) -> None:
     with second_engine("btrfs", engine) as second:
         name = second.disk.parent.name
         client = docker.APIClient(base_url=second.host, timeout=30)
         client.start(client.create_container("busybox:latest", ["sleep", "1000"]))
         client.close()
         assert traces(name)
-    assert traces_in_the_end(name) == []
+    assert remaining_traces(name) == []
     assert not second.disk.parent.exists()
 
 
-def test_what_a_killed_run_leaves_is_swept_by_the_next(docker_host: str) -> None:
+def test_next_run_removes_resources_of_killed_run(docker_host: str) -> None:
     if os.geteuid() != 0:
-        pytest.skip("an engine of its own needs root")
+        pytest.skip("a separate engine needs root")
     run = subprocess.Popen(
         [sys.executable, "-c", RUN],
         cwd=REPOSITORY,
@@ -70,18 +70,18 @@ def test_what_a_killed_run_leaves_is_swept_by_the_next(docker_host: str) -> None
     assert run.stdin is not None
     assert run.stdout is not None
     with run, run.stdin, run.stdout:
-        folder = Path(run.stdout.readline().strip()).parent
-        assert folder.parent == STATE
-        assert folder.name not in sweep()
+        directory = Path(run.stdout.readline().strip()).parent
+        assert directory.parent == STATE
+        assert directory.name not in sweep()
         (first,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         handle = os.pidfd_open(int(Path(f"/proc/{first}/task/{first}/children").read_text().split()[0]))
         try:
             run.send_signal(signal.SIGKILL)
-            ended = select.poll()
-            ended.register(handle, select.POLLIN)
-            assert ended.poll(20_000), "the engine outlives the run that was killed"
+            exited = select.poll()
+            exited.register(handle, select.POLLIN)
+            assert exited.poll(20_000), "the engine still runs after the test run was killed"
         finally:
             os.close(handle)
-    assert folder.name in sweep()
-    assert traces_in_the_end(folder.name) == []
-    assert not folder.exists()
+    assert directory.name in sweep()
+    assert remaining_traces(directory.name) == []
+    assert not directory.exists()

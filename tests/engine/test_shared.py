@@ -1,4 +1,4 @@
-"""The agent's volume: filled once, by whoever comes first, whatever an earlier life left behind."""
+"""The volume of the agent: the first server fills it, even after an interrupted attempt."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ import pytest
 from sandpool_server.domain.errors import Unavailable
 from sandpool_server.runtime import DockerRuntime, GrpcAgents, RuntimeSettings, shared
 from sandpool_server.runtime.shared import AgentBinary
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 from tests.support.runtime_contract import TOKEN
 from tests.support.second_engine import second_engine
 
@@ -24,8 +24,8 @@ EMPTY_TAR = b"\0" * 1024
 
 
 @pytest.fixture
-def fresh_binary(agent_binary: Path, tmp_path: Path) -> Path:
-    """An agent that no engine has seen: the real one, with a tail that does not matter to it."""
+def new_binary(agent_binary: Path, tmp_path: Path) -> Path:
+    """Return an agent with a new version: the real agent with additional bytes, which have no effect."""
     path = tmp_path / "agent"
     path.write_bytes(agent_binary.read_bytes() + secrets.token_bytes(16))
     return path
@@ -33,10 +33,10 @@ def fresh_binary(agent_binary: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def server(
-    own_settings: RuntimeSettings, fresh_binary: Path, engine: docker.APIClient
+    own_settings: RuntimeSettings, new_binary: Path, engine: docker.APIClient
 ) -> AsyncIterator[DockerRuntime]:
-    """A server whose agent's volume does not exist yet."""
-    runtime = DockerRuntime(replace(own_settings, agent_binary=fresh_binary))
+    """Yield a server whose agent volume does not exist yet."""
+    runtime = DockerRuntime(replace(own_settings, agent_binary=new_binary))
     try:
         yield runtime
     finally:
@@ -51,13 +51,13 @@ def volumes(engine: docker.APIClient, version: str) -> list[str]:
 
 
 def fillers(engine: docker.APIClient, version: str) -> list[str]:
-    """Containers and images that filling leaves when it is not tidy."""
+    """Return the ids of the containers that fill the volume."""
     containers = engine.containers(all=True, filters={"name": f"sandpool-agent-filler-{version}"})
     return [one["Id"] for one in containers]
 
 
 def leave_filler(engine: docker.APIClient, server_id: str, version: str, content: bytes | None) -> str:
-    """Leave what a server leaves that is killed while it fills the volume."""
+    """Create the resources that a server leaves when it is killed while it fills the volume."""
     image = f"sandpool-agent-filler-{server_id}"
     label = f"LABEL sandpool.server={server_id}"
     engine.import_image_from_data(EMPTY_TAR, repository=image, tag="latest", changes=[label])
@@ -80,50 +80,50 @@ def leave_filler(engine: docker.APIClient, server_id: str, version: str, content
     return container
 
 
-async def works(runtime: DockerRuntime) -> None:
-    """The agent starts and answers."""
+async def check_agent_starts(runtime: DockerRuntime) -> None:
+    """Check that the agent starts and responds."""
     agents = GrpcAgents(b"k" * 32)
     try:
-        member = make_member()
-        address = await runtime.launch(member, agents.token_sha256(member.id))
-        await agents.wait_ready(member.id, address, 20)
+        instance = make_instance()
+        address = await runtime.launch(instance, agents.token_sha256(instance.id))
+        await agents.wait_ready(instance.id, address, 20)
     finally:
         await agents.close()
 
 
-async def test_two_servers_fill_the_same_volume_at_once(
+async def test_two_servers_fill_the_same_volume_concurrently(
     server: DockerRuntime,
     own_settings: RuntimeSettings,
     settings: RuntimeSettings,
-    fresh_binary: Path,
+    new_binary: Path,
     engine: docker.APIClient,
 ) -> None:
-    other = DockerRuntime(replace(settings, agent_binary=fresh_binary))
+    other = DockerRuntime(replace(settings, agent_binary=new_binary))
     try:
         await asyncio.gather(server.prepare(), other.prepare())
         assert volumes(engine, server.agent_version) == [f"sandpool-agent-{server.agent_version}"]
         assert fillers(engine, server.agent_version) == []
         assert engine.images(name=f"sandpool-agent-filler-{own_settings.server_id}") == []
-        await works(server)
-        await works(other)
+        await check_agent_starts(server)
+        await check_agent_starts(other)
         await server.purge()
-        assert volumes(engine, server.agent_version)  # The other server's member still uses it.
+        assert volumes(engine, server.agent_version)  # The instance of the other server still uses it.
     finally:
         await other.purge()
         await other.close()
 
 
-async def test_what_this_server_left_half_done_is_finished_at_once(
+async def test_finishes_own_interrupted_fill_immediately(
     server: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient
 ) -> None:
     leave_filler(engine, own_settings.server_id, server.agent_version, content=b"half of it")
     async with asyncio.timeout(10):
         await server.prepare()
     assert fillers(engine, server.agent_version) == []
-    await works(server)
+    await check_agent_starts(server)
 
 
-async def test_what_a_dead_server_left_is_taken_over_after_a_while(
+async def test_takes_over_fill_of_dead_server_after_timeout(
     server: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared, "_STALE_LOCK_SECS", 0.5)
@@ -132,10 +132,10 @@ async def test_what_a_dead_server_left_is_taken_over_after_a_while(
     await server.prepare()
     assert fillers(engine, server.agent_version) == []
     engine.remove_image(f"sandpool-agent-filler-{dead}", force=True)
-    await works(server)
+    await check_agent_starts(server)
 
 
-async def test_who_fills_is_waited_for(
+async def test_waits_for_server_that_fills_the_volume(
     server: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient
 ) -> None:
     busy = f"{own_settings.server_id}-busy"
@@ -147,37 +147,37 @@ async def test_who_fills_is_waited_for(
     engine.remove_image(f"sandpool-agent-filler-{busy}", force=True)
     async with asyncio.timeout(10):
         await preparing
-    await works(server)
+    await check_agent_starts(server)
 
 
-async def test_a_volume_and_a_network_pruned_behind_our_back_are_made_again(
+async def test_recreates_externally_pruned_volume_and_network(
     server: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient
 ) -> None:
     await server.prepare()
     engine.remove_volume(f"sandpool-agent-{server.agent_version}")
-    await works(server)
-    for ref in await server.members():
-        await server.remove(ref.member_id)
+    await check_agent_starts(server)
+    for ref in await server.instances():
+        await server.remove(ref.instance_id)
     engine.remove_network(f"sandpool-{own_settings.server_id}")
-    await works(server)
+    await check_agent_starts(server)
 
 
-async def test_a_volume_in_the_way_is_reported_and_left_alone(server: DockerRuntime, engine: docker.APIClient) -> None:
+async def test_reports_conflicting_volume_without_changing_it(server: DockerRuntime, engine: docker.APIClient) -> None:
     name = f"sandpool-agent-{server.agent_version}"
     engine.create_volume(name)
     try:
-        with pytest.raises(Unavailable, match="no sandpool server made"):
+        with pytest.raises(Unavailable, match="no sandpool server created"):
             await server.prepare()
         assert engine.inspect_volume(name)["Name"] == name
     finally:
         engine.remove_volume(name)
 
 
-async def test_the_volume_is_still_ours_after_the_engine_was_started_anew(
-    own_settings: RuntimeSettings, fresh_binary: Path, engine: docker.APIClient
+async def test_recognises_volume_after_restart_of_engine(
+    own_settings: RuntimeSettings, new_binary: Path, engine: docker.APIClient
 ) -> None:
     with second_engine("overlay2", engine) as second:
-        settings = replace(own_settings, agent_binary=fresh_binary, base_url=second.host, route="published")
+        settings = replace(own_settings, agent_binary=new_binary, base_url=second.host, route="published")
         for _ in range(2):
             runtime = DockerRuntime(settings)
             try:
@@ -187,20 +187,20 @@ async def test_the_volume_is_still_ours_after_the_engine_was_started_anew(
             await asyncio.to_thread(second.restart)
 
 
-def test_the_version_is_that_of_the_content(fresh_binary: Path, agent_binary: Path) -> None:
-    fresh, real = AgentBinary.read(fresh_binary), AgentBinary.read(agent_binary)
-    assert fresh.version != real.version
+def test_version_of_agent_depends_on_content(new_binary: Path, agent_binary: Path) -> None:
+    new, real = AgentBinary.read(new_binary), AgentBinary.read(agent_binary)
+    assert new.version != real.version
     assert len(real.version) == 12
-    assert fresh.size == real.size + 16
+    assert new.size == real.size + 16
 
 
-async def test_a_launch_prepares_what_was_not_prepared(server: DockerRuntime) -> None:
+async def test_launch_prepares_runtime(server: DockerRuntime) -> None:
     assert server.disk_enforcement is None
-    await server.launch(make_member(), TOKEN)
+    await server.launch(make_instance(), TOKEN)
     assert server.disk_enforcement is not None
 
 
-async def test_purge_removes_the_images_that_a_kill_left(
+async def test_purge_removes_images_of_killed_server(
     server: DockerRuntime, own_settings: RuntimeSettings, engine: docker.APIClient
 ) -> None:
     label = f"sandpool.server={own_settings.server_id}"

@@ -1,4 +1,4 @@
-"""Wrong values for every field of a message, derived from its descriptor and its validation rules."""
+"""Invalid values for every field of a message, derived from its descriptor and its validation rules."""
 
 import json
 import math
@@ -8,27 +8,28 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from buf.validate import validate_pb2
-from sandpool.v1 import rules_pb2
+from sandpool_server.rpc.contract import public_contract
 from tests.rpc.bases import FIELD_RULES, MESSAGE_RULES, UNCONSTRAINED
+
+CONTRACT = public_contract()
 
 NUL = "a\0b"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way to spoil a valid request, and the path that the server must blame."""
+    """One way to make a valid request invalid, and the path that the server must report."""
 
     path: str
     label: str
-    spoil: Callable[[Any], Any]
+    corrupt: Callable[[Any], Any]
 
     def __str__(self) -> str:
         return f"{self.path} {self.label}"
 
 
 class Unknown(Exception):
-    """The generator meets a rule or a type that it does not know: it has to be taught."""
+    """The generator does not support a rule or a type."""
 
 
 PREDEFINED: dict[str, tuple[str, ...]] = {
@@ -42,40 +43,40 @@ PREDEFINED: dict[str, tuple[str, ...]] = {
     "absolute_path": ("relative", "./a", "/a\0b", "/" + "x" * 4096),
     "user_ref": ("a b", "1000:", ":1000", "a:b:c", "é", "a\n", NUL, "x" * 65),
 }
-"""Wrong values for each rule of rules.proto."""
+"""Invalid values for each rule of rules.proto."""
 
 VALID_TEXT: dict[str, Callable[[int], str]] = {
-    "resource_ref": lambda i: f"kept-{i}",
+    "resource_ref": lambda i: f"ref-{i}",
     "resource_name": lambda i: f"name-{i}",
     "variable_name": lambda i: f"NAME_{i}",
-    "no_nul": lambda i: f"word {i}",
+    "no_nul": lambda i: f"text {i}",
 }
-"""The i-th right value under a rule, for lists and maps that are too long."""
+"""The i-th valid value under a rule, for lists and maps that are too long."""
 
 
 def cases_of(message: Descriptor) -> Iterator[Case]:
-    """Every case of a message: its own rules, each field, and the messages inside."""
-    for rule in message.GetOptions().Extensions[validate_pb2.message].cel:
+    """Yield every case of a message: its own rules, its fields, and its nested messages."""
+    for rule in CONTRACT.message_rules(message).cel:
         if rule.id not in MESSAGE_RULES:
-            raise Unknown(f"{message.full_name}: enter ways to break the rule {rule.id!r} in bases.MESSAGE_RULES")
-        blamed = rule.id.rpartition(".")[2]
-        for number, spoil in enumerate(MESSAGE_RULES[rule.id]):
-            yield Case(blamed, f"against {rule.id}, way {number}", spoil)
+            raise Unknown(f"{message.full_name}: add ways to break the rule {rule.id!r} to bases.MESSAGE_RULES")
+        path = rule.id.partition(".")[2]
+        for number, corrupt in enumerate(MESSAGE_RULES[rule.id]):
+            yield Case(path, f"against {rule.id}, way {number}", corrupt)
     for oneof in message.oneofs:
-        if oneof.GetOptions().Extensions[validate_pb2.oneof].required:
+        if not oneof.name.startswith("_") and CONTRACT.oneof_rules(oneof).required:
             yield Case(oneof.name, "absent", lambda m, oneof=oneof: _clear(m, oneof.name))
     for field in message.fields:
         found = list(_field_cases(field))
         if not found and field.full_name not in UNCONSTRAINED:
             raise Unknown(
-                f"{field.full_name}: no rule is about this field; write one in the proto, or if every value is right "
-                "enter it in bases.UNCONSTRAINED"
+                f"{field.full_name}: the field has no rule; write a rule in the proto, or if every value is valid, "
+                "add the field to bases.UNCONSTRAINED"
             )
         yield from found
 
 
 def _field_cases(field: FieldDescriptor) -> Iterator[Case]:
-    rules = field.GetOptions().Extensions[validate_pb2.field]
+    rules = CONTRACT.field_rules(field)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         yield from _map_cases(field, rules.map)
     elif field.is_repeated:
@@ -88,13 +89,25 @@ def _field_cases(field: FieldDescriptor) -> Iterator[Case]:
 
 
 def _message_cases(field: FieldDescriptor, rules: Any) -> Iterator[Case]:
-    """A message inside: absent, and everything that can be wrong in it."""
+    """Yield the cases of a nested message: absent, and every invalid field in it."""
     if rules.required:
         yield Case(field.name, "absent", lambda m: m.ClearField(field.name))
+    if rules.WhichOneof("type") == "duration":
+        yield from _duration_cases(field, rules.duration)
     if field.message_type.full_name.startswith("sandpool."):
         for case in cases_of(field.message_type):
-            spoil = case.spoil
-            yield Case(f"{field.name}.{case.path}", case.label, lambda m, spoil=spoil: spoil(getattr(m, field.name)))
+            corrupt = case.corrupt
+            yield Case(
+                f"{field.name}.{case.path}", case.label, lambda m, corrupt=corrupt: corrupt(getattr(m, field.name))
+            )
+
+
+def _duration_cases(field: FieldDescriptor, rules: Any) -> Iterator[Case]:
+    if not (rules.HasField("gte") and rules.HasField("lte")):
+        raise Unknown(f"{field.full_name}: every duration needs gte and lte")
+    minimum, maximum = rules.gte.ToNanoseconds(), rules.lte.ToNanoseconds()
+    for label, value in (("just below", minimum - 1), ("just above", maximum + 1), ("negative", -(10**9))):
+        yield Case(field.name, label, lambda m, value=value: getattr(m, field.name).FromNanoseconds(value))
 
 
 def _list_cases(field: FieldDescriptor, rules: Any) -> Iterator[Case]:
@@ -103,7 +116,7 @@ def _list_cases(field: FieldDescriptor, rules: Any) -> Iterator[Case]:
         raise Unknown(f"{field.full_name}: every list needs max_items")
     yield Case(field.name, "too many", lambda m: getattr(m, field.name).extend(valid))
     if rules.unique:
-        yield Case(field.name, "twice the same", lambda m: getattr(m, field.name).extend([valid[0], valid[0]]))
+        yield Case(field.name, "duplicate", lambda m: getattr(m, field.name).extend([valid[0], valid[0]]))
     for label, value in bad_values(field, rules.items):
         items = [valid[0], value]
         yield Case(f"{field.name}[1]", label, lambda m, items=items: getattr(m, field.name).extend(items))
@@ -132,12 +145,13 @@ def _map_cases(field: FieldDescriptor, rules: Any) -> Iterator[Case]:
 
 
 def bad_values(field: FieldDescriptor, rules: Any) -> Iterator[tuple[str, Any]]:
-    """Wrong values for one scalar under its rules, each with a label."""
+    """Yield invalid values for one scalar under its rules, each with a label."""
     kind = rules.WhichOneof("type")
-    ignores_zero = rules.ignore == validate_pb2.IGNORE_IF_ZERO_VALUE
+    kinds = rules.DESCRIPTOR.fields_by_name["ignore"].enum_type.values_by_name
+    ignores_zero = rules.ignore == kinds["IGNORE_IF_ZERO_VALUE"].number
     for rule in rules.cel:
         if rule.id not in FIELD_RULES:
-            raise Unknown(f"{field.full_name}: enter wrong values for the rule {rule.id!r} in bases.FIELD_RULES")
+            raise Unknown(f"{field.full_name}: add invalid values for the rule {rule.id!r} to bases.FIELD_RULES")
         yield from ((f"{value[:12]!r} against {rule.id}", value) for value in FIELD_RULES[rule.id])
     if kind == "string":
         found = _bad_strings(field, rules.string)
@@ -150,7 +164,7 @@ def bad_values(field: FieldDescriptor, rules: Any) -> Iterator[tuple[str, Any]]:
     elif kind is None:
         found = iter(())
     else:
-        raise Unknown(f"{field.full_name}: teach this generator rules of kind {kind!r}")
+        raise Unknown(f"{field.full_name}: add support for rules of kind {kind!r}")
     yield from ((label, value) for label, value in found if not (ignores_zero and not value))
 
 
@@ -158,21 +172,21 @@ def _bad_strings(field: FieldDescriptor, rules: Any) -> Iterator[tuple[str, str]
     for rule, value in rules.ListFields():
         if rule.is_extension and rule.containing_type.name == "StringRules":
             if rule.name not in PREDEFINED:
-                raise Unknown(f"{field.full_name}: enter wrong values for the rule {rule.name!r} in PREDEFINED")
+                raise Unknown(f"{field.full_name}: add invalid values for the rule {rule.name!r} to PREDEFINED")
             yield from ((f"{bad[:12]!r} ({len(bad)}) against {rule.name}", bad) for bad in PREDEFINED[rule.name])
         elif rule.name == "max_len":
             yield "too long", "x" * (value + 1)
-            yield "too long in other letters", "ü" * (value + 1)
+            yield "too long with non-ASCII characters", "ü" * (value + 1)
         elif rule.name == "min_len":
             yield "too short", "x" * (value - 1)
         else:
-            raise Unknown(f"{field.full_name}: teach this generator the string rule {rule.name!r}")
+            raise Unknown(f"{field.full_name}: add support for the string rule {rule.name!r}")
 
 
 def _bad_numbers(field: FieldDescriptor, kind: str, rules: Any) -> Iterator[tuple[str, float]]:
     known = {"gte", "lte", "finite"}
     if unknown := {rule.name for rule, _ in rules.ListFields()} - known:
-        raise Unknown(f"{field.full_name}: teach this generator the number rules {unknown}")
+        raise Unknown(f"{field.full_name}: add support for the number rules {unknown}")
     if kind == "uint32":
         yield from (("just above", rules.lte + 1), ("largest", 2**32 - 1))
         return
@@ -199,19 +213,19 @@ def _bad_enums(field: FieldDescriptor, rules: Any) -> Iterator[tuple[str, int]]:
 
 
 def _valid(field: FieldDescriptor, rules: Any, number: int) -> Any:
-    """A right value; different ones for different numbers where there are enough."""
+    """Return a valid value: different values for different numbers if the type has enough values."""
     if field.enum_type is not None:
         values = [value.number for value in field.enum_type.values if value.number]
         return values[number % len(values)]
     names = [rule.name for rule, _ in rules.string.ListFields() if rule.is_extension]
     make = next((VALID_TEXT[name] for name in names if name in VALID_TEXT), None)
     if make is None or not rules.HasField("string"):
-        raise Unknown(f"{field.full_name}: enter right values for its rules {names} in VALID_TEXT")
+        raise Unknown(f"{field.full_name}: add valid values for its rules {names} to VALID_TEXT")
     return make(number)
 
 
 def _clear(message: Any, oneof: str) -> None:
-    """Leave a oneof out; of a message that was absent make one that is there."""
+    """Clear a oneof. If the message is absent, make it present."""
     message.SetInParent()
     if which := message.WhichOneof(oneof):
         message.ClearField(which)
@@ -222,8 +236,8 @@ def _setter(name: str, value: Any) -> Callable[[Any], Any]:
 
 
 def _quoted(key: str) -> str:
-    """A key as the server writes it into a path: as JSON, at most 64 characters of it."""
+    """Return a key as the server writes it in a path: as JSON, with at most 64 characters."""
     return json.dumps(key if len(key) <= 64 else key[:64] + "…", ensure_ascii=False)
 
 
-KNOWN_EXTENSIONS = set(rules_pb2.DESCRIPTOR.extensions_by_name)
+KNOWN_EXTENSIONS = set(CONTRACT.pool.FindFileByName("sandpool/v1/rules.proto").extensions_by_name)

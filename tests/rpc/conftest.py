@@ -1,4 +1,4 @@
-"""A real server on loopback, in front of use cases in memory."""
+"""A real gRPC server on the loopback interface with use cases in memory."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,10 +12,10 @@ from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from sandpool.v1.pool_service_pb2_grpc import PoolServiceStub
-from sandpool.v1.sandbox_service_pb2_grpc import SandboxServiceStub
-from sandpool.v1.secret_service_pb2_grpc import SecretServiceStub
-from sandpool.v1.template_service_pb2_grpc import TemplateServiceStub
+from sandpool_server.gen.v1.pool_service_pb2_grpc import PoolServiceStub
+from sandpool_server.gen.v1.sandbox_service_pb2_grpc import SandboxServiceStub
+from sandpool_server.gen.v1.secret_service_pb2_grpc import SecretServiceStub
+from sandpool_server.gen.v1.template_service_pb2_grpc import TemplateServiceStub
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.health import HealthReporter
 from sandpool_server.rpc.server import RpcOptions, UseCases, build_server
@@ -23,7 +23,7 @@ from tests.support.fake_usecases import FakeUseCases
 
 
 class TestClock:
-    """The machine's time."""
+    """The clock of the machine."""
 
     __test__ = False
 
@@ -38,7 +38,7 @@ class TestClock:
 
 
 class Probes:
-    """Two probes that say what they are told to say."""
+    """Two probes that raise configurable errors."""
 
     def __init__(self) -> None:
         self.errors: dict[str, BaseException | None] = {"database": None, "engine": None}
@@ -73,13 +73,13 @@ class Rig:
         self.health_stub: Any = HealthStub(self.channel)
 
     async def raw(self, method: str, data: bytes) -> bytes:
-        """Call a method, `PoolService/GetPool`, with bytes as they are."""
+        """Call a method, such as `PoolService/GetPool`, with a serialized request."""
         return await self.channel.unary_unary(f"/sandpool.v1.{method}")(data)
 
 
 @dataclass
-class Told:
-    """What a failed call's caller was told."""
+class ReportedError:
+    """The error of a failed call."""
 
     code: grpc.StatusCode
     message: str
@@ -89,7 +89,7 @@ class Told:
 
     @property
     def violations(self) -> list[tuple[str, str]]:
-        """The wrong fields: path and description."""
+        """The paths and descriptions of the invalid fields."""
         bad = self.details.get(error_details_pb2.BadRequest)
         return [(v.field, v.description) for v in bad.field_violations] if bad else []
 
@@ -108,8 +108,8 @@ _DETAILS = (
 )
 
 
-def told(error: grpc.aio.AioRpcError) -> Told:
-    """Read the details of an error; every one of ours has an ErrorInfo of our domain."""
+def reported_error(error: grpc.aio.AioRpcError) -> ReportedError:
+    """Return the error with its details. Every error of the server has an ErrorInfo of the domain `sandpool`."""
     status = Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
@@ -123,19 +123,19 @@ def told(error: grpc.aio.AioRpcError) -> Told:
         packed.Unpack(details[kind])
     info = details[error_details_pb2.ErrorInfo]
     assert info.domain == "sandpool"
-    return Told(error.code(), status.message, info.reason, dict(info.metadata), details)
+    return ReportedError(error.code(), status.message, info.reason, dict(info.metadata), details)
 
 
-async def refused(call: Any) -> Told:
-    """Await a call that must fail, and return what was told."""
+async def refused(call: Any) -> ReportedError:
+    """Await a call that must fail, and return its error."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    return told(caught.value)
+    return reported_error(caught.value)
 
 
 @pytest.fixture
 def options() -> RpcOptions:
-    """The server's options; a test module may have its own."""
+    """Return the options of the server. A test module can override them."""
     return RpcOptions()
 
 
@@ -146,7 +146,7 @@ async def rig(options: RpcOptions) -> AsyncIterator[Rig]:
     health = HealthReporter(
         {"database": probes.database, "engine": probes.engine}, drain, timeout_secs=0.05, details=lambda: details
     )
-    usecases = UseCases(fakes.pools, fakes.templates, fakes.sandboxes, fakes.secrets, fakes.inside, fakes.ports)
+    usecases = UseCases(fakes.pools, fakes.templates, fakes.sandboxes, fakes.secrets, fakes.data_plane, fakes.ports)
     server = build_server(usecases, TestClock(), health, drain, options)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -1,4 +1,4 @@
-"""Around the calls: deadlines, cancellation, the log, limits on size and number."""
+"""Calls in general: deadlines, cancellation, logs, limits of size and number."""
 
 import asyncio
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from sandpool.v1 import container_pb2
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
 from sandpool_server.domain.errors import Unavailable
@@ -30,7 +31,7 @@ def last_line(logs: list[Any]) -> Any:
     return next(line for line in reversed(logs) if line["event"] == "call")
 
 
-async def test_a_call_that_its_caller_cancels_is_cancelled(rig: Rig) -> None:
+async def test_cancels_call_of_cancelled_caller(rig: Rig) -> None:
     rig.fakes.faults.gate = asyncio.Event()
     with capture_logs() as logs:
         call = rig.sandboxes.RunCommand(s.RunCommandRequest(sandbox_id="one", command="sleep 9"))
@@ -44,19 +45,19 @@ async def test_a_call_that_its_caller_cancels_is_cancelled(rig: Rig) -> None:
         await call
 
 
-async def test_a_call_ends_at_its_deadline(rig: Rig) -> None:
+async def test_call_ends_at_its_deadline(rig: Rig) -> None:
     rig.fakes.faults.gate = asyncio.Event()
     with capture_logs() as logs:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await rig.sandboxes.RunCommand(s.RunCommandRequest(sandbox_id="one", command="sleep 9"), timeout=0.1)
         async with asyncio.timeout(5):
             await rig.fakes.faults.cancelled.wait()
-    # The client's own clock and the server's race for it.
+    # Client and server both check the deadline; either can be first.
     assert last_line(logs)["code"] in ("DEADLINE_EXCEEDED", "CANCELLED")
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_stream_that_its_caller_leaves_lets_go(rig: Rig) -> None:
+async def test_cancelled_stream_releases_its_watch(rig: Rig) -> None:
     watch = rig.pools.WatchPools(p.WatchPoolsRequest())
     await rig.fakes.faults.signal.until(lambda: bool(rig.fakes.pools.watchers))
     watch.cancel()
@@ -64,11 +65,11 @@ async def test_a_stream_that_its_caller_leaves_lets_go(rig: Rig) -> None:
 
 
 class Aborted(Exception):
-    """Stands for the exception with which grpc ends an aborted call."""
+    """The exception with which gRPC ends an aborted call."""
 
 
 class LateContext:
-    """The context of a call whose deadline is over when it is looked at."""
+    """The context of a call with the given remaining time."""
 
     def __init__(self, remaining: float | None) -> None:
         self.remaining = remaining
@@ -83,7 +84,7 @@ class LateContext:
 
 
 def create_handler(fakes: FakeUseCases) -> Any:
-    """The handler of CreateSandbox as grpc would call it."""
+    """Return the handler of CreateSandbox as gRPC calls it."""
     registered: list[Any] = []
     server = SimpleNamespace(add_generic_rpc_handlers=registered.extend)
     service = s.DESCRIPTOR.services_by_name["SandboxService"]
@@ -94,32 +95,38 @@ def create_handler(fakes: FakeUseCases) -> Any:
     return registered[0].service(details).unary_unary
 
 
-async def test_a_call_whose_deadline_is_over_is_not_begun() -> None:
+async def test_does_not_begin_call_after_its_deadline() -> None:
     fakes, context = FakeUseCases(), LateContext(remaining=-0.001)
-    with pytest.raises(Aborted, match="nothing was done"):
-        await create_handler(fakes)(s.CreateSandboxRequest(image="i"), context)
+    with pytest.raises(Aborted, match="nothing was changed"):
+        await create_handler(fakes)(s.CreateSandboxRequest(spec=container_pb2.ContainerSpec(image="i")), context)
     assert context.aborted is grpc.StatusCode.DEADLINE_EXCEEDED
     assert not fakes.faults.calls
 
 
-async def test_what_was_not_looked_at_is_not_logged() -> None:
-    request = s.CreateSandboxRequest(image="i", name="n" * 1_000_000)
+async def test_does_not_log_unread_request() -> None:
+    request = s.CreateSandboxRequest(spec=container_pb2.ContainerSpec(image="i"), name="n" * 1_000_000)
     with capture_logs() as logs, pytest.raises(Aborted):
         await create_handler(FakeUseCases())(request, LateContext(remaining=0))
     assert [line["code"] for line in logs] == ["DEADLINE_EXCEEDED"]
     assert "name" not in logs[0]
 
 
-async def test_a_call_without_a_deadline_is_begun() -> None:
+async def test_begins_call_without_deadline() -> None:
     fakes = FakeUseCases()
-    answer = await create_handler(fakes)(s.CreateSandboxRequest(image="i"), LateContext(remaining=None))
-    assert answer.sandbox.image == "i"
+    response = await create_handler(fakes)(
+        s.CreateSandboxRequest(spec=container_pb2.ContainerSpec(image="i")), LateContext(remaining=None)
+    )
+    assert response.sandbox.spec.image == "i"
 
 
-async def test_a_cancellation_is_passed_on() -> None:
+async def test_propagates_cancellation() -> None:
     fakes = FakeUseCases()
     fakes.faults.gate = asyncio.Event()
-    call = asyncio.create_task(create_handler(fakes)(s.CreateSandboxRequest(image="i"), LateContext(remaining=None)))
+    call = asyncio.create_task(
+        create_handler(fakes)(
+            s.CreateSandboxRequest(spec=container_pb2.ContainerSpec(image="i")), LateContext(remaining=None)
+        )
+    )
     await fakes.faults.entered.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -127,11 +134,13 @@ async def test_a_cancellation_is_passed_on() -> None:
     assert call.cancelled()
 
 
-async def test_one_line_a_call_names_what_it_was_about_and_no_secrets(rig: Rig) -> None:
-    await rig.sandboxes.CreateSandbox(s.CreateSandboxRequest(image="i", name="one"))
+async def test_logs_resource_of_each_call_and_no_secrets(rig: Rig) -> None:
+    await rig.sandboxes.CreateSandbox(s.CreateSandboxRequest(spec=container_pb2.ContainerSpec(image="i"), name="one"))
     with capture_logs() as logs:
         await rig.sandboxes.CreateSandbox(
-            s.CreateSandboxRequest(image="i", name="two", metadata={"k": "hush1"}, request_id="r-1")
+            s.CreateSandboxRequest(
+                spec=container_pb2.ContainerSpec(image="i"), name="two", metadata={"k": "hush1"}, request_id="r-1"
+            )
         )
         await rig.sandboxes.RunCommand(
             s.RunCommandRequest(sandbox_id="one", argv=["hush2"], env={"A": "hush3"}, working_dir="/hush4")
@@ -140,7 +149,9 @@ async def test_one_line_a_call_names_what_it_was_about_and_no_secrets(rig: Rig) 
         await refused(rig.sandboxes.GetSandbox(s.GetSandboxRequest(sandbox_id="absent")))
     assert "hush" not in str(logs)
     assert all(line["event"] == "call" and line["ms"] >= 0 for line in logs)
-    assert [line["log_level"] for line in logs] == ["debug", "debug", "info", "info"], "what goes well is no news"
+    assert [line["log_level"] for line in logs] == ["debug", "debug", "info", "info"], (
+        "successful calls are logged at level debug"
+    )
     assert [{k: v for k, v in line.items() if k not in ("event", "log_level", "ms")} for line in logs] == [
         {"method": "sandpool.v1.SandboxService.CreateSandbox", "code": "OK", "name": "two", "request_id": "r-1"},
         {"method": "sandpool.v1.SandboxService.RunCommand", "code": "OK", "sandbox_id": "one"},
@@ -154,39 +165,39 @@ async def test_one_line_a_call_names_what_it_was_about_and_no_secrets(rig: Rig) 
     ]
 
 
-async def test_a_call_that_took_long_is_news(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_logs_slow_call_at_level_info(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_SLOW_SECS", 0.0)
     with capture_logs() as logs:
         await rig.pools.ListPools(p.ListPoolsRequest())
     assert [(line["code"], line["log_level"]) for line in logs] == [("OK", "info")]
 
 
-async def test_calls_past_the_limit_are_refused_and_not_queued(rig: Rig) -> None:
+async def test_rejects_calls_above_limit(rig: Rig) -> None:
     rig.fakes.faults.gate = asyncio.Event()
-    taken = [rig.pools.GetPool(p.GetPoolRequest(pool_id="x")) for _ in range(3)]
+    running = [rig.pools.GetPool(p.GetPoolRequest(pool_id="x")) for _ in range(3)]
     await rig.fakes.faults.signal.until(lambda: len(rig.fakes.faults.calls) == 3)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rig.pools.GetPool(p.GetPoolRequest(pool_id="x"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     rig.fakes.faults.gate.set()
-    for call in taken:
+    for call in running:
         assert (await refused(call)).reason == "POOL_NOT_FOUND"
     assert (await refused(rig.pools.GetPool(p.GetPoolRequest(pool_id="x")))).reason == "POOL_NOT_FOUND"
 
 
-async def test_a_request_that_is_too_large_is_refused(rig: Rig) -> None:
+async def test_rejects_oversized_request(rig: Rig) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rig.raw("SandboxService/RunCommand", b"\x12" + b"\xff\xff\xff\x7f" + b"x" * MAX_REQUEST_BYTES)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_the_server_does_not_share_its_port(rig: Rig) -> None:
+async def test_server_does_not_share_its_port(rig: Rig) -> None:
     second = grpc.aio.server(options=[("grpc.so_reuseport", 1)])
     with pytest.raises(RuntimeError):
         second.add_insecure_port(f"127.0.0.1:{rig.port}")
 
 
-async def test_calls_under_way_may_finish_while_the_server_stops(rig: Rig) -> None:
+async def test_running_calls_finish_while_server_stops(rig: Rig) -> None:
     rig.fakes.faults.gate = asyncio.Event()
     call = asyncio.ensure_future(rig.pools.ListPools(p.ListPoolsRequest()))
     await rig.fakes.faults.entered.wait()
@@ -197,8 +208,8 @@ async def test_calls_under_way_may_finish_while_the_server_stops(rig: Rig) -> No
     await asyncio.wait_for(stopping, 5)
 
 
-async def test_a_failing_use_case_leaves_the_server_well(rig: Rig) -> None:
-    rig.fakes.faults.error = Unavailable("ENGINE_UNREACHABLE", "gone")
+async def test_server_works_after_failed_use_case(rig: Rig) -> None:
+    rig.fakes.faults.error = Unavailable("ENGINE_UNREACHABLE", "unreachable")
     await refused(rig.pools.ListPools(p.ListPoolsRequest()))
     rig.fakes.faults.error = None
     assert len((await rig.pools.ListPools(p.ListPoolsRequest())).pools) == 0

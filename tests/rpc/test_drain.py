@@ -1,4 +1,4 @@
-"""Streams by themselves: they end with their source, with the drain, and with their reader, and always let go."""
+"""Streams end with their source, at the drain, or with their reader, and always release the source."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from sandpool_server.rpc.drain import Drain, ServerStopping
 
 
 class Source:
-    """A generator that says whether it has let go. Kept by the test, so that no garbage collector closes it."""
+    """A generator that records its release. The test holds it, so that the garbage collector does not close it."""
 
     def __init__(self, *items: int, error: Exception | None = None, endless: bool = False) -> None:
         self.released = False
@@ -30,20 +30,20 @@ class Source:
             self.released = True
 
 
-async def test_it_ends_with_its_source() -> None:
+async def test_stream_ends_with_its_source() -> None:
     source = Source(1, 2)
     assert [item async for item in Drain().until(source.generator)] == [1, 2]
     assert source.released
 
 
-async def test_an_error_of_the_source_comes_through() -> None:
+async def test_propagates_error_of_source() -> None:
     source = Source(1, error=KeyError("x"))
     with pytest.raises(KeyError):
         [item async for item in Drain().until(source.generator)]
     assert source.released
 
 
-async def test_the_drain_ends_one_that_waits() -> None:
+async def test_drain_ends_waiting_stream() -> None:
     source, drain, seen = Source(1, endless=True), Drain(), []
 
     async def read() -> None:
@@ -59,7 +59,7 @@ async def test_the_drain_ends_one_that_waits() -> None:
     assert source.released
 
 
-async def test_the_drain_ends_one_that_always_has_more() -> None:
+async def test_drain_ends_busy_stream() -> None:
     source, drain, seen = Source(*range(1000)), Drain(), []
 
     async def read() -> None:
@@ -74,14 +74,14 @@ async def test_the_drain_ends_one_that_always_has_more() -> None:
     assert source.released
 
 
-async def test_a_reader_that_leaves_releases_the_source_there_and_then() -> None:
+async def test_closed_reader_releases_source_immediately() -> None:
     source = Source(1, 2, 3)
     async with aclosing(Drain().until(source.generator)) as items:
         assert await anext(items) == 1
     assert source.released
 
 
-async def test_a_reader_that_is_cancelled_releases_the_source() -> None:
+async def test_cancelled_reader_releases_source() -> None:
     source = Source(endless=True)
 
     async def read() -> None:
@@ -97,7 +97,7 @@ async def test_a_reader_that_is_cancelled_releases_the_source() -> None:
     assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"rpc-stream-next", "rpc-stream-drain"})
 
 
-async def test_waiting_for_the_drain_has_an_end() -> None:
+async def test_wait_returns_at_timeout_or_drain() -> None:
     drain = Drain()
     await drain.wait(0.001)
     assert not drain.begun

@@ -1,10 +1,11 @@
-"""Pages and their tokens; fingerprints of requests."""
+"""Pages and page tokens, and fingerprints of requests."""
 
 import base64
 
 import grpc
 import pytest
 
+from sandpool.v1 import container_pb2
 from sandpool.v1 import pool_service_pb2 as p
 from sandpool.v1 import sandbox_service_pb2 as s
 from sandpool.v1 import template_service_pb2 as t
@@ -14,10 +15,12 @@ from tests.rpc.conftest import Rig, refused
 
 async def make_pools(rig: Rig, count: int) -> None:
     for number in range(count):
-        await rig.pools.CreatePool(p.CreatePoolRequest(name=f"pool{number}", image="i"))
+        await rig.pools.CreatePool(
+            p.CreatePoolRequest(name=f"pool{number}", spec=container_pb2.ContainerSpec(image="i"))
+        )
 
 
-async def test_pages_follow_each_other_and_end(rig: Rig) -> None:
+async def test_pages_contain_every_pool_once(rig: Rig) -> None:
     await make_pools(rig, 5)
     seen, token, sizes = [], "", []
     while True:
@@ -31,13 +34,13 @@ async def test_pages_follow_each_other_and_end(rig: Rig) -> None:
     assert sizes == [2, 2, 1]
 
 
-async def test_a_full_last_page_has_no_token(rig: Rig) -> None:
+async def test_full_last_page_has_no_token(rig: Rig) -> None:
     await make_pools(rig, 2)
     page = await rig.pools.ListPools(p.ListPoolsRequest(page_size=2))
     assert (len(page.pools), page.next_page_token) == (2, "")
 
 
-async def test_a_page_holds_a_hundred_unless_told(rig: Rig) -> None:
+async def test_default_page_size_is_100(rig: Rig) -> None:
     await rig.pools.ListPools(p.ListPoolsRequest())
     assert rig.fakes.faults.last == (101, "")
     await rig.templates.ListTemplates(t.ListTemplatesRequest(page_size=1000))
@@ -49,7 +52,7 @@ async def make_token(rig: Rig) -> str:
     return (await rig.pools.ListPools(p.ListPoolsRequest(page_size=1))).next_page_token
 
 
-async def test_a_token_is_good_for_another_page_size(rig: Rig) -> None:
+async def test_token_is_valid_for_another_page_size(rig: Rig) -> None:
     token = await make_token(rig)
     page = await rig.pools.ListPools(p.ListPoolsRequest(page_size=7, page_token=token))
     assert [pool.name for pool in page.pools] == ["pool1"]
@@ -74,30 +77,34 @@ def forged(text: str) -> str:
         forged("1:000000000000:" + "A" * 129),
     ],
 )
-async def test_a_token_that_is_none_is_refused(rig: Rig, token: str) -> None:
-    answer = await refused(rig.pools.ListPools(p.ListPoolsRequest(page_token=token)))
-    assert (answer.code, answer.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])
+async def test_rejects_invalid_token(rig: Rig, token: str) -> None:
+    reported = await refused(rig.pools.ListPools(p.ListPoolsRequest(page_token=token)))
+    assert (reported.code, reported.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["page_token"])
 
 
-async def test_a_token_of_another_list_is_refused(rig: Rig) -> None:
+async def test_rejects_token_of_another_list(rig: Rig) -> None:
     token = await make_token(rig)
-    answer = await refused(rig.templates.ListTemplates(t.ListTemplatesRequest(page_token=token)))
-    assert answer.fields == ["page_token"]
-    assert "another list" in answer.message
+    reported = await refused(rig.templates.ListTemplates(t.ListTemplatesRequest(page_token=token)))
+    assert reported.fields == ["page_token"]
+    assert "another list" in reported.message
 
 
-async def test_a_token_of_other_filters_is_refused(rig: Rig) -> None:
+async def test_rejects_token_of_other_filters(rig: Rig) -> None:
     for name in ("one", "two"):
-        await rig.sandboxes.CreateSandbox(s.CreateSandboxRequest(image="i", name=name, metadata={"a": "b", "c": "d"}))
+        await rig.sandboxes.CreateSandbox(
+            s.CreateSandboxRequest(
+                spec=container_pb2.ContainerSpec(image="i"), name=name, metadata={"a": "b", "c": "d"}
+            )
+        )
     filters = {"metadata": {"a": "b", "c": "d"}, "states": [2]}
     token = (await rig.sandboxes.ListSandboxes(s.ListSandboxesRequest(page_size=1, **filters))).next_page_token
     again = await rig.sandboxes.ListSandboxes(s.ListSandboxesRequest(page_token=token, **filters))
     assert [sandbox.name for sandbox in again.sandboxes] == ["two"]
-    answer = await refused(rig.sandboxes.ListSandboxes(s.ListSandboxesRequest(page_token=token, metadata={"a": "b"})))
-    assert answer.fields == ["page_token"]
+    reported = await refused(rig.sandboxes.ListSandboxes(s.ListSandboxesRequest(page_token=token, metadata={"a": "b"})))
+    assert reported.fields == ["page_token"]
 
 
-def test_a_fingerprint_is_of_what_is_asked_for() -> None:
+def test_fingerprint_depends_only_on_requested_values() -> None:
     request = s.CreateSandboxRequest(pool_id="p", metadata={"a": "1", "b": "2"}, request_id="r")
     first = fingerprint_of(request, request.request_id)
     assert len(first) == 32
@@ -110,5 +117,5 @@ def test_a_fingerprint_is_of_what_is_asked_for() -> None:
     assert request.request_id == "r"
 
 
-def test_without_a_request_id_there_is_no_fingerprint() -> None:
+def test_fingerprint_is_empty_without_request_id() -> None:
     assert fingerprint_of(s.CreateSandboxRequest(pool_id="p"), "") == ""

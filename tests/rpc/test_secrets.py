@@ -1,4 +1,4 @@
-"""SecretService: what reaches the use case, what is told; and that no value comes back or stays behind."""
+"""SecretService: calls of the use cases and responses. Responses, errors and logs contain no values."""
 
 import base64
 
@@ -17,15 +17,15 @@ from tests.support.fake_usecases import NOW
 STAMP = Timestamp(seconds=int(NOW.timestamp()), nanos=890_123_000)
 
 
-async def test_secrets(rig: Rig) -> None:
-    answer = await rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEY", value="hush", request_id="r"))
+async def test_creates_updates_lists_and_deletes_secrets(rig: Rig) -> None:
+    response = await rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEY", value="hush", request_id="r"))
     name, value, request_id, fingerprint = rig.fakes.faults.last
     assert (name, value, request_id, len(fingerprint)) == ("KEY", "hush", "r", 32)
-    assert answer.secret == secret_pb2.Secret(name="KEY", create_time=STAMP, update_time=STAMP)
-    answer = await rig.secrets.UpdateSecret(k.UpdateSecretRequest(name="KEY", value="hush2"))
+    assert response.secret == secret_pb2.Secret(name="KEY", create_time=STAMP, update_time=STAMP)
+    response = await rig.secrets.UpdateSecret(k.UpdateSecretRequest(name="KEY", value="hush2"))
     assert rig.fakes.faults.last == ("KEY", "hush2", "", "")
     later = Timestamp(seconds=STAMP.seconds + 1, nanos=STAMP.nanos)
-    assert answer.secret == secret_pb2.Secret(name="KEY", create_time=STAMP, update_time=later)
+    assert response.secret == secret_pb2.Secret(name="KEY", create_time=STAMP, update_time=later)
     await rig.secrets.CreateSecret(k.CreateSecretRequest(name="OTHER", value="hush"))
     listed = await rig.secrets.ListSecrets(k.ListSecretsRequest())
     assert [secret.name for secret in listed.secrets] == ["KEY", "OTHER"]
@@ -33,23 +33,23 @@ async def test_secrets(rig: Rig) -> None:
     assert rig.fakes.faults.last == ("KEY", False, "", "")
     await rig.secrets.DeleteSecret(k.DeleteSecretRequest(name="OTHER", force=True, request_id="r"))
     assert rig.fakes.faults.last[:3] == ("OTHER", True, "r")
-    assert not rig.fakes.secrets.kept
+    assert not rig.fakes.secrets.stored
 
 
-async def test_a_secret_is_created_once_and_changed_or_deleted_only_when_it_is_there(rig: Rig) -> None:
+async def test_rejects_existing_and_missing_secrets(rig: Rig) -> None:
     await rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEY", value="hush"))
-    taken = await refused(rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEY", value="hush2")))
-    assert (taken.code, taken.reason) == (grpc.StatusCode.ALREADY_EXISTS, "SECRET_ALREADY_EXISTS")
+    existing = await refused(rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEY", value="hush2")))
+    assert (existing.code, existing.reason) == (grpc.StatusCode.ALREADY_EXISTS, "SECRET_ALREADY_EXISTS")
     for call in (
         rig.secrets.UpdateSecret(k.UpdateSecretRequest(name="ABSENT", value="hush")),
         rig.secrets.DeleteSecret(k.DeleteSecretRequest(name="ABSENT")),
     ):
-        answer = await refused(call)
-        assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "SECRET_NOT_FOUND")
-    assert rig.fakes.secrets.given == {"KEY": "hush"}
+        missing = await refused(call)
+        assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "SECRET_NOT_FOUND")
+    assert rig.fakes.secrets.values == {"KEY": "hush"}
 
 
-async def test_secrets_go_on_after_a_name_and_their_tokens_hold_no_more(rig: Rig) -> None:
+async def test_pages_of_secrets_continue_after_last_name(rig: Rig) -> None:
     names = ["A", "_b", "z" * 128]
     for name in names:
         await rig.secrets.CreateSecret(k.CreateSecretRequest(name=name, value="hush"))
@@ -65,7 +65,7 @@ async def test_secrets_go_on_after_a_name_and_their_tokens_hold_no_more(rig: Rig
     assert (seen, token) == (names, "")
 
 
-def test_a_fingerprint_leaves_out_what_is_hidden() -> None:
+def test_fingerprint_omits_hidden_fields() -> None:
     one = k.CreateSecretRequest(name="KEY", value="1234", request_id="r")
     other = k.CreateSecretRequest(name="KEY", value="4321", request_id="r")
     assert fingerprint_of(one, "r", ("value",)) == fingerprint_of(other, "r", ("value",))
@@ -75,10 +75,10 @@ def test_a_fingerprint_leaves_out_what_is_hidden() -> None:
     assert one.value == "1234"
 
 
-async def test_no_fingerprint_of_a_secret_tells_its_value(rig: Rig) -> None:
+async def test_fingerprint_does_not_depend_on_value_of_secret(rig: Rig) -> None:
     fingerprints: dict[str, set[str]] = {"secrets.create": set(), "secrets.update": set()}
     for value in ("1234", "4321"):
-        rig.fakes.secrets.kept.clear()
+        rig.fakes.secrets.stored.clear()
         await rig.secrets.CreateSecret(k.CreateSecretRequest(name="KEY", value=value, request_id="r"))
         await rig.secrets.UpdateSecret(k.UpdateSecretRequest(name="KEY", value=value, request_id="r"))
     for call, (*_, fingerprint) in rig.fakes.faults.calls:
@@ -88,32 +88,35 @@ async def test_no_fingerprint_of_a_secret_tells_its_value(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "hush\0hush", "hush" * 20_000], ids=["empty", "nul", "long"])
-async def test_no_refusal_and_no_line_of_the_log_repeats_a_wrong_value(rig: Rig, value: str) -> None:
+async def test_errors_and_logs_do_not_contain_invalid_value(rig: Rig, value: str) -> None:
     with capture_logs() as logs:
         for call, kind in (
             (rig.secrets.CreateSecret, k.CreateSecretRequest),
             (rig.secrets.UpdateSecret, k.UpdateSecretRequest),
         ):
-            answer = await refused(call(kind(name="KEY", value=value)))
-            assert answer.fields == ["value"]
+            invalid = await refused(call(kind(name="KEY", value=value)))
+            assert invalid.fields == ["value"]
             swapped = await refused(call(kind(name="hush-hush", value="KEY")))
             assert swapped.fields == ["name"]
-            assert "hush" not in f"{answer} {swapped}"
+            assert "hush" not in f"{invalid} {swapped}"
     assert len(logs) == 4
     assert "hush" not in str(logs)
 
 
-async def test_no_answer_and_no_line_of_the_log_repeats_a_value(rig: Rig) -> None:
+async def test_responses_errors_and_logs_do_not_contain_value(rig: Rig) -> None:
     create = k.CreateSecretRequest(name="KEY", value="hush", request_id="r")
     update = k.UpdateSecretRequest(name="KEY", value="hush", request_id="r")
     with capture_logs() as logs:
-        told = [await rig.secrets.CreateSecret(create), await rig.secrets.UpdateSecret(update)]
-        told += [await rig.secrets.ListSecrets(k.ListSecretsRequest()), await refused(rig.secrets.CreateSecret(create))]
-        for error in (Unavailable("DATABASE_UNAVAILABLE", "gone"), RuntimeError("a bug")):
+        outcomes = [await rig.secrets.CreateSecret(create), await rig.secrets.UpdateSecret(update)]
+        outcomes += [
+            await rig.secrets.ListSecrets(k.ListSecretsRequest()),
+            await refused(rig.secrets.CreateSecret(create)),
+        ]
+        for error in (Unavailable("DATABASE_UNAVAILABLE", "unreachable"), RuntimeError("a bug")):
             rig.fakes.faults.error = error
-            told.append(await refused(rig.secrets.UpdateSecret(update)))
+            outcomes.append(await refused(rig.secrets.UpdateSecret(update)))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await rig.raw("SecretService/CreateSecret", b"\x0a\x03KEY\x12\x06hush\xc3\x28")
-    assert "hush" not in f"{told} {caught.value!r} {caught.value.trailing_metadata()}"
+    assert "hush" not in f"{outcomes} {caught.value!r} {caught.value.trailing_metadata()}"
     assert [line["name"] for line in logs if line.get("request_id") == "r"] == ["KEY"] * 5
     assert "hush" not in str(logs)

@@ -1,4 +1,4 @@
-"""Stores to test, one for each kind of database."""
+"""Stores for tests, one for each kind of database."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.builders import ManualClock
 
 @pytest.fixture(params=["sqlite"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an empty database is, or will be."""
+    """Return the URL of a new, empty database."""
     assert request.param == "sqlite"
     return f"sqlite:///{tmp_path}/data/sandpool.db"
 
@@ -23,13 +23,13 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def notified() -> list[frozenset[str]]:
-    """What the store has told of its commits."""
+    """Return the list of notifications of the store about its commits."""
     return []
 
 
 @pytest.fixture
 async def store(url: str, clock: ManualClock, notified: list[frozenset[str]]) -> AsyncIterator[SqlStore]:
-    """An open store on an empty database."""
+    """Yield an open store with an empty database."""
     store = SqlStore(url, notified.append, clock)
     await store.open()
     yield store

@@ -1,13 +1,13 @@
-"""Steps that many tests of the store begin with."""
+"""Common first steps of the tests of the store."""
 
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 
-from sandpool_server.domain.lifecycle import MemberState
-from sandpool_server.domain.model import DEFAULT_NAMESPACE, Member, Pool, PoolCounts
-from sandpool_server.ports import SecretStore, Store
+from sandpool_server.domain.lifecycle import InstanceState
+from sandpool_server.domain.model import DEFAULT_NAMESPACE, Instance, Pool, PoolCounts
+from sandpool_server.interfaces import SecretStore, Store
 from sandpool_server.store import dialect, migrate
 from tests.support import builders as b
 
@@ -16,7 +16,7 @@ ADDRESS = "10.0.0.2:10240"
 
 
 def migrate_to(url: str, revision: str, *, down: bool = False) -> None:
-    """Bring the database to that revision of its schema, from nothing as well."""
+    """Migrate the database to a revision of its schema. Create the database if it does not exist."""
     config = Config()
     config.set_main_option("script_location", str(migrate.SCRIPTS))
     config.set_main_option("path_separator", "os")
@@ -29,7 +29,7 @@ def migrate_to(url: str, revision: str, *, down: bool = False) -> None:
 
 
 async def make_pool(store: Store, warm: int = 0, **fields: Any) -> Pool:
-    """A pool with so many ready members (`warm_containers` is that number unless it is given)."""
+    """Create a pool with `warm` warm instances. `warm` is also the default of `warm_containers`."""
     fields.setdefault("warm_containers", warm)
     pool = (await store.create_pool(b.pool_draft(**fields), None)).pool
     await add_warm(store, pool, warm)
@@ -37,27 +37,27 @@ async def make_pool(store: Store, warm: int = 0, **fields: Any) -> Pool:
 
 
 async def add_warm(store: Store, pool: Pool, number: int) -> list[str]:
-    """Make so many members of the pool ready; returns their ids."""
-    members = await store.add_members(pool.id, pool.member_digest(), b.sandbox_ids(number), b.T0)
-    assert len(members) == number
-    for member in members:
-        ready = await store.member_ready(member.id, ADDRESS, b.T0, 0.5)
+    """Add warm instances to the pool and return their ids."""
+    instances = await store.add_instances(pool.id, pool.instance_digest(), b.sandbox_ids(number), b.T0)
+    assert len(instances) == number
+    for instance in instances:
+        ready = await store.instance_ready(instance.id, ADDRESS, b.T0, 0.5)
         assert ready is not None
-        assert ready.state is MemberState.WARM
-    return [member.id for member in members]
+        assert ready.state is InstanceState.WARM
+    return [instance.id for instance in instances]
 
 
 async def make_secrets(store: SecretStore, *names: str) -> None:
-    """Secrets of these names."""
+    """Create secrets with these names."""
     for name in names:
         await store.create_secret(b.secret(name), name.encode(), None)
 
 
-async def claim_one(store: Store, **fields: Any) -> Member:
+async def claim_one(store: Store, **fields: Any) -> Instance:
     """Claim one sandbox."""
-    return (await store.claim(b.claim_request(**fields))).members[0]
+    return (await store.claim(b.claim_request(**fields))).instances[0]
 
 
 async def counts(store: Store, ref: str) -> PoolCounts:
-    """How many members the pool has in which situation."""
+    """Return the numbers of instances of the pool."""
     return (await store.get_pool(NS, ref)).counts

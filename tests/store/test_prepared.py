@@ -1,4 +1,4 @@
-"""Statements on the driver's own cursor: they do what Core does with them, and nothing else."""
+"""Prepared statements on the cursor of the driver: they have the same effect as with SQLAlchemy Core."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
 from sandpool_server.store import claims, dialect, lookups, rows
 from sandpool_server.store.prepared import Prepared
-from sandpool_server.store.tables import MEMBERS, METADATA, POOLS
+from sandpool_server.store.tables import INSTANCES, METADATA, POOLS
 from tests.support import builders as b
 
 
 @pytest.fixture
 def connection(url: str) -> Iterator[Connection]:
-    """A transaction on a database with a pool and two members."""
+    """Yield a transaction on a database with a pool and two instances."""
     dialect.prepare(url)
     engine = dialect.make_engine(url, writes=True)
     METADATA.create_all(engine)
@@ -27,14 +27,14 @@ def connection(url: str) -> Iterator[Connection]:
         )
         connection.execute(insert(POOLS), rows.pool_values(pool))
         for _ in range(2):
-            member = b.member(pool_id=pool.id, spec=pool.spec)
-            connection.execute(insert(MEMBERS), rows.member_values(member))
+            instance = b.instance(pool_id=pool.id, spec=pool.spec)
+            connection.execute(insert(INSTANCES), rows.instance_values(instance))
         yield connection
     engine.dispose()
 
 
-def take_values(connection: Connection) -> dict[str, object]:
-    """The parameters of the claim's statement, for one member."""
+def claim_values(connection: Connection) -> dict[str, object]:
+    """Return the parameters of the claim statement for one instance."""
     pool = connection.execute(select(POOLS)).one()
     return {
         "pool": pool.id,
@@ -52,14 +52,14 @@ def take_values(connection: Connection) -> dict[str, object]:
 
 
 @pytest.fixture(params=["Core", "the driver's cursor"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How prepared statements are run."""
+def cursor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Select how prepared statements are executed."""
     if request.param == "Core":
         monkeypatch.setattr(dialect, "has_plain_cursor", lambda _: False)
     return str(request.param)
 
 
-def test_rows_are_the_same_either_way(connection: Connection, way: str) -> None:
+def test_rows_are_the_same_with_both_cursors(connection: Connection, cursor: str) -> None:
     expected = connection.execute(select(POOLS)).one()
     found = Prepared(select(POOLS)).first(connection, {})
     assert tuple(found) == tuple(expected)
@@ -69,18 +69,18 @@ def test_rows_are_the_same_either_way(connection: Connection, way: str) -> None:
     assert Prepared(select(POOLS).where(POOLS.c.id == bindparam("id"))).first(connection, {"id": "none"}) is None
 
 
-def test_a_claim_writes_the_same_either_way(connection: Connection, way: str) -> None:
-    [taken] = claims._TAKE.all(connection, take_values(connection))
-    written = connection.execute(select(MEMBERS).where(MEMBERS.c.state == MemberState.ACTIVE.value)).one()
-    assert taken.id == written.id
-    assert (taken.create_time, taken.version, taken.pull_policy) == (b.T0, 1, "missing")
-    member = rows.member_of(written)
+def test_claim_writes_the_same_with_both_cursors(connection: Connection, cursor: str) -> None:
+    [claimed] = claims._CLAIM_WARM.all(connection, claim_values(connection))
+    written = connection.execute(select(INSTANCES).where(INSTANCES.c.state == InstanceState.ACTIVE.value)).one()
+    assert claimed.id == written.id
+    assert (claimed.create_time, claimed.version, claimed.spec) == (b.T0, 1, written.spec)
+    instance = rows.instance_of(written)
     claim = b.claim(timeout_secs=5, name="mine", metadata={"a": "ü"}, request_id="r#0/1")
-    assert (member.claim, member.start_secs, member.request_fingerprint) == (claim, 0.25, "f")
+    assert (instance.claim, instance.start_secs, instance.request_fingerprint) == (claim, 0.25, "f")
     assert written.expire_time == b.T0 + timedelta(seconds=5)
 
 
-def test_what_returns_no_rows_is_run(connection: Connection, way: str) -> None:
+def test_runs_statement_without_rows(connection: Connection, cursor: str) -> None:
     more = Prepared(
         update(POOLS).where(POOLS.c.name == bindparam("called")).values(hits=POOLS.c.hits + bindparam("more"))
     )
@@ -89,12 +89,12 @@ def test_what_returns_no_rows_is_run(connection: Connection, way: str) -> None:
     assert connection.execute(select(POOLS.c.hits)).scalar_one() == 3
 
 
-def test_errors_are_the_same_either_way(connection: Connection, way: str) -> None:
-    claims._TAKE.all(connection, take_values(connection))
-    with pytest.raises(IntegrityError) as taken:
-        claims._TAKE.all(connection, {**take_values(connection), "p_request_id": ""})
-    assert dialect.violates_unique(taken.value, MEMBERS, "name")
-    assert "mine" not in str(taken.value)
+def test_errors_are_the_same_with_both_cursors(connection: Connection, cursor: str) -> None:
+    claims._CLAIM_WARM.all(connection, claim_values(connection))
+    with pytest.raises(IntegrityError) as failed:
+        claims._CLAIM_WARM.all(connection, {**claim_values(connection), "p_request_id": ""})
+    assert dialect.violates_unique(failed.value, INSTANCES, "name")
+    assert "mine" not in str(failed.value)
     named = Prepared(select(POOLS.c.id).where(POOLS.c.name == bindparam("called")))
     with pytest.raises(ProgrammingError):
         named.all(connection, {"called": object()})
@@ -104,6 +104,6 @@ def test_errors_are_the_same_either_way(connection: Connection, way: str) -> Non
     assert isinstance(broken.value.orig, sqlite3.OperationalError)
 
 
-def test_a_parameter_that_is_not_given_is_a_bug(connection: Connection) -> None:
+def test_rejects_missing_parameter(connection: Connection) -> None:
     with pytest.raises(KeyError):
         Prepared(select(POOLS.c.id).where(POOLS.c.name == bindparam("called"))).all(connection, {})

@@ -1,4 +1,4 @@
-"""The store's contract on secrets: the names are its own, the ciphertexts are not."""
+"""Secrets in the store. Ciphertexts are opaque to the store."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ LATER = b.T0 + timedelta(hours=1)
 ANY_BYTES = bytes(range(256))
 
 
-async def test_what_is_written_is_read(store: SqlStore, notified: list[frozenset[str]]) -> None:
+async def test_creates_updates_and_deletes_secret(store: SqlStore, notified: list[frozenset[str]]) -> None:
     secret = b.secret("TOKEN")
     assert await store.create_secret(secret, ANY_BYTES, None) == secret
     assert await store.list_secrets(NS, 10, "") == [secret]
@@ -32,11 +32,11 @@ async def test_what_is_written_is_read(store: SqlStore, notified: list[frozenset
     assert notified == []
 
 
-async def test_a_name_is_unique_and_must_exist(store: SqlStore) -> None:
+async def test_rejects_existing_and_unknown_names(store: SqlStore) -> None:
     await make_secrets(store, "A")
-    with pytest.raises(AlreadyExists) as taken:
+    with pytest.raises(AlreadyExists) as existing:
         await store.create_secret(b.secret("A"), b"x", None)
-    assert (taken.value.resource_type, taken.value.resource_name) == ("secret", "A")
+    assert (existing.value.resource_type, existing.value.resource_name) == ("secret", "A")
     assert await store.secret_ciphertexts(NS, ["A"]) == {"A": b"A"}
     for call in (store.update_secret(NS, "B", b"x", b.T0, None), store.delete_secret(NS, "B", True, b.T0, None)):
         with pytest.raises(NotFound) as missing:
@@ -44,14 +44,14 @@ async def test_a_name_is_unique_and_must_exist(store: SqlStore) -> None:
         assert (missing.value.resource_type, missing.value.resource_name) == ("secret", "B")
 
 
-async def test_pages_are_in_the_order_of_names(store: SqlStore) -> None:
+async def test_lists_secrets_in_order_of_names(store: SqlStore) -> None:
     await make_secrets(store, "b", "A", "_", "C", "a")
     pages = [await store.list_secrets(NS, 2, after) for after in ("", "C", "a")]
     assert [[secret.name for secret in page] for page in pages] == [["A", "C"], ["_", "a"], ["b"]]
 
 
-async def test_namespaces_do_not_see_each_other(store: SqlStore) -> None:
-    await store.create_secret(b.secret("A", namespace="other"), b"theirs", None)
+async def test_namespaces_are_separate(store: SqlStore) -> None:
+    await store.create_secret(b.secret("A", namespace="other"), b"other", None)
     assert await store.list_secrets(NS, 10, "") == []
     assert await store.secret_ciphertexts(NS, ["A"]) == {}
     with pytest.raises(NotFound):
@@ -62,7 +62,7 @@ async def test_namespaces_do_not_see_each_other(store: SqlStore) -> None:
     assert await store.secret_ciphertexts(NS, ["A"]) == {"A": b"A"}
 
 
-async def test_all_are_rewritten_or_none(store: SqlStore) -> None:
+async def test_rewrites_all_secrets_or_none(store: SqlStore) -> None:
     assert await store.rewrite_secrets(lambda old: old) == 0
     await make_secrets(store, "A", "B")
     await store.create_secret(b.secret("A", namespace="other"), b"C", None)
@@ -81,7 +81,7 @@ async def test_all_are_rewritten_or_none(store: SqlStore) -> None:
     assert await store.secret_ciphertexts(NS, ["A", "B"]) == {"A": b"A!", "B": b"B!"}
 
 
-async def test_a_retry_is_answered_once(store: SqlStore) -> None:
+async def test_retry_is_executed_once(store: SqlStore) -> None:
     create, update, delete = (b.request_key("r", method) for method in ("Create", "Update", "Delete"))
     secret = await store.create_secret(b.secret("A"), b"1", create)
     changed = await store.update_secret(NS, "A", b"2", LATER, update)
@@ -98,12 +98,10 @@ async def test_a_retry_is_answered_once(store: SqlStore) -> None:
         await store.create_secret(b.secret("A"), b"6", replace(create, fingerprint="another"))
 
 
-# --- those that are named ---------------------------------------------------------------------------------------------
+# --- references -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_name_that_does_not_exist_is_refused_everywhere(
-    store: SqlStore, notified: list[frozenset[str]]
-) -> None:
+async def test_rejects_references_to_unknown_secrets(store: SqlStore, notified: list[frozenset[str]]) -> None:
     await make_secrets(store, "A")
     spec = b.spec(secret_names=("A", "B", "C"))
     pool = await make_pool(store)
@@ -127,7 +125,7 @@ async def test_a_name_that_does_not_exist_is_refused_everywhere(
         await call()
 
 
-async def test_a_pool_of_a_template_needs_the_templates_secrets(store: SqlStore) -> None:
+async def test_pool_requires_secrets_of_its_template(store: SqlStore) -> None:
     await make_secrets(store, "A")
     await store.create_template(b.template("base", spec=b.spec(secret_names=("A",))), None)
     await store.delete_secret(NS, "A", True, b.T0, None)
@@ -135,12 +133,12 @@ async def test_a_pool_of_a_template_needs_the_templates_secrets(store: SqlStore)
         await store.create_pool(b.pool_draft(template_ref="base"), None)
 
 
-async def test_a_secret_that_is_named_is_not_deleted(store: SqlStore) -> None:
+async def test_rejects_deletion_of_referenced_secret(store: SqlStore) -> None:
     await make_secrets(store, "A", "AB")
     spec = b.spec(secret_names=("A",))
     template = await store.create_template(b.template("base", spec=spec), None)
     pools = [await make_pool(store, name=f"p{i}", spec=spec) for i in range(11)]
-    following = await make_pool(store, template_ref="base")
+    template_pool = await make_pool(store, template_ref="base")
     with pytest.raises(FailedPrecondition) as caught:
         await store.delete_secret(NS, "A", False, b.T0, None)
     assert (caught.value.reason, caught.value.resource_type, caught.value.resource_name) == (
@@ -155,10 +153,10 @@ async def test_a_secret_that_is_named_is_not_deleted(store: SqlStore) -> None:
     assert [pool.id for pool in pools if f"{pool.id} ({pool.name})" in caught.value.message] == [
         pool.id for pool in pools[:10]
     ]
-    # A name that begins alike, and a value that is equal elsewhere, name nothing.
+    # A similar name and an equal value in another field are not references.
     await store.delete_secret(NS, "AB", False, b.T0, None)
 
-    for pool in (*pools[1:], following):
+    for pool in (*pools[1:], template_pool):
         await store.delete_pool(NS, pool.id, None, b.T0, None)
     with pytest.raises(FailedPrecondition, match=r"1 pool: .* and 1 template:"):
         await store.delete_secret(NS, "A", False, b.T0, None)
@@ -169,13 +167,13 @@ async def test_a_secret_that_is_named_is_not_deleted(store: SqlStore) -> None:
     await store.delete_secret(NS, "A", False, b.T0, None)
 
 
-async def test_a_sandbox_alone_keeps_no_secret(store: SqlStore) -> None:
+async def test_sandbox_does_not_prevent_deletion_of_secret(store: SqlStore) -> None:
     await make_secrets(store, "A")
     await claim_one(store, spec=b.spec(secret_names=("A",)))
     await store.delete_secret(NS, "A", False, b.T0, None)
 
 
-async def test_a_secret_deleted_by_force_stops_no_other_change(store: SqlStore) -> None:
+async def test_forced_deletion_of_secret_allows_other_updates(store: SqlStore) -> None:
     await make_secrets(store, "A")
     spec = b.spec(secret_names=("A",))
     await store.create_template(b.template("base", spec=spec), None)
@@ -190,17 +188,17 @@ async def test_a_secret_deleted_by_force_stops_no_other_change(store: SqlStore) 
     both = replace(larger, secret_names=("A", "B"))
     with pytest.raises(NotFound, match="secret 'A'"):
         await store.update_pool(NS, pool.id, None, lambda p: replace(p, spec=both), None)
-    # Naming it no more is always possible.
+    # A reference to a deleted secret can always be removed.
     await store.update_pool(NS, pool.id, None, lambda p: replace(p, spec=replace(larger, secret_names=("B",))), None)
 
 
-async def test_naming_and_deleting_at_once_never_leaves_a_name_without_its_secret(store: SqlStore) -> None:
+async def test_concurrent_reference_and_deletion_never_both_succeed(store: SqlStore) -> None:
     for attempt in range(10):
         name = f"S{attempt}"
         await make_secrets(store, name)
-        made, deleted = await asyncio.gather(
+        created, deleted = await asyncio.gather(
             store.create_pool(b.pool_draft(spec=b.spec(secret_names=(name,))), None),
             store.delete_secret(NS, name, False, b.T0, None),
             return_exceptions=True,
         )
-        assert isinstance(made, Exception) != isinstance(deleted, Exception)
+        assert isinstance(created, Exception) != isinstance(deleted, Exception)

@@ -1,4 +1,4 @@
-"""The store's contract on templates."""
+"""Templates in the store."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +14,7 @@ from sandpool_server.domain.errors import (
     NotFound,
 )
 from sandpool_server.domain.model import Template
+from sandpool_server.domain.spec import PullPolicy, ReadinessProbe
 from sandpool_server.store import SqlStore
 from tests.store.steps import NS, make_pool, make_secrets
 from tests.support import builders as b
@@ -25,17 +26,15 @@ def bigger(template: Template) -> Template:
     )
 
 
-async def test_what_is_written_is_read_by_id_and_by_name(store: SqlStore) -> None:
+async def test_reads_template_by_id_and_by_name(store: SqlStore) -> None:
     spec = b.spec(
         "a/b:c",
         cpus=0.25,
         secret_names=("A", "B"),
         entrypoint=("sh", "-c", "ü \"'"),
         env=(("A", ""), ("B", "ü=1")),
-        readiness_command=("true", ""),
-        readiness_interval_secs=0.1,
-        readiness_timeout_secs=1.5,
-        readiness_retries=3,
+        pull_policy=PullPolicy.ALWAYS,
+        readiness_probe=ReadinessProbe(("true", ""), interval_secs=0.1, timeout_secs=1.5, failure_threshold=3),
     )
     await make_secrets(store, "A", "B")
     template = b.template("web", spec=spec, timeout_secs=60)
@@ -44,13 +43,13 @@ async def test_what_is_written_is_read_by_id_and_by_name(store: SqlStore) -> Non
     assert await store.get_template(NS, "web") == template
 
 
-async def test_a_name_that_begins_like_an_id_is_a_name(store: SqlStore) -> None:
+async def test_name_can_begin_like_an_id(store: SqlStore) -> None:
     template = await store.create_template(b.template("tpl-party"), None)
     assert await store.get_template(NS, "tpl-party") == template
 
 
 @pytest.mark.parametrize("ref", ["nothing", "tpl-00000000000000000000"])
-async def test_what_is_not_there_is_not_found(store: SqlStore, ref: str) -> None:
+async def test_rejects_unknown_template(store: SqlStore, ref: str) -> None:
     with pytest.raises(NotFound) as caught:
         await store.get_template(NS, ref)
     assert (caught.value.resource_type, caught.value.resource_name) == ("template", ref)
@@ -60,7 +59,7 @@ async def test_what_is_not_there_is_not_found(store: SqlStore, ref: str) -> None
         await store.delete_template(NS, ref, None, b.T0, None)
 
 
-async def test_namespaces_do_not_see_each_other(store: SqlStore) -> None:
+async def test_namespaces_are_separate(store: SqlStore) -> None:
     template = await store.create_template(b.template("web", namespace="other"), None)
     for ref in ("web", template.id):
         with pytest.raises(NotFound):
@@ -69,7 +68,7 @@ async def test_namespaces_do_not_see_each_other(store: SqlStore) -> None:
     assert (await store.create_template(b.template("web"), None)).name == "web"
 
 
-async def test_a_living_name_is_unique(store: SqlStore) -> None:
+async def test_name_is_unique_among_existing_templates(store: SqlStore) -> None:
     await store.create_template(b.template("web"), None)
     other = await store.create_template(b.template("other"), None)
     with pytest.raises(AlreadyExists) as caught:
@@ -81,21 +80,19 @@ async def test_a_living_name_is_unique(store: SqlStore) -> None:
     assert (await store.update_template(NS, other.id, None, lambda t: replace(t, name="web"), None)).name == "web"
 
 
-async def test_pages_are_in_the_order_of_ids(store: SqlStore) -> None:
-    made = [await store.create_template(b.template(f"t{i}"), None) for i in range(5)]
-    await store.delete_template(NS, made[1].id, None, b.T0, None)
-    living = [made[0], *made[2:]]
+async def test_lists_templates_in_order_of_ids(store: SqlStore) -> None:
+    created = [await store.create_template(b.template(f"t{i}"), None) for i in range(5)]
+    await store.delete_template(NS, created[1].id, None, b.T0, None)
+    existing = [created[0], *created[2:]]
     first = await store.list_templates(NS, 2, "")
-    assert first == living[:2]
-    assert await store.list_templates(NS, 10, first[-1].id) == living[2:]
-    assert await store.list_templates(NS, 10, living[-1].id) == []
+    assert first == existing[:2]
+    assert await store.list_templates(NS, 10, first[-1].id) == existing[2:]
+    assert await store.list_templates(NS, 10, existing[-1].id) == []
 
 
-async def test_an_update_counts_the_version_up_and_reaches_the_pools(
-    store: SqlStore, notified: list[frozenset[str]]
-) -> None:
+async def test_update_increments_version_and_updates_pools(store: SqlStore, notified: list[frozenset[str]]) -> None:
     template = await store.create_template(b.template("web", timeout_secs=60), None)
-    following = await make_pool(store, template_ref="web")
+    inheriting = await make_pool(store, template_ref="web")
     own_timeout = await make_pool(store, template_ref=template.id, timeout_secs=5)
     unrelated = await make_pool(store)
     notified.clear()
@@ -107,16 +104,16 @@ async def test_an_update_counts_the_version_up_and_reaches_the_pools(
 
     assert changed == replace(change(template), version=2)
     assert await store.get_template(NS, "shop") == changed
-    pools = [(await store.get_pool(NS, pool.id)).pool for pool in (following, own_timeout, unrelated)]
+    pools = [(await store.get_pool(NS, pool.id)).pool for pool in (inheriting, own_timeout, unrelated)]
     assert [pool.spec.memory_mb for pool in pools] == [2048, 2048, 512]
     assert [pool.timeout_secs for pool in pools] == [90, 5, 0]
     assert [pool.template_name for pool in pools] == ["shop", "shop", ""]
     assert [pool.version for pool in pools] == [2, 2, 1]
     assert pools[0].update_time == changed.update_time
-    assert notified == [{following.id, own_timeout.id}]
+    assert notified == [{inheriting.id, own_timeout.id}]
 
 
-async def test_another_version_aborts_and_writes_nothing(store: SqlStore) -> None:
+async def test_rejects_wrong_version_without_changes(store: SqlStore) -> None:
     template = await store.create_template(b.template(), None)
     with pytest.raises(Aborted):
         await store.update_template(NS, template.id, 2, bigger, None)
@@ -125,7 +122,7 @@ async def test_another_version_aborts_and_writes_nothing(store: SqlStore) -> Non
     assert await store.get_template(NS, template.id) == template
 
 
-async def test_what_the_change_raises_comes_back_and_nothing_is_written(store: SqlStore) -> None:
+async def test_propagates_error_of_update_without_changes(store: SqlStore) -> None:
     template = await store.create_template(b.template(), None)
 
     def refuse(_: Template) -> Template:
@@ -136,7 +133,7 @@ async def test_what_the_change_raises_comes_back_and_nothing_is_written(store: S
     assert await store.get_template(NS, template.id) == template
 
 
-async def test_the_pools_that_follow_a_template_are_found(store: SqlStore) -> None:
+async def test_finds_pools_of_template(store: SqlStore) -> None:
     template = await store.create_template(b.template("web"), None)
     assert await store.template_pool_ids(NS, "web") == ()
     pools = [await make_pool(store, template_ref="web") for _ in range(3)]
@@ -148,7 +145,7 @@ async def test_the_pools_that_follow_a_template_are_found(store: SqlStore) -> No
         await store.template_pool_ids(NS, "none")
 
 
-async def test_one_that_pools_follow_is_not_deleted(store: SqlStore) -> None:
+async def test_rejects_deletion_of_template_in_use(store: SqlStore) -> None:
     template = await store.create_template(b.template("web"), None)
     pools = [await make_pool(store, name=f"p{i}", template_ref="web") for i in range(12)]
     with pytest.raises(FailedPrecondition) as caught:
@@ -164,12 +161,12 @@ async def test_one_that_pools_follow_is_not_deleted(store: SqlStore) -> None:
         await store.get_template(NS, template.id)
 
 
-async def test_a_retry_is_answered_once(store: SqlStore) -> None:
+async def test_retry_is_executed_once(store: SqlStore) -> None:
     create, update, delete = (b.request_key("r", method) for method in ("Create", "Update", "Delete"))
     template = await store.create_template(b.template("web"), create)
     changed = await store.update_template(NS, "web", 1, bigger, update)
     assert await store.update_template(NS, "web", 1, bigger, update) == changed
-    # As it is now, not as it was; and the second draft is not written.
+    # The retry returns the current template; the second draft is not written.
     assert await store.create_template(b.template("web"), create) == changed
     await store.delete_template(NS, "web", None, b.T0, delete)
     second = await store.create_template(b.template("web"), None)
@@ -178,7 +175,7 @@ async def test_a_retry_is_answered_once(store: SqlStore) -> None:
     assert (await store.create_template(b.template("web"), create)).id == template.id
 
 
-async def test_a_request_id_names_one_request_alone(store: SqlStore) -> None:
+async def test_rejects_request_id_of_another_request(store: SqlStore) -> None:
     await store.create_template(b.template("web"), b.request_key(fingerprint="one"))
     with pytest.raises(InvalidArgument) as caught:
         await store.create_template(b.template("shop"), b.request_key(fingerprint="two"))
@@ -187,7 +184,7 @@ async def test_a_request_id_names_one_request_alone(store: SqlStore) -> None:
         await store.get_template(NS, "shop")
 
 
-async def test_a_refused_request_may_be_repeated_under_its_id(store: SqlStore) -> None:
+async def test_rejected_request_can_be_repeated_with_its_request_id(store: SqlStore) -> None:
     await store.create_template(b.template("web"), None)
     with pytest.raises(AlreadyExists):
         await store.create_template(b.template("web"), b.request_key())

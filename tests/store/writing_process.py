@@ -1,4 +1,4 @@
-"""A process that claims without end and prints what was acknowledged, until it is killed. Argument: a URL."""
+"""A process that claims until it is killed and prints each acknowledged write. Argument: the URL of the database."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from tests.support import builders as b
 
 
 async def main(url: str) -> None:
-    """Fill two pools over and over, and claim from them with eight callers."""
+    """Fill two pools continuously, and claim from them with eight callers."""
     store = SqlStore(url, lambda _: None, b.ManualClock())
     await store.open()
     pools = [await make_pool(store, warm_containers=1_000_000) for _ in range(2)]
@@ -23,9 +23,9 @@ async def main(url: str) -> None:
 
     async def claim(number: int) -> None:
         while True:
-            member = (await store.claim(b.claim_request(pool_ref=pools[number % 2].id))).members[0]
-            kind = "warm" if member.address else "cold"
-            print(kind, member.id, flush=True)
+            instance = (await store.claim(b.claim_request(pool_ref=pools[number % 2].id))).instances[0]
+            kind = "warm" if instance.address else "cold"
+            print(kind, instance.id, flush=True)
 
     await asyncio.gather(fill(), *(claim(number) for number in range(8)))
 

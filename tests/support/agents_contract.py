@@ -1,6 +1,6 @@
-"""What every implementation of `ports.Agents` must do; run against the fake and against real agents in containers.
+"""Contract tests for implementations of `interfaces.Agents`: the fake, and real agents in containers.
 
-A subclass gives the fixture `place`.
+A subclass provides the fixture `harness`.
 """
 
 import asyncio
@@ -10,117 +10,120 @@ from typing import Protocol
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import ContainerSpec
-from sandpool_server.ports import Agents, ImageConfig
+from sandpool_server.domain.spec import ContainerSpec
+from sandpool_server.interfaces import Agents, ImageConfig
 
 MISSING_PROGRAM = "no-such-program"
 SLEEPER = ("sleep", "4712")
-SILENCE_SECS = 2.5
-"""How long a call to an agent that does not answer may take."""
+MAX_UNRESPONSIVE_SECS = 2.5
+"""The longest duration of a call to an agent that does not respond, in seconds."""
 
 
-class Place(Protocol):
-    """A container that has just been launched, and what a test may see and do past the code under test."""
+class AgentHarness(Protocol):
+    """A new container, with direct access to its state for the tests."""
 
     agents: Agents
-    member_id: str
+    instance_id: str
     address: str
     image: ImageConfig
 
     async def env(self) -> dict[str, str]:
-        """What a command sees."""
+        """Return the environment of a command."""
         ...
 
     async def entrypoint_runs(self) -> bool:
-        """Whether `SLEEPER` runs."""
+        """Return whether `SLEEPER` runs."""
         ...
 
-    async def silence(self) -> None:
-        """Make the agent take calls and answer none."""
+    async def make_unresponsive(self) -> None:
+        """Make the agent accept calls and respond to none."""
         ...
 
     async def revive(self) -> None:
-        """Make it answer again."""
+        """Make the agent respond again."""
         ...
 
     async def end(self) -> None:
-        """End the container."""
+        """Stop the container."""
         ...
 
 
 def spec(**fields: object) -> ContainerSpec:
-    """A specification; its image is of no matter to agents."""
+    """Return a specification; agents ignore its image."""
     return ContainerSpec("busybox:latest", **fields)  # type: ignore[arg-type]
 
 
-async def configure(place: Place, **fields: object) -> None:
-    await place.agents.wait_ready(place.member_id, place.address, 20)
-    await place.agents.configure(place.member_id, place.address, place.image, spec(**fields))
+async def configure(harness: AgentHarness, **fields: object) -> None:
+    await harness.agents.wait_ready(harness.instance_id, harness.address, 20)
+    await harness.agents.configure(harness.instance_id, harness.address, harness.image, spec(**fields))
 
 
-async def admit(place: Place, env: dict[str, str] | None = None, entrypoint: tuple[str, ...] = ()) -> None:
-    await place.agents.admit(place.member_id, place.address, env or {}, entrypoint)
+async def activate(harness: AgentHarness, env: dict[str, str] | None = None, entrypoint: tuple[str, ...] = ()) -> None:
+    await harness.agents.activate(harness.instance_id, harness.address, env or {}, entrypoint)
 
 
 class AgentsContract:
-    """The tests."""
+    """The contract tests."""
 
-    async def test_an_owners_environment_lies_over_the_specs_and_that_over_the_images(self, place: Place) -> None:
-        base = place.image.env["PATH"]
-        await configure(place, env=(("A", "spec"), ("B", "spec"), ("PATH", f"/spec:{base}")))
-        before = await place.env()
+    async def test_sandbox_environment_overrides_spec_and_spec_overrides_image(self, harness: AgentHarness) -> None:
+        base = harness.image.env["PATH"]
+        await configure(harness, env=(("A", "spec"), ("B", "spec"), ("PATH", f"/spec:{base}")))
+        before = await harness.env()
         assert (before["A"], before["B"], before["PATH"]) == ("spec", "spec", f"/spec:{base}")
-        await admit(place, {"B": "own", "C": "own"})
-        after = await place.env()
+        await activate(harness, {"B": "own", "C": "own"})
+        after = await harness.env()
         assert (after["A"], after["B"], after["C"]) == ("spec", "own", "own")
 
-    async def test_admitting_again_changes_nothing(self, place: Place) -> None:
-        await configure(place)
+    async def test_repeated_activation_changes_nothing(self, harness: AgentHarness) -> None:
+        await configure(harness)
         for _ in range(2):
-            await admit(place, {"A": "1"}, SLEEPER)
-        assert (await place.env())["A"] == "1"
-        assert await place.entrypoint_runs()
+            await activate(harness, {"A": "1"}, SLEEPER)
+        assert (await harness.env())["A"] == "1"
+        assert await harness.entrypoint_runs()
 
-    async def test_an_entrypoint_starts_when_configured(self, place: Place) -> None:
-        await configure(place, entrypoint=SLEEPER)
-        assert await place.entrypoint_runs()
-        await admit(place, {"A": "1"})
+    async def test_configure_starts_entrypoint(self, harness: AgentHarness) -> None:
+        await configure(harness, entrypoint=SLEEPER)
+        assert await harness.entrypoint_runs()
+        await activate(harness, {"A": "1"})
 
-    async def test_an_entrypoint_with_secrets_waits_for_its_owner(self, place: Place) -> None:
-        await configure(place, entrypoint=SLEEPER, secret_names=("KEY",))
-        assert not await place.entrypoint_runs()
-        await admit(place, {"KEY": "hidden"}, SLEEPER)
-        assert await place.entrypoint_runs()
+    async def test_entrypoint_with_secrets_starts_at_activation(self, harness: AgentHarness) -> None:
+        await configure(harness, entrypoint=SLEEPER, secret_names=("KEY",))
+        assert not await harness.entrypoint_runs()
+        await activate(harness, {"KEY": "hidden"}, SLEEPER)
+        assert await harness.entrypoint_runs()
 
-    async def test_an_entrypoint_that_cannot_start_is_told_of(self, place: Place) -> None:
+    async def test_reports_entrypoint_that_cannot_start(self, harness: AgentHarness) -> None:
         with pytest.raises(LaunchFailed) as failed:
-            await configure(place, entrypoint=(MISSING_PROGRAM,))
+            await configure(harness, entrypoint=(MISSING_PROGRAM,))
         assert failed.value.reason is FailureReason.START_FAILED
         with pytest.raises(LaunchFailed) as failed:
-            await admit(place, {}, (MISSING_PROGRAM,))
+            await activate(harness, {}, (MISSING_PROGRAM,))
         assert failed.value.reason is FailureReason.START_FAILED
-        assert not await place.entrypoint_runs()
+        assert not await harness.entrypoint_runs()
 
-    async def test_an_agent_answers_probes_until_its_container_ends(self, place: Place) -> None:
-        await configure(place)
-        await place.agents.probe(place.member_id, place.address)
-        await place.end()
-        await self._unavailable(place)
+    async def test_probe_succeeds_until_container_stops(self, harness: AgentHarness) -> None:
+        await configure(harness)
+        await harness.agents.probe(harness.instance_id, harness.address)
+        await harness.end()
+        await self._unavailable(harness)
 
-    async def test_a_silent_agent_is_given_up_and_one_that_is_back_answers(self, place: Place) -> None:
-        await configure(place)
-        await place.silence()
-        await self._unavailable(place)
-        await place.revive()
+    async def test_unresponsive_agent_is_unavailable_until_it_responds_again(self, harness: AgentHarness) -> None:
+        await configure(harness)
+        await harness.make_unresponsive()
+        await self._unavailable(harness)
+        await harness.revive()
         async with asyncio.timeout(1):
-            await place.agents.probe(place.member_id, place.address)
-            await admit(place, {"A": "back"})
-        assert (await place.env())["A"] == "back"
+            await harness.agents.probe(harness.instance_id, harness.address)
+            await activate(harness, {"A": "back"})
+        assert (await harness.env())["A"] == "back"
 
     @staticmethod
-    async def _unavailable(place: Place) -> None:
-        for call in (place.agents.probe(place.member_id, place.address), admit(place, {"A": "b"}, SLEEPER)):
+    async def _unavailable(harness: AgentHarness) -> None:
+        for call in (
+            harness.agents.probe(harness.instance_id, harness.address),
+            activate(harness, {"A": "b"}, SLEEPER),
+        ):
             began = time.monotonic()
             with pytest.raises(Unavailable):
                 await call
-            assert time.monotonic() - began < SILENCE_SECS
+            assert time.monotonic() - began < MAX_UNRESPONSIVE_SECS

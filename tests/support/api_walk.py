@@ -1,4 +1,4 @@
-"""Every answer that the public API gives about what there is, as bytes."""
+"""Every response of the public API that describes existing resources, as bytes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,18 +10,18 @@ from sandpool.v1 import pool_service_pb2 as pools
 from sandpool.v1 import sandbox_service_pb2 as sandboxes
 from sandpool.v1 import secret_service_pb2 as secrets
 from sandpool.v1 import template_service_pb2 as templates
-from sandpool.v1.pool_service_pb2_grpc import PoolServiceStub
 from sandpool.v1.sandbox_pb2 import SandboxState
-from sandpool.v1.sandbox_service_pb2_grpc import SandboxServiceStub
-from sandpool.v1.secret_service_pb2_grpc import SecretServiceStub
-from sandpool.v1.template_service_pb2_grpc import TemplateServiceStub
+from sandpool_server.gen.v1.pool_service_pb2_grpc import PoolServiceStub
+from sandpool_server.gen.v1.sandbox_service_pb2_grpc import SandboxServiceStub
+from sandpool_server.gen.v1.secret_service_pb2_grpc import SecretServiceStub
+from sandpool_server.gen.v1.template_service_pb2_grpc import TemplateServiceStub
 
 CALL_SECS = 30.0
 _ALL_STATES = [number for number in SandboxState.values() if number]
 
 
 class ApiWalk:
-    """Reads everything that can be read, by List and then by Get and the first message of Watch."""
+    """Reads every resource with List, then with Get and the first message of Watch."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.pools = PoolServiceStub(channel)
@@ -29,8 +29,8 @@ class ApiWalk:
         self.secrets = SecretServiceStub(channel)
         self.templates = TemplateServiceStub(channel)
 
-    def answers(self) -> Iterator[tuple[str, bytes]]:
-        """Each answer and what it was an answer to."""
+    def responses(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each response with a description of its request."""
         listed = self._pages("ListPools", self.pools.ListPools, pools.ListPoolsRequest())
         for where, page in listed:
             yield where, page.SerializeToString()
@@ -67,12 +67,12 @@ class ApiWalk:
 
 
 def refusal(call: Any, request: Any) -> tuple[str, bytes]:
-    """What the server says when it refuses this, details included; fails when it does not refuse."""
+    """Return the error of a call, with its details. Fail if the call succeeds."""
     with pytest.raises(grpc.RpcError) as refused:
         call(request, timeout=CALL_SECS)
     error: Any = refused.value
-    told = [error.details(), *(str(pair) for pair in error.trailing_metadata())]
-    return f"refusal {error.code().name} of {type(request).__name__}", "\n".join(told).encode()
+    texts = [error.details(), *(str(pair) for pair in error.trailing_metadata())]
+    return f"refusal {error.code().name} of {type(request).__name__}", "\n".join(texts).encode()
 
 
 def _first(stream: Any) -> bytes:

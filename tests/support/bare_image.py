@@ -1,4 +1,4 @@
-"""An image that holds one static binary and nothing else."""
+"""An image that contains one static binary and no other file."""
 
 import io
 import tarfile
@@ -13,7 +13,7 @@ BINARY = "/busybox"
 
 @contextmanager
 def bare_image(engine: EngineView) -> Iterator[str]:
-    """The image's name; it is taken off the engine at the end."""
+    """Create the image and yield its name. Remove it from the engine at the end."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as made:
         data = _busybox(engine)
@@ -28,7 +28,7 @@ def bare_image(engine: EngineView) -> Iterator[str]:
 
 
 def _busybox(engine: EngineView) -> bytes:
-    """The binary of the busybox image."""
+    """Return the binary of the busybox image."""
     source = engine.api.create_container("busybox:latest", ["true"], network_disabled=True)["Id"]
     try:
         parts, _ = engine.api.get_archive(source, "/bin/busybox")

@@ -1,4 +1,4 @@
-"""Programs in a page of a real Chromium, which use the browser's build of the TypeScript client."""
+"""Programs in a page of Chromium that use the browser build of the TypeScript client."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ DRIVER = PACKAGE / "tests" / "browser" / "drive.mjs"
 
 
 def free_port() -> int:
-    """A port that was free just now."""
+    """Return a port that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -24,26 +24,26 @@ def free_port() -> int:
 
 
 class Browser:
-    """Runs programs in a page of an origin that the server knows, or of another."""
+    """Runs programs in a page whose origin the server allows, or in a page of another origin."""
 
     def __init__(self, server: ServerProcess, port: int) -> None:
         self._server = server
         self.port = port
 
     def run(self, program: str, port: int | None = None) -> Any:
-        """What the program returns; `sandpool` and `address` are there for it."""
+        """Run the program and return its result. The program can use the variables `sandpool` and `address`."""
         chromium, node = shutil.which("chromium"), shutil.which("node")
-        assert chromium is not None, "there is no chromium; `make test` installs it"
-        assert node is not None, "there is no node on PATH; run `make setup`"
-        words = [node, str(DRIVER), chromium, f"http://{self._server.web_address}", str(port or self.port), program]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=False)
+        assert chromium is not None, "chromium is not installed; run `make test` to install it"
+        assert node is not None, "node is not on PATH; run `make setup`"
+        argv = [node, str(DRIVER), chromium, f"http://{self._server.web_address}", str(port or self.port), program]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=150, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
 
 @contextmanager
 def browser_of_a_server(data: Path) -> Iterator[Browser]:
-    """A browser whose pages a server of its own knows by their origin."""
+    """Start a server and yield a browser whose origin the server allows."""
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     with ServerProcess(data, web_address="127.0.0.1:0", web_cors_origins=origin) as server:

@@ -1,6 +1,6 @@
-"""Builders of domain values: each has every field filled in, and takes what a test cares about by keyword.
+"""Builders of domain values: each sets every field; a test passes the relevant fields as keyword arguments.
 
-Identifiers come out in the order in which they are made, and no two are alike in a process.
+Identifiers are unique in a process and sort in the order of their creation.
 """
 
 import itertools
@@ -10,30 +10,30 @@ from typing import Any
 
 from sandpool_server.domain import ids
 from sandpool_server.domain.errors import FailureReason
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
 from sandpool_server.domain.model import (
     DEFAULT_NAMESPACE,
     Claim,
-    ContainerSpec,
-    EndReason,
-    Member,
-    MemberEnd,
+    Instance,
     Pool,
     PoolFailure,
     Secret,
-    StartKind,
+    StartType,
     Template,
+    Termination,
+    TerminationReason,
 )
-from sandpool_server.ports import ClaimRequest, PoolDraft, RequestKey
+from sandpool_server.domain.spec import ContainerSpec
+from sandpool_server.interfaces import ClaimRequest, PoolDraft, RequestKey
 
 T0 = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-"""The present moment of a test that does not move its clock."""
+"""The current time of a test that does not advance its clock."""
 
 _numbers = itertools.count(1)
 
 
 class ManualClock:
-    """Implements `ports.Clock`: time passes by `advance` alone."""
+    """Implements `interfaces.Clock`. Only `advance` changes the time."""
 
     def __init__(self, now: datetime = T0) -> None:
         self._now = now
@@ -49,14 +49,14 @@ class ManualClock:
         return next(_numbers)
 
     def advance(self, seconds: float) -> datetime:
-        """Let time pass; returns the new present."""
+        """Advance the clock and return the new time."""
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
         return self._now
 
 
 def new_id(prefix: str) -> str:
-    """A new identifier."""
+    """Return a new identifier."""
     return ids.new_id(prefix, T0, next(_numbers))
 
 
@@ -97,7 +97,7 @@ def template(name: str = "base", **fields: Any) -> Template:
 
 
 def pool_draft(name: str = "", **fields: Any) -> PoolDraft:
-    """A pool with its own specification; with `template_ref`, one that follows a template."""
+    """Return a pool with its own specification, or with `template_ref`, a pool of a template."""
     return replace(
         PoolDraft(
             id=pool_id(),
@@ -138,15 +138,15 @@ def pool(name: str = "", **fields: Any) -> Pool:
 
 
 def claim(**fields: Any) -> Claim:
-    return replace(Claim(claim_time=T0, timeout_secs=0, start=StartKind.WARM), **fields)
+    return replace(Claim(claim_time=T0, timeout_secs=0, start_type=StartType.WARM), **fields)
 
 
-def member(state: MemberState = MemberState.WARM, **fields: Any) -> Member:
-    """A member; one that is in use has a claim unless it is given another."""
-    used = state in (MemberState.STARTING, MemberState.ACTIVE)
+def instance(state: InstanceState = InstanceState.WARM, **fields: Any) -> Instance:
+    """Return an instance. An instance in use has a claim by default."""
+    used = state in (InstanceState.STARTING, InstanceState.ACTIVE)
     fields.setdefault("spec_digest", fields.get("spec", spec()).digest())
     return replace(
-        Member(
+        Instance(
             id=sandbox_id(),
             namespace=DEFAULT_NAMESPACE,
             pool_id="",
@@ -163,7 +163,7 @@ def member(state: MemberState = MemberState.WARM, **fields: Any) -> Member:
 
 
 def claim_request(count: int = 1, **fields: Any) -> ClaimRequest:
-    """A claim; without a source in the keywords, of a sandbox that belongs to no pool."""
+    """Return a claim request. Without a source in the keyword arguments, the sandbox belongs to no pool."""
     if not fields.keys() & {"pool_ref", "template_ref", "spec"}:
         fields["spec"] = spec()
     return replace(
@@ -180,8 +180,8 @@ def request_key(request_id: str = "request-1", method: str = "Method", fingerpri
     return RequestKey(method, request_id, fingerprint)
 
 
-def end(reason: EndReason = EndReason.DELETED, **fields: Any) -> MemberEnd:
-    return replace(MemberEnd(reason=reason, time=T0), **fields)
+def end(reason: TerminationReason = TerminationReason.DELETED, **fields: Any) -> Termination:
+    return replace(Termination(reason=reason, time=T0), **fields)
 
 
 def failure(reason: FailureReason = FailureReason.START_FAILED, **fields: Any) -> PoolFailure:

@@ -1,4 +1,4 @@
-"""Many callers at once."""
+"""Concurrent callers."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -10,11 +10,11 @@ from sandpool import Sandbox, SandpoolError
 T = TypeVar("T")
 
 CALL_SECS = 90.0
-"""Seconds that the callers may take."""
+"""Longest duration of concurrent calls, in seconds."""
 
 
 def together(count: int, call: Callable[[int], T]) -> list[T | SandpoolError]:
-    """What `count` callers get who all call at the same moment: answers, and errors of the call; others are raised."""
+    """Make `count` calls at the same time and return their results and `SandpoolError`s. Raise other errors."""
     start = threading.Barrier(count)
 
     def one(number: int) -> T | SandpoolError:
@@ -28,18 +28,18 @@ def together(count: int, call: Callable[[int], T]) -> list[T | SandpoolError]:
         return list(threads.map(one, range(count), timeout=CALL_SECS))
 
 
-def sandboxes_of(answers: Iterable[object]) -> list[Sandbox]:
-    """The sandboxes among the answers."""
-    return [answer for answer in answers if isinstance(answer, Sandbox)]
+def sandboxes_of(results: Iterable[object]) -> list[Sandbox]:
+    """Return the sandboxes among the results."""
+    return [result for result in results if isinstance(result, Sandbox)]
 
 
-def errors_of(answers: Iterable[object]) -> list[SandpoolError]:
-    """The errors among the answers."""
-    return [answer for answer in answers if isinstance(answer, SandpoolError)]
+def errors_of(results: Iterable[object]) -> list[SandpoolError]:
+    """Return the errors among the results."""
+    return [result for result in results if isinstance(result, SandpoolError)]
 
 
-def behind(call: Callable[[], T]) -> "Future[T]":
-    """The call in a thread of its own; its result is to be asked for with a timeout."""
+def in_background(call: Callable[[], T]) -> "Future[T]":
+    """Make the call in a separate thread. Callers must pass a timeout when they wait for the result."""
     future: Future[T] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Throw-away certificates for an engine that speaks TLS, and for its clients."""
+"""Temporary certificates for an engine that uses TLS and for its clients."""
 
 import datetime
 import ipaddress
@@ -15,28 +15,31 @@ LIFETIME = datetime.timedelta(days=1)
 
 @dataclass(frozen=True)
 class Certificates:
-    """Folders of ca.pem, cert.pem and key.pem, as docker has them. `stranger` is a client's of another authority."""
+    """Directories with ca.pem, cert.pem and key.pem, as docker expects them.
+
+    The client certificate in `untrusted` is signed by another authority.
+    """
 
     server: Path
     client: Path
-    stranger: Path
+    untrusted: Path
 
 
 @dataclass(frozen=True)
 class Authority:
-    """Who signs."""
+    """A certificate authority."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
 
-def make_certificates(folder: Path, address: str) -> Certificates:
-    """Make them for a server at an IP address."""
-    authority, other = _authority("sandpool tests"), _authority("somebody else")
-    made = Certificates(folder / "server", folder / "client", folder / "stranger")
+def make_certificates(directory: Path, address: str) -> Certificates:
+    """Create the certificates for a server at an IP address."""
+    authority, other = _authority("sandpool tests"), _authority("another authority")
+    made = Certificates(directory / "server", directory / "client", directory / "untrusted")
     _write(made.server, authority, authority, ExtendedKeyUsageOID.SERVER_AUTH, address)
     _write(made.client, authority, authority, ExtendedKeyUsageOID.CLIENT_AUTH)
-    _write(made.stranger, other, authority, ExtendedKeyUsageOID.CLIENT_AUTH)
+    _write(made.untrusted, other, authority, ExtendedKeyUsageOID.CLIENT_AUTH)
     return made
 
 
@@ -65,9 +68,9 @@ def _authority(subject: str) -> Authority:
 
 
 def _write(
-    folder: Path, signer: Authority, trusted: Authority, usage: x509.ObjectIdentifier, address: str = ""
+    directory: Path, signer: Authority, trusted: Authority, usage: x509.ObjectIdentifier, address: str = ""
 ) -> None:
-    folder.mkdir(parents=True)
+    directory.mkdir(parents=True)
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder("sandpool test", signer.certificate.subject, key)
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -75,9 +78,9 @@ def _write(
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         builder = builder.add_extension(names, critical=False)
     pem = serialization.Encoding.PEM
-    (folder / "ca.pem").write_bytes(trusted.certificate.public_bytes(pem))
-    (folder / "cert.pem").write_bytes(builder.sign(signer.key, hashes.SHA256()).public_bytes(pem))
+    (directory / "ca.pem").write_bytes(trusted.certificate.public_bytes(pem))
+    (directory / "cert.pem").write_bytes(builder.sign(signer.key, hashes.SHA256()).public_bytes(pem))
     plain = serialization.NoEncryption()
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
-    (folder / "key.pem").touch(mode=0o600)
-    (folder / "key.pem").write_bytes(secret)
+    (directory / "key.pem").touch(mode=0o600)
+    (directory / "key.pem").write_bytes(secret)

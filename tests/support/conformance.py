@@ -1,25 +1,40 @@
-"""Runs the cases of tests/conformance with a Python client, blocking or not."""
+"""Runs the cases of tests/conformance with the Python client, blocking or with asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import builtins
 import inspect
 import json
 import re
 import time
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import sandpool
-from sandpool import AsyncSandboxClient, SandboxClient
+from sandpool import AsyncSandboxClient, ReadinessProbe, RetryPolicy, SandboxClient
+from sandpool._async.client import REQUEST_TIMEOUT
+from sandpool._core.resumption import RESUME_TIMEOUT
+from sandpool._core.sandboxes import COMMAND_MARGIN, COMMAND_TIMEOUT, CREATE_TIMEOUT
+from tests.support.scripted_server import ReceivedCall
 
-FOLDER = Path(__file__).resolve().parents[1] / "conformance"
+DIRECTORY = Path(__file__).resolve().parents[1] / "conformance"
+DEFAULTS = {
+    "request_timeout": REQUEST_TIMEOUT,
+    "create_timeout": CREATE_TIMEOUT,
+    "command_timeout": COMMAND_TIMEOUT,
+    "command_margin": COMMAND_MARGIN,
+    "resume_timeout": RESUME_TIMEOUT,
+}
 _WHOLE = re.compile(r"\$([a-z_][a-z0-9_.]*)")
 _PART = re.compile(r"\$\{([a-z_][a-z0-9_.]*)\}")
+_ABSENT = object()
+"""The value of a field that a type does not have."""
+_ERRORS = (sandpool.SandpoolError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -29,38 +44,68 @@ class Case:
     about: str
     name: str
     steps: list[dict[str, Any]]
+    client: dict[str, Any] = field(default_factory=dict)
+    script: dict[str, Any] | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.about}: {self.name}"
 
 
-def cases() -> list[Case]:
-    """Every case of every file."""
+def cases(*, scripted: bool) -> list[Case]:
+    """Return the cases of all files that run against the scripted server, or those that need an engine."""
     found = []
-    for path in sorted(FOLDER.glob("*.json")):
-        for case in json.loads(path.read_text())["cases"]:
-            found.append(Case(path.stem, case["name"], case["steps"]))
-    return found
+    for path in sorted(DIRECTORY.glob("*.json")):
+        found += [Case(about=path.stem, **case) for case in json.loads(path.read_text())["cases"]]
+    return [case for case in found if (case.script is not None) == scripted]
 
 
-async def settled(value: Any) -> Any:
-    """A value, awaited where it has to be."""
+def local_directory(root: Path) -> Path:
+    """Create the directory that cases refer to as `$local`."""
+    (root / "sub").mkdir(parents=True)
+    (root / "empty").mkdir()
+    (root / "a.txt").write_text("one\n")
+    (root / "sub" / "b.txt").write_text("two\n")
+    return root
+
+
+def client_options(case: Case) -> dict[str, Any]:
+    """Return the options of the client for a case."""
+    options = dict(case.client)
+    if "retry" in options:
+        options["retry"] = RetryPolicy(**options["retry"])
+    return options
+
+
+def check_requests(case: Case, calls: list[ReceivedCall]) -> None:
+    """Assert that a scripted server received the calls that a case lists."""
+    methods = {expected["method"] for expected in case.requests}
+    found = [
+        {"method": call.method, "message": call.message, "deadline": call.deadline}
+        for call in calls
+        if call.method in methods
+    ]
+    Run(SandboxClient(), {}).check(found, case.requests, "requests")
+
+
+async def _settled(value: Any) -> Any:
+    """Return a value, awaited if it is awaitable."""
     return await value if inspect.isawaitable(value) else value
 
 
 class Run:
-    """One case at work."""
+    """One run of a case."""
 
     KEYS = frozenset(
-        "call on read with items callbacks save expect expect_callbacks error within".split()  # noqa: SIM905
+        "call on read leave with items callbacks save expect expect_callbacks error within".split()  # noqa: SIM905
     )
 
     def __init__(self, client: SandboxClient | AsyncSandboxClient, given: Mapping[str, object]) -> None:
-        self._saved: dict[str, Any] = dict(given)
+        self._saved: dict[str, Any] = {"defaults": DEFAULTS, **given}
         self._client = client
 
     async def run(self, case: Case) -> None:
-        """Run all steps; an AssertionError says which was not as expected."""
+        """Run all steps. Raise AssertionError that names the step that was not as expected."""
         for number, step in enumerate(case.steps, 1):
             unknown = step.keys() - self.KEYS
             assert not unknown, f"step {number}: unknown keys {unknown}"
@@ -80,36 +125,48 @@ class Run:
                 await asyncio.sleep(0.05)
 
     async def _once(self, step: dict[str, Any]) -> None:
-        heard: dict[str, list[Any]] = {name: [] for name in step.get("callbacks", ())}
-        wanted = step.get("error")
+        received: dict[str, list[str]] = {name: [] for name in step.get("callbacks", ())}
+        expected = step.get("error")
         try:
-            answer = await self._answer(step, heard)
-        except sandpool.SandpoolError as error:
-            if wanted is None:
+            result = await self._result(step, received)
+        except _ERRORS as error:
+            if expected is None:
                 raise
-            return self._check_error(error, wanted)
-        assert wanted is None, f"no error, but {answer!r}"
+            return self._check_error(error, expected)
+        assert expected is None, f"no error, but {result!r}"
         if "save" in step:
-            self._saved[step["save"]] = answer
+            self._saved[step["save"]] = result
         if "expect" in step:
-            self.check(answer, step["expect"], "answer")
-        for name, expected in step.get("expect_callbacks", {}).items():
-            self.check("".join(heard[name]), expected, name)
+            self.check(result, step["expect"], "result")
+        for name, text in step.get("expect_callbacks", {}).items():
+            self.check("".join(received[name]), text, name)
         return None
 
-    async def _answer(self, step: dict[str, Any], heard: dict[str, list[Any]]) -> Any:
+    async def _result(self, step: dict[str, Any], received: dict[str, list[str]]) -> Any:
+        if "leave" in step:
+            return await _leave(self.value(step["leave"]))
         target = self.value(step["on"]) if "on" in step else self._client
         if "read" in step:
-            return await settled(getattr(target, step["read"]))
-        arguments = {name: self.value(value) for name, value in step.get("with", {}).items()}
-        arguments.update({name: items.append for name, items in heard.items()})
-        answer = await settled(getattr(target, step["call"])(**arguments))
+            found = _field(target, step["read"])
+            assert found is not _ABSENT, f"there is no {step['read']}"
+            return found
+        arguments = {name: self._argument(name, value) for name, value in step.get("with", {}).items()}
+        arguments.update({name: _recorder(texts) for name, texts in received.items()})
+        function: Any = target
+        for name in step["call"].split("."):
+            function = getattr(function, name)
+        positional = arguments.pop("pool_ids", ()) if step["call"] == "watch_pools" else ()
+        result = await _settled(function(*positional, **arguments))
         if "items" in step:
-            return await _items(answer, step["items"])
-        return answer
+            return await _items(result, step["items"])
+        return result
+
+    def _argument(self, name: str, value: Any) -> Any:
+        found = self.value(value)
+        return ReadinessProbe(**found) if name == "readiness_probe" and found is not None else found
 
     def value(self, value: Any) -> Any:
-        """An argument or an expectation with its references resolved."""
+        """Return an argument or an expectation with its references resolved."""
         if isinstance(value, str):
             whole = _WHOLE.fullmatch(value)
             if whole:
@@ -128,12 +185,13 @@ class Run:
     def _saved_value(self, path: str) -> Any:
         name, *fields = path.split(".")
         found = self._saved[name]
-        for field in fields:
-            found = _field(found, field)
+        for one in fields:
+            found = found[int(one)] if one.isdecimal() else _field(found, one)
+        assert found is not _ABSENT, f"there is no {path}"
         return found
 
     def check(self, found: Any, expected: Any, where: str) -> None:
-        """Assert that something is as expected."""
+        """Assert that a value is as expected."""
         if isinstance(expected, dict) and not expected.keys() & {"$bytes", "$base64"}:
             if any(key.startswith("$") for key in expected):
                 for key, value in expected.items():
@@ -143,9 +201,9 @@ class Run:
                 self.check(_field(found, name), value, f"{where}.{name}")
             return
         if isinstance(expected, list):
-            items = list(found)
-            assert len(items) == len(expected), f"{where} has {len(items)} items: {items!r}"
-            for at, (item, value) in enumerate(zip(items, expected, strict=True)):
+            assert isinstance(found, (list, tuple)), f"{where} is {found!r}"
+            assert len(found) == len(expected), f"{where} has {len(found)} items: {found!r}"
+            for at, (item, value) in enumerate(zip(found, expected, strict=True)):
                 self.check(item, value, f"{where}[{at}]")
             return
         expected = self.value(expected)
@@ -153,6 +211,10 @@ class Run:
 
     def _check_rule(self, found: Any, rule: str, value: Any, where: str) -> None:
         match rule:
+            case "$present":
+                assert (found is not None and found is not _ABSENT) == value, f"{where} is {found!r}"
+            case _ if found is _ABSENT:
+                raise AssertionError(f"there is no {where}")
             case "$matches":
                 assert re.search(self.value(value), found), f"{where} is {found!r}"
             case "$contains" if isinstance(found, str):
@@ -162,13 +224,11 @@ class Run:
             case "$length":
                 assert len(found) == value, f"{where} has {len(found)}: {found!r}"
             case "$at_least":
-                assert found >= value, f"{where} is {found!r}"
+                assert found is not None and found >= value, f"{where} is {found!r}"  # noqa: PT018
+            case "$at_most":
+                assert found is not None and found <= value, f"{where} is {found!r}"  # noqa: PT018
             case "$not":
                 assert not self._holds(found, value), f"{where} is {found!r}"
-            case "$present":
-                assert (found is not None) == value, f"{where} is {found!r}"
-            case "$empty":
-                assert (found is None or found == "") == value, f"{where} is {found!r}"
             case "$joined":
                 text = "".join(str(_field(item, value["field"])) for item in found)
                 self.check(text, value["is"], f"{where}, joined")
@@ -181,36 +241,58 @@ class Run:
             return True
         return False
 
-    def _check_error(self, error: sandpool.SandpoolError, wanted: dict[str, Any]) -> None:
-        kind = getattr(sandpool, wanted["type"])
-        assert isinstance(error, kind), f"{type(error).__name__}, not {wanted['type']}: {error}"
-        for name, value in wanted.items():
-            if name == "message":
+    def _check_error(self, error: Exception, expected: dict[str, Any]) -> None:
+        name = expected["type"]
+        kind = getattr(sandpool, name, None) or getattr(builtins, name)
+        assert isinstance(error, kind), f"{type(error).__name__}, not {name}: {error}"
+        for attribute, value in expected.items():
+            if attribute == "message":
                 assert re.search(self.value(value), str(error)), f"the message is {str(error)!r}"
-            elif name != "type":
-                self.check(getattr(error, name), value, name)
+            elif attribute != "type":
+                self.check(_field(error, attribute), value, attribute)
 
 
 def _field(found: Any, name: str) -> Any:
-    """A field of a mapping or of an object; None where it has none."""
-    return found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+    """Return a field of a mapping or of an object."""
+    return found.get(name, _ABSENT) if isinstance(found, Mapping) else getattr(found, name, _ABSENT)
 
 
-async def _items(answer: Iterable[Any] | AsyncIterable[Any], count: int | str) -> list[Any]:
-    """All items of an iterator, or the first ones."""
+def _recorder(texts: list[str]) -> Any:
+    """Return a callback that records its arguments as text."""
+
+    def record(*arguments: object) -> None:
+        for argument in arguments:
+            if isinstance(argument, bytes):
+                texts.append(argument.decode())
+            else:
+                texts.append(argument if isinstance(argument, str) else "*")
+
+    return record
+
+
+async def _leave(found: Any) -> None:
+    """End the scope of an object."""
+    if hasattr(found, "__aexit__"):
+        await found.__aexit__(None, None, None)
+    else:
+        found.__exit__(None, None, None)
+
+
+async def _items(result: Iterable[Any] | AsyncIterable[Any], count: int | str) -> list[Any]:
+    """Return all items of an iterator, or the first ones."""
     items: list[Any] = []
-    if isinstance(answer, AsyncIterable):
-        async for item in answer:
+    if isinstance(result, AsyncIterable):
+        async for item in result:
             items.append(item)
             if len(items) == count:
                 break
-        if hasattr(answer, "aclose"):
-            await answer.aclose()
+        if hasattr(result, "aclose"):
+            await result.aclose()
         return items
-    for item in answer:
+    for item in result:
         items.append(item)
         if len(items) == count:
             break
-    if hasattr(answer, "close"):
-        answer.close()
+    if hasattr(result, "close"):
+        result.close()
     return items

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback between a client and a server, whose connections a test breaks."""
+"""A TCP proxy on the loopback interface whose connections a test can break."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Self
 
 
 class CutProxy:
-    """Passes bytes on both ways. `cut` breaks every connection with a reset; `refuse` also takes no new ones.
+    """Forwards bytes in both directions. `cut` resets every connection; with `refusing`, new connections are refused.
 
-    With `cut_every`, each connection breaks by itself after so many bytes from the server.
+    With `cut_every`, each connection breaks after this number of bytes from the server.
     """
 
     def __init__(self, target: str, *, cut_every: int | None = None) -> None:
@@ -30,7 +30,7 @@ class CutProxy:
 
     @property
     def address(self) -> str:
-        """Where clients connect to."""
+        """The address for clients, HOST:PORT."""
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -48,7 +48,7 @@ class CutProxy:
             thread.join(10)
 
     def cut(self) -> int:
-        """Break all connections; gives how many there were."""
+        """Break all connections and return their number."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
@@ -56,7 +56,7 @@ class CutProxy:
         return len(pairs)
 
     def mute(self) -> int:
-        """Let no byte through any more on the connections that there are, as a network that is gone; gives how many."""
+        """Drop all bytes on existing connections, like a broken network. Return the number of connections."""
         with self._lock:
             self._muted |= self._pairs
             return len(self._pairs)
@@ -85,21 +85,21 @@ class CutProxy:
             with self._lock:
                 self._pairs.add(pair)
                 self.connections += 1
-            self._run(self._pass, pair, client, server, None)
-            self._run(self._pass, pair, server, client, self._cut_every)
+            self._run(self._forward, pair, client, server, None)
+            self._run(self._forward, pair, server, client, self._cut_every)
 
-    def _pass(
-        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket, most: int | None
+    def _forward(
+        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket, limit: int | None
     ) -> None:
-        passed = 0
+        forwarded = 0
         with suppress(OSError):
             while data := source.recv(65536):
                 if pair in self._muted:
                     continue
-                if most is not None and passed + len(data) > most:
-                    sink.sendall(data[: most - passed])
+                if limit is not None and forwarded + len(data) > limit:
+                    sink.sendall(data[: limit - forwarded])
                     break
-                passed += len(data)
+                forwarded += len(data)
                 sink.sendall(data)
         self._break(pair)
 

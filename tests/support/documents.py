@@ -1,7 +1,7 @@
-"""The Python code of the two model products' documents, as it stands in their text.
+"""The Python code in the documents of the two model products, without changes.
 
-The documents are plain text without any mark-up of code, so code is told from prose by the parser: a block is a run of
-lines that are whole Python statements of the kinds that the documents use.
+The documents are plain text without markup for code. The Python parser separates code from prose: a block is a sequence
+of lines that are complete Python statements of the kinds that the documents use.
 """
 
 import ast
@@ -14,48 +14,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER_VARIABLE = "SANDPOOL_SEEDS"
+DIRECTORY_VARIABLE = "SANDPOOL_SEEDS"
 PRODUCTS = ("tensorlake", "langsmith")
 
-_BESIDE_THE_CLONE = Path(__file__).resolve().parents[3] / "shared" / "seeds"
+_DEFAULT_DIRECTORY = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 _IMPORT = re.compile(rf"^from ({'|'.join(PRODUCTS)})\.sandbox import SandboxClient$", re.MULTILINE)
 _LONGEST_STATEMENT = 12
 
 
 @dataclass(frozen=True)
 class Block:
-    """One run of code: the document's line it begins in, counted from 1, and its source."""
+    """A block of code: its source and its first line in the document, counted from 1."""
 
     line: int
     source: str
 
 
-def folder() -> Path:
-    """Where the documents are, whether the folder exists or not."""
-    given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given) if given else _BESIDE_THE_CLONE
+def directory() -> Path:
+    """Return the directory of the documents, even if it does not exist."""
+    given = os.environ.get(DIRECTORY_VARIABLE)
+    return Path(given) if given else _DEFAULT_DIRECTORY
 
 
 def document(product: str) -> str:
-    """The text of the document whose Python code imports the product's client."""
-    for path in sorted(folder().iterdir()):
+    """Return the text of the document whose Python code imports the client of the product."""
+    for path in sorted(directory().iterdir()):
         text = path.read_text(encoding="utf-8")
         if any(match[1] == product for match in _IMPORT.finditer(text)):
             return text
-    raise AssertionError(f"no document in {folder()} imports from {product}.sandbox")
+    raise AssertionError(f"no document in {directory()} imports from {product}.sandbox")
 
 
 def python_blocks(text: str) -> list[Block]:
-    """The Python code of a document, in order."""
+    """Return the blocks of Python code of a document, in order."""
     lines = text.splitlines()
     blocks: list[Block] = []
     collected: list[str] = []
-    begun = at = 0
+    first = at = 0
 
     def flush() -> None:
         source = "\n".join(collected).strip()
         if ast.parse(source).body:  # comments alone are not code
-            blocks.append(Block(begun + 1, f"{source}\n"))
+            blocks.append(Block(first + 1, f"{source}\n"))
         collected.clear()
 
     while at < len(lines):
@@ -67,32 +67,33 @@ def python_blocks(text: str) -> list[Block]:
             at += 1
             continue
         if not collected:
-            begun = at
+            first = at
         collected.extend(code)
         at += len(code)
     flush()
     return blocks
 
 
-def with_our_import(source: str) -> str:
-    """The source with the import line replaced, and nothing else."""
-    return _IMPORT.sub("from sandpool.sandbox import SandboxClient", source)
+def with_our_import(source: str, module: str = "sandpool") -> str:
+    """Return the source with only the import line replaced."""
+    return _IMPORT.sub(f"from {module} import SandboxClient", source)
 
 
-def run(block: Block, namespace: dict[str, Any]) -> list[str]:
+def run(block: Block, namespace: dict[str, Any], module: str = "sandpool") -> list[str]:
     """Run a block of a document, its import line replaced, and return the lines that it printed."""
     printed = io.StringIO()
-    code = compile(with_our_import(block.source), f"<document, line {block.line}>", "exec")
+    code = compile(with_our_import(block.source, module), f"<document, line {block.line}>", "exec")
     with contextlib.redirect_stdout(printed):
         exec(code, namespace)
     return printed.getvalue().splitlines()
 
 
 def awaited(source: str) -> str:
-    """The source for asyncio: the client is the other one, and each call of it is awaited; nothing else is changed."""
-    source = _IMPORT.sub("from sandpool.sandbox import AsyncSandboxClient", source)
+    """Return the source for asyncio, with the async client, awaited calls and `async for` over lists."""
+    source = _IMPORT.sub("from sandpool import AsyncSandboxClient", source)
     source = re.sub(r"(?<!Async)\bSandboxClient\(", "AsyncSandboxClient(", source)
-    return re.sub(r"\bclient\.(?=\w+\()", "await client.", source)
+    source = re.sub(r"\bfor (\w+) in pools:", r"async for \1 in pools:", source)
+    return re.sub(r"\bclient\.(?!list_)(?=\w+\()", "await client.", source)
 
 
 async def run_awaited(block: Block, namespace: dict[str, Any]) -> list[str]:
@@ -108,7 +109,7 @@ async def run_awaited(block: Block, namespace: dict[str, Any]) -> list[str]:
 
 
 def _statement(lines: list[str], at: int) -> list[str] | None:
-    """The shortest whole statement that begins in a line, or None where none does."""
+    """Return the shortest complete statement that begins in a line, or None."""
     for length in range(1, _LONGEST_STATEMENT + 1):
         candidate = _indented(lines[at : at + length])
         try:
@@ -120,10 +121,10 @@ def _statement(lines: list[str], at: int) -> list[str] | None:
 
 
 def _indented(lines: list[str]) -> list[str]:
-    """The lines, with the body of a loop indented.
+    """Return the lines with the body of a loop indented.
 
-    The first document's text lost the indentation of its code. Inside brackets that does not matter; the body of a loop
-    needs it back. Each loop there has a body of one line, so exactly that line is indented and nothing else is changed.
+    The text of the first document lost the indentation of its code. Within brackets, indentation does not matter; the
+    body of a loop needs it. Each loop has a body of one line, so this function indents only that line.
     """
     if len(lines) == 2 and re.fullmatch(r"for .+:", lines[0]) and not lines[1].startswith(" "):
         return [lines[0], f"    {lines[1]}"]
@@ -131,7 +132,7 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def _is_code(statement: ast.stmt) -> bool:
-    """Whether it is of a kind that the documents' code uses; a word of prose alone can be an expression, too."""
+    """Return whether the documents use this kind of statement. A single word of prose is also a valid expression."""
     match statement:
         case ast.ImportFrom() | ast.For():
             return True

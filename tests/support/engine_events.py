@@ -1,4 +1,4 @@
-"""The engine's events of one pool's containers, with the engine's own times, read by a thread while a test acts."""
+"""Events of the containers of one pool, with the times of the engine. A thread reads them while a test runs."""
 
 import os
 import threading
@@ -12,19 +12,19 @@ import docker
 
 @dataclass(frozen=True)
 class EngineEvent:
-    """One event: what happened (`create`, `start`, `die`, `destroy`, `pause` …), to which member, when in seconds."""
+    """An event: its action (`create`, `start`, `die`, `destroy`, `pause` …), instance and time in seconds."""
 
     action: str
-    member_id: str
+    instance_id: str
     time: float
 
 
 class EngineEvents:
-    """Reads inside its `with` block; everything that happens there is in `seen`, in the engine's order."""
+    """Reads events within its `with` block. `seen` contains them in the order of the engine."""
 
     def __init__(self, pool_id: str) -> None:
         self._pool_id = pool_id
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self.seen: list[EngineEvent] = []
 
     def __enter__(self) -> Self:
@@ -41,19 +41,19 @@ class EngineEvents:
 
     def _read(self) -> None:
         for raw in self._stream:
-            member_id = raw["Actor"]["Attributes"].get("sandpool.member", "")
-            with self._news:
-                self.seen.append(EngineEvent(raw["Action"], member_id, raw["timeNano"] / 1e9))
-                self._news.notify_all()
+            instance_id = raw["Actor"]["Attributes"].get("sandpool.instance", "")
+            with self._changed:
+                self.seen.append(EngineEvent(raw["Action"], instance_id, raw["timeNano"] / 1e9))
+                self._changed.notify_all()
 
     def of(self, action: str, after: float = 0.0) -> list[EngineEvent]:
-        """The events of that kind at or after a time, so far."""
+        """Return the events of an action at or after a time that were read so far."""
         return [event for event in tuple(self.seen) if event.action == action and event.time >= after]
 
-    def wait(self, wanted: Callable[[Self], bool], seconds: float = 30.0) -> None:
-        """Return once the events are as wanted; fails, showing them, after that many seconds."""
+    def wait(self, condition: Callable[[Self], bool], seconds: float = 30.0) -> None:
+        """Return when the events satisfy the condition. Fail with the events after `seconds`."""
         end = time.monotonic() + seconds
-        with self._news:
-            while not wanted(self):
-                if not self._news.wait(end - time.monotonic()):
-                    raise AssertionError(f"the events never became as wanted: {self.seen}")
+        with self._changed:
+            while not condition(self):
+                if not self._changed.wait(end - time.monotonic()):
+                    raise AssertionError(f"the events did not satisfy the condition: {self.seen}")

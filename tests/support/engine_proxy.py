@@ -1,4 +1,4 @@
-"""A proxy before an engine, to make it hang, refuse or break off without touching the engine itself."""
+"""A proxy in front of an engine that hangs, refuses or breaks connections without changes to the engine."""
 
 import asyncio
 import contextlib
@@ -9,19 +9,19 @@ from urllib.parse import urlsplit
 
 
 class Mode(Enum):
-    """What the proxy does with what a client sends."""
+    """How the proxy handles requests."""
 
     PASS = "pass"
     HANG = "hang"
-    """Takes connections and requests and passes nothing on: a frozen engine."""
+    """Accepts connections and requests and forwards nothing, like a frozen engine."""
     REFUSE = "refuse"
-    """Does not listen at all: a stopped engine."""
+    """Does not listen, like a stopped engine."""
 
 
 class EngineProxy:
-    """Listens on a unix socket and passes bytes to the engine at `upstream` (unix:// or tcp://).
+    """Listens on a unix socket and forwards bytes to the engine at `upstream` (unix:// or tcp://).
 
-    `hang_on` names a part of a request's first line (such as `/start`); requests that have it hang while others pass.
+    Requests whose first line contains `hang_on` (such as `/start`) hang; other requests pass.
     """
 
     def __init__(self, upstream: str, socket: Path) -> None:
@@ -34,7 +34,7 @@ class EngineProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.hang_on = ""
         self.hung = 0
-        """Requests that were held up so far."""
+        """Number of requests that were held so far."""
 
     @property
     def base_url(self) -> str:
@@ -42,11 +42,11 @@ class EngineProxy:
         return f"unix://{self._socket}"
 
     async def start(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = await asyncio.start_unix_server(self._serve, self._socket)
 
     async def set_mode(self, mode: Mode) -> None:
-        """Change what happens from now on. REFUSE breaks off all connections; PASS lets go what hangs."""
+        """Change the mode. REFUSE also breaks all connections; PASS also releases held requests."""
         self._mode = mode
         if mode is Mode.REFUSE:
             await self.stop()
@@ -59,22 +59,22 @@ class EngineProxy:
             self._resumed.clear()
 
     async def stop(self) -> None:
-        """Stop listening and break off all connections."""
+        """Stop listening and break all connections."""
         if self._server is not None:
             self._server.close()
             self._server = None
         self._socket.unlink(missing_ok=True)
-        await self.break_off()
+        await self.break_connections()
 
-    async def break_off(self) -> None:
-        """Break off all connections; new ones are welcome."""
+    async def break_connections(self) -> None:
+        """Break all connections. New connections are accepted."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def let_go(self) -> None:
-        """Let requests that `hang_on` holds up pass, and later ones too."""
+    def release(self) -> None:
+        """Release the requests that `hang_on` holds, and let later requests pass."""
         self.hang_on = ""
         self._resumed.set()
 
@@ -92,7 +92,7 @@ class EngineProxy:
             finally:
                 up_writer.close()
         except (OSError, asyncio.CancelledError):
-            return  # A broken connection is what this proxy is for; its task ends with it.
+            return  # A broken connection is an expected result of this proxy.
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -104,7 +104,7 @@ class EngineProxy:
     ) -> None:
         copies = {
             asyncio.create_task(self._copy(*up, self._hold)),
-            asyncio.create_task(self._copy(*down, self._hold_answer)),
+            asyncio.create_task(self._copy(*down, self._hold_response)),
         }
         try:
             await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
@@ -129,5 +129,5 @@ class EngineProxy:
         first_line = request.split(b"\r\n", 1)[0].decode("latin-1")
         return self._mode is Mode.HANG or bool(self.hang_on and self.hang_on in first_line)
 
-    def _hold_answer(self, _answer: bytes) -> bool:
+    def _hold_response(self, _response: bytes) -> bool:
         return self._mode is Mode.HANG

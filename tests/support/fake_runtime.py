@@ -1,10 +1,10 @@
-"""An engine in memory: instant, countable, and in variants that fail in ways with names.
+"""An engine in memory. It responds immediately and counts its calls; variants fail in a specified way.
 
-FakeRuntime            does what it should
-SlowRuntime            a launch waits until the test lets it go on
-NeverAnsweringRuntime  like an engine that hangs: nothing comes back until the caller gives up
-BrokenRuntime          every launch fails with one reason, until mended
-DyingRuntime           every container dies right after its start
+FakeRuntime            works correctly
+SlowRuntime            a launch waits until the test permits it to continue
+UnresponsiveRuntime    like an engine that hangs: calls do not return until the caller cancels them
+BrokenRuntime          every launch fails with one reason until it is repaired
+DyingRuntime           every container dies immediately after its start
 """
 
 import asyncio
@@ -13,8 +13,9 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import DiskEnforcement, Member, PullPolicy, PullProgress
-from sandpool_server.ports import ImageConfig, MemberRef, RuntimeEvent, RuntimeEventKind
+from sandpool_server.domain.model import DiskEnforcement, Instance, PullProgress
+from sandpool_server.domain.spec import PullPolicy
+from sandpool_server.interfaces import ImageConfig, InstanceRef, RuntimeEvent, RuntimeEventKind
 
 IMAGE = "busybox:latest"
 PYTHON_IMAGE = "python:3.11-slim"
@@ -24,23 +25,24 @@ PYTHON_IMAGE = "python:3.11-slim"
 class FakeContainer:
     """One container in memory."""
 
-    member: Member
+    instance: Instance
     token_sha256: str
     address: str
     running: bool = True
     exit_code: int | None = None
     paused: bool = False
     written: int = 0
-    """Bytes in its file system, for a test to set."""
+    """Bytes in its file system. Set by tests."""
 
 
 class FakeRuntime:
-    """Implements `ports.Runtime`. What tests look at and change is public.
+    """Implements `interfaces.Runtime`. Attributes that tests read and change are public.
 
-    `containers` are those that exist, by member id; `peak` is the most there ever were; `launched` and `removed` list
-    the member ids in order. `available` False makes the engine refuse every call; when it is True again RESYNC comes.
-    `images` are on the engine; `registry` holds what can be pulled, at first the same, and `pulled` lists the pulls. A
-    test moves a tag, or takes an image away, by changing either. `pulling` holds pulls up while it is clear.
+    `containers` maps instance ids to existing containers; `peak` is their highest number so far; `launched` and
+    `removed` list instance ids in order. While `available` is False, the engine refuses every call; when it becomes
+    True again, readers of events receive RESYNC. `images` are on the engine; `registry` holds the images that can be
+    pulled, at first the same; `pulled` lists the pulls. A test changes either of them to move a tag or to remove an
+    image. While `pulling` is clear, pulls wait.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class FakeRuntime:
         self.pulled: list[str] = []
         self.pulling = asyncio.Event()
         self.pulling.set()
-        self.enforcement = DiskEnforcement.WATCHED
+        self.enforcement = DiskEnforcement.BEST_EFFORT
         self.containers: dict[str, FakeContainer] = {}
         self.launched: list[str] = []
         self.removed: list[str] = []
@@ -65,11 +67,11 @@ class FakeRuntime:
         self.closed = False
         self._available = True
         self._pull_changed = pull_changed
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._running_pulls: dict[str, asyncio.Task[None]] = {}
         self._hosts = itertools.count(2)
         self._readers: set[asyncio.Queue[RuntimeEvent | None]] = set()
 
-    # --- the port -----------------------------------------------------------------------------------------------------
+    # --- interface ----------------------------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
         self._check()
@@ -82,10 +84,10 @@ class FakeRuntime:
     async def ensure_image(self, image: str, policy: PullPolicy = PullPolicy.MISSING) -> ImageConfig:
         self._check_launch()
         if policy is PullPolicy.ALWAYS or (policy is PullPolicy.MISSING and image not in self.images):
-            if image not in self._under_way:
-                self._under_way[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
+            if image not in self._running_pulls:
+                self._running_pulls[image] = asyncio.create_task(self._pull(image), name=f"pull {image}")
                 self._pull_changed(image)
-            await asyncio.shield(self._under_way[image])
+            await asyncio.shield(self._running_pulls[image])
         if image not in self.images:
             raise LaunchFailed(
                 FailureReason.IMAGE_NOT_FOUND,
@@ -94,7 +96,7 @@ class FakeRuntime:
         return self.images[image]
 
     def pulls(self) -> dict[str, PullProgress]:
-        return {image: PullProgress(image, 1, 2) for image in self._under_way}
+        return {image: PullProgress(image, 1, 2) for image in self._running_pulls}
 
     @property
     def disk_enforcement(self) -> DiskEnforcement | None:
@@ -102,39 +104,39 @@ class FakeRuntime:
 
     async def disk_usage(self) -> dict[str, int]:
         self._check()
-        return {member_id: one.written for member_id, one in self.containers.items() if one.running}
+        return {instance_id: one.written for instance_id, one in self.containers.items() if one.running}
 
-    async def launch(self, member: Member, token_sha256: str) -> str:
-        never = member.pull_policy is PullPolicy.NEVER
-        await self.ensure_image(member.spec.image, PullPolicy.NEVER if never else PullPolicy.MISSING)
-        if member.id in self.containers:
+    async def launch(self, instance: Instance, token_sha256: str) -> str:
+        never = instance.spec.pull_policy is PullPolicy.NEVER
+        await self.ensure_image(instance.spec.image, PullPolicy.NEVER if never else PullPolicy.MISSING)
+        if instance.id in self.containers:
             raise LaunchFailed(FailureReason.START_FAILED, "the container could not be started: its name is taken")
         host = next(self._hosts)
-        container = FakeContainer(member, token_sha256, f"10.0.{host // 256}.{host % 256}:10240")
-        self.containers[member.id] = container
+        container = FakeContainer(instance, token_sha256, f"10.0.{host // 256}.{host % 256}:10240")
+        self.containers[instance.id] = container
         self.peak = max(self.peak, len(self.containers))
         try:
-            await self.starting(member)
+            await self.starting(instance)
         except BaseException:
-            self.containers.pop(member.id, None)
+            self.containers.pop(instance.id, None)
             raise
-        if member.id not in self.containers:
+        if instance.id not in self.containers:
             raise LaunchFailed(FailureReason.START_FAILED, "the container was removed while it started")
-        self.launched.append(member.id)
+        self.launched.append(instance.id)
         return container.address
 
-    async def remove(self, member_id: str) -> None:
+    async def remove(self, instance_id: str) -> None:
         self._check()
         await asyncio.sleep(0)
-        if member_id in self.containers:
-            self.removed.append(member_id)
-            self.vanish(member_id)
+        if instance_id in self.containers:
+            self.removed.append(instance_id)
+            self.remove_container(instance_id)
 
-    async def members(self) -> list[MemberRef]:
+    async def instances(self) -> list[InstanceRef]:
         self._check()
         return [
-            MemberRef(member_id, one.running, one.address if one.running else "", one.exit_code, one.paused)
-            for member_id, one in self.containers.items()
+            InstanceRef(instance_id, one.running, one.address if one.running else "", one.exit_code, one.paused)
+            for instance_id, one in self.containers.items()
         ]
 
     async def events(self) -> AsyncGenerator[RuntimeEvent, None]:
@@ -152,54 +154,54 @@ class FakeRuntime:
 
     async def purge(self) -> int:
         self._check()
-        gone = list(self.containers)
-        for member_id in gone:
-            self.vanish(member_id)
-        return len(gone)
+        purged = list(self.containers)
+        for instance_id in purged:
+            self.remove_container(instance_id)
+        return len(purged)
 
     async def close(self) -> None:
         self.closed = True
-        pulls = list(self._under_way.values())
+        pulls = list(self._running_pulls.values())
         for pull in pulls:
             pull.cancel()
         await asyncio.gather(*pulls, return_exceptions=True)
         for queue in self._readers:
             queue.put_nowait(None)
 
-    # --- what happens on the engine -----------------------------------------------------------------------------------
+    # --- events on the engine -----------------------------------------------------------------------------------------
 
-    async def starting(self, member: Member) -> None:
-        """What a start takes; a variant's hook."""
+    async def starting(self, instance: Instance) -> None:
+        """Simulate the start of a container. Variants override this method."""
 
     def emit(self, event: RuntimeEvent) -> None:
         """Send an event to all readers."""
         for queue in self._readers:
             queue.put_nowait(event)
 
-    def die(self, member_id: str, exit_code: int = 137, *, oom: bool = False) -> None:
-        """End a container's first process; the container stays."""
-        container = self.containers[member_id]
+    def die(self, instance_id: str, exit_code: int = 137, *, oom: bool = False) -> None:
+        """Terminate the first process of a container; the container continues to exist."""
+        container = self.containers[instance_id]
         container.running, container.exit_code = False, exit_code
         if oom:
-            self.emit(RuntimeEvent(RuntimeEventKind.OOM, member_id))
-        self.emit(RuntimeEvent(RuntimeEventKind.DIED, member_id, exit_code))
+            self.emit(RuntimeEvent(RuntimeEventKind.OOM, instance_id))
+        self.emit(RuntimeEvent(RuntimeEventKind.DIED, instance_id, exit_code))
 
-    def vanish(self, member_id: str) -> None:
-        """Remove a container, as somebody else on the engine might."""
-        if self.containers[member_id].running:
-            self.emit(RuntimeEvent(RuntimeEventKind.KILLED, member_id))
-            self.die(member_id)
-        del self.containers[member_id]
-        self.emit(RuntimeEvent(RuntimeEventKind.REMOVED, member_id))
+    def remove_container(self, instance_id: str) -> None:
+        """Remove a container, as another client of the engine might."""
+        if self.containers[instance_id].running:
+            self.emit(RuntimeEvent(RuntimeEventKind.KILLED, instance_id))
+            self.die(instance_id)
+        del self.containers[instance_id]
+        self.emit(RuntimeEvent(RuntimeEventKind.REMOVED, instance_id))
 
-    def pause(self, member_id: str) -> None:
+    def pause(self, instance_id: str) -> None:
         """Pause a container."""
-        self.containers[member_id].paused = True
-        self.emit(RuntimeEvent(RuntimeEventKind.PAUSED, member_id))
+        self.containers[instance_id].paused = True
+        self.emit(RuntimeEvent(RuntimeEventKind.PAUSED, instance_id))
 
     @property
     def available(self) -> bool:
-        """Whether the engine answers."""
+        """Whether the engine accepts calls."""
         return self._available
 
     @available.setter
@@ -217,7 +219,7 @@ class FakeRuntime:
             self.pulled.append(image)
             self.images[image] = self.registry[image]
         finally:
-            del self._under_way[image]
+            del self._running_pulls[image]
             self._pull_changed(image)
 
     def _check(self) -> None:
@@ -230,7 +232,7 @@ class FakeRuntime:
 
 
 class SlowRuntime(FakeRuntime):
-    """A launch waits until `let(n)` has let it go on; `waiting` counts those that wait."""
+    """A launch waits until `permit(n)` permits it to continue; `waiting` counts the waiting launches."""
 
     def __init__(self, images: tuple[str, ...] = (IMAGE, PYTHON_IMAGE)) -> None:
         super().__init__(images)
@@ -238,11 +240,11 @@ class SlowRuntime(FakeRuntime):
         self._began = asyncio.Event()
         self.waiting = 0
 
-    async def a_launch(self) -> None:
-        """Wait until a launch waits, its container made."""
+    async def launch_waits(self) -> None:
+        """Return when a launch waits with its container created."""
         await self._began.wait()
 
-    async def starting(self, member: Member) -> None:
+    async def starting(self, instance: Instance) -> None:
         self.waiting += 1
         self._began.set()
         try:
@@ -250,19 +252,19 @@ class SlowRuntime(FakeRuntime):
         finally:
             self.waiting -= 1
 
-    def let(self, count: int = 1) -> None:
-        """Let so many launches go on."""
+    def permit(self, count: int = 1) -> None:
+        """Permit this number of launches to continue."""
         for _ in range(count):
             self._permits.release()
 
 
-class NeverAnsweringRuntime(FakeRuntime):
-    """Each call hangs until cancelled, or until `deadline_secs` have passed as a real runtime's would."""
+class UnresponsiveRuntime(FakeRuntime):
+    """Each call hangs until it is cancelled or `deadline_secs` have passed, like the deadline of a real runtime."""
 
     def __init__(self, deadline_secs: float = 3600.0) -> None:
         super().__init__()
         self.deadline_secs = deadline_secs
-        self.asked = 0
+        self.calls = 0
 
     async def prepare(self) -> None:
         await self._hang()
@@ -270,10 +272,10 @@ class NeverAnsweringRuntime(FakeRuntime):
     async def ping(self) -> None:
         await self._hang()
 
-    async def remove(self, member_id: str) -> None:
+    async def remove(self, instance_id: str) -> None:
         await self._hang()
 
-    async def members(self) -> list[MemberRef]:
+    async def instances(self) -> list[InstanceRef]:
         await self._hang()
         return []
 
@@ -289,41 +291,41 @@ class NeverAnsweringRuntime(FakeRuntime):
         return self.images[image]
 
     async def _hang(self) -> None:
-        self.asked += 1
+        self.calls += 1
         await asyncio.sleep(self.deadline_secs)
-        raise Unavailable("ENGINE_UNREACHABLE", "the container engine did not answer in time")
+        raise Unavailable("ENGINE_UNREACHABLE", "the container engine did not respond in time")
 
 
 class BrokenRuntime(FakeRuntime):
-    """Every launch fails with `reason` until `mend()`; `tries` counts them."""
+    """Every launch fails with `reason` until `repair()`; `tries` counts the launches."""
 
     def __init__(self, reason: FailureReason = FailureReason.START_FAILED) -> None:
         super().__init__()
         self.reason: FailureReason | None = reason
         self.tries = 0
 
-    async def starting(self, member: Member) -> None:
+    async def starting(self, instance: Instance) -> None:
         self.tries += 1
         if self.reason is not None:
             raise LaunchFailed(self.reason, f"broken on purpose: {self.reason}")
 
-    def mend(self) -> None:
-        """Let launches succeed from now on."""
+    def repair(self) -> None:
+        """Make the next launches succeed."""
         self.reason = None
 
 
 class DyingRuntime(FakeRuntime):
-    """A container dies with `exit_code` right after its launch has returned."""
+    """A container dies with `exit_code` immediately after its launch has returned."""
 
     def __init__(self, exit_code: int = 1) -> None:
         super().__init__()
         self.exit_code = exit_code
 
-    async def launch(self, member: Member, token_sha256: str) -> str:
-        address = await super().launch(member, token_sha256)
-        asyncio.get_running_loop().call_soon(self._die_if_there, member.id)
+    async def launch(self, instance: Instance, token_sha256: str) -> str:
+        address = await super().launch(instance, token_sha256)
+        asyncio.get_running_loop().call_soon(self._die_if_present, instance.id)
         return address
 
-    def _die_if_there(self, member_id: str) -> None:
-        if member_id in self.containers:
-            self.die(member_id, self.exit_code)
+    def _die_if_present(self, instance_id: str) -> None:
+        if instance_id in self.containers:
+            self.die(instance_id, self.exit_code)

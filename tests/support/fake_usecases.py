@@ -1,12 +1,12 @@
-"""The use cases in memory: enough to put a real RPC server in front of, with faults to order.
+"""The use cases in memory, for tests of the RPC server, with configurable faults.
 
-They keep the signatures of the real ones (a test compares them) and little of their meaning: what is missing is not
-found, a name is taken once, an etag is compared.
+They have the signatures of the real use cases (a test compares them) and a small part of their behaviour: a missing
+resource is not found, a name is unique, an etag is compared.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,27 +14,26 @@ from google.protobuf import symbol_database
 from google.protobuf.message_factory import GetMessageClass
 
 from sandpool_server.domain.errors import Aborted, AlreadyExists, NotFound
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
 from sandpool_server.domain.model import (
     DEFAULT_NAMESPACE,
     Claim,
     Command,
-    CommandEndReason,
     CommandResult,
-    ContainerSpec,
-    EndReason,
+    ExitReason,
     ExposedPort,
-    Member,
-    MemberEnd,
+    Instance,
     Pool,
     PoolCounts,
     PoolView,
-    PullPolicy,
     Secret,
-    StartKind,
+    StartType,
     Template,
+    Termination,
+    TerminationReason,
 )
-from sandpool_server.ports import SandboxFilter
+from sandpool_server.domain.spec import ContainerSpec
+from sandpool_server.interfaces import SandboxFilter
 from sandpool_server.usecases.etags import version_of
 from sandpool_server.usecases.values import (
     UNSET,
@@ -43,7 +42,6 @@ from sandpool_server.usecases.values import (
     NewTemplate,
     PoolChanges,
     SandboxChanges,
-    SpecChanges,
     SpecFields,
     TemplateChanges,
     WatchEvent,
@@ -53,17 +51,17 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 
 
 def numbered_id(prefix: str, number: int) -> str:
-    """A well-formed identifier; later numbers sort after earlier ones."""
+    """Return a valid identifier. Identifiers sort in the order of their numbers."""
     return f"{prefix}-{number:020d}"
 
 
 def spec_of(given: SpecFields) -> ContainerSpec:
-    """The specification with the domain's defaults."""
-    return ContainerSpec(**{f.name: value for f in fields(given) if (value := getattr(given, f.name)) is not None})
+    """Return the specification with the defaults of the domain."""
+    return ContainerSpec(**dict(given))  # type: ignore[arg-type]
 
 
 def changed(old: Any, **changes: Any) -> Any:
-    """`old` with the changes that are set; None becomes the empty value of the old one's type."""
+    """Return `old` with the changes that are set. None becomes the empty value of the type of the old value."""
     return replace(
         old,
         **{
@@ -75,18 +73,18 @@ def changed(old: Any, **changes: Any) -> Any:
 
 
 class Signal:
-    """Wakes those who wait for something that is not so yet."""
+    """Notifies tasks that wait for a condition."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def notify(self) -> None:
-        """Something has changed: whoever waits looks again."""
+        """Make all waiting tasks check their condition again."""
         self._event.set()
         self._event = asyncio.Event()
 
     async def until(self, predicate: Callable[[], bool]) -> None:
-        """Return when it is so; `TimeoutError` after five seconds."""
+        """Return when the predicate holds. Raise `TimeoutError` after five seconds."""
         async with asyncio.timeout(5):
             while not predicate():
                 await self._event.wait()
@@ -94,7 +92,7 @@ class Signal:
 
 @dataclass
 class Faults:
-    """What every fake does at the start of each call: note it, wait at the gate, raise what was ordered."""
+    """The steps of every fake at the start of a call: record the call, wait at the gate, raise the configured error."""
 
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     error: BaseException | None = None
@@ -135,17 +133,17 @@ class FakeTemplates:
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self.kept: dict[str, Template] = {}
+        self.stored: dict[str, Template] = {}
 
     def find(self, ref: str) -> Template:
-        return _find("template", ref, self.kept, lambda template: template.name)
+        return _find("template", ref, self.stored, lambda template: template.name)
 
     async def create(self, new: NewTemplate, request_id: str, fingerprint: str) -> Template:
         await self.faults.enter("templates.create", new, request_id, fingerprint)
-        if any(template.name == new.name for template in self.kept.values()):
+        if any(template.name == new.name for template in self.stored.values()):
             raise AlreadyExists("template", new.name)
         template = Template(
-            id=numbered_id("tpl", len(self.kept) + 1),
+            id=numbered_id("tpl", len(self.stored) + 1),
             namespace=DEFAULT_NAMESPACE,
             name=new.name,
             spec=spec_of(new.spec),
@@ -154,7 +152,7 @@ class FakeTemplates:
             create_time=NOW,
             update_time=NOW,
         )
-        self.kept[template.id] = template
+        self.stored[template.id] = template
         return template
 
     async def get(self, ref: str) -> Template:
@@ -163,7 +161,7 @@ class FakeTemplates:
 
     async def list(self, limit: int, after: str) -> list[Template]:
         await self.faults.enter("templates.list", limit, after)
-        return [template for key, template in sorted(self.kept.items()) if key > after][:limit]
+        return [template for key, template in sorted(self.stored.items()) if key > after][:limit]
 
     async def update(
         self, ref: str, changes: TemplateChanges, etag: str, request_id: str, fingerprint: str
@@ -173,27 +171,27 @@ class FakeTemplates:
         if version_of(etag) not in (None, old.version):
             raise Aborted("template", ref)
         new = changed(old, name=changes.name, timeout_secs=changes.timeout_secs)
-        self.kept[old.id] = replace(new, spec=_changed_spec(old.spec, changes.spec), version=old.version + 1)
-        return self.kept[old.id]
+        self.stored[old.id] = replace(new, spec=_changed_spec(old.spec, changes.spec), version=old.version + 1)
+        return self.stored[old.id]
 
     async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str) -> None:
         await self.faults.enter("templates.delete", ref, etag, request_id, fingerprint)
         if version_of(etag) not in (None, self.find(ref).version):
             raise Aborted("template", ref)
-        del self.kept[self.find(ref).id]
+        del self.stored[self.find(ref).id]
 
 
 class FakePools:
-    """Pools in a dictionary; a watch is fed by `publish`."""
+    """Pools in a dictionary; `publish` sends events to watches."""
 
     def __init__(self, faults: Faults, templates: FakeTemplates) -> None:
         self.faults = faults
         self.templates = templates
-        self.kept: dict[str, PoolView] = {}
+        self.stored: dict[str, PoolView] = {}
         self.watchers: list[asyncio.Queue[tuple[WatchEvent, PoolView]]] = []
 
     def find(self, ref: str) -> PoolView:
-        return _find("pool", ref, self.kept, lambda view: view.pool.name)
+        return _find("pool", ref, self.stored, lambda view: view.pool.name)
 
     def publish(self, event: WatchEvent, view: PoolView) -> None:
         for watcher in self.watchers:
@@ -201,11 +199,11 @@ class FakePools:
 
     async def create(self, new: NewPool, request_id: str, fingerprint: str) -> PoolView:
         await self.faults.enter("pools.create", new, request_id, fingerprint)
-        if new.name and any(view.pool.name == new.name for view in self.kept.values()):
+        if new.name and any(view.pool.name == new.name for view in self.stored.values()):
             raise AlreadyExists("pool", new.name)
         template = self.templates.find(new.template_name) if new.template_name else None
         pool = Pool(
-            id=numbered_id("pool", len(self.kept) + 1),
+            id=numbered_id("pool", len(self.stored) + 1),
             namespace=DEFAULT_NAMESPACE,
             name=new.name,
             template_id=template.id if template else "",
@@ -217,15 +215,14 @@ class FakePools:
             max_containers=new.max_containers,
             paused=new.paused,
             version=1,
-            pull_policy=new.pull_policy,
-            image_check_secs=new.image_check_secs,
-            max_age_secs=new.max_age_secs,
-            drain=new.drain,
+            image_refresh_interval_secs=new.image_refresh_interval_secs,
+            warm_ttl_secs=new.warm_ttl_secs,
+            drained=new.drained,
             create_time=NOW,
             update_time=NOW,
         )
-        self.kept[pool.id] = PoolView(pool, PoolCounts())
-        return self.kept[pool.id]
+        self.stored[pool.id] = PoolView(pool, PoolCounts())
+        return self.stored[pool.id]
 
     async def get(self, ref: str) -> PoolView:
         await self.faults.enter("pools.get", ref)
@@ -233,7 +230,7 @@ class FakePools:
 
     async def list(self, limit: int, after: str) -> list[PoolView]:
         await self.faults.enter("pools.list", limit, after)
-        return [view for key, view in sorted(self.kept.items()) if key > after][:limit]
+        return [view for key, view in sorted(self.stored.items()) if key > after][:limit]
 
     async def update(self, ref: str, changes: PoolChanges, etag: str, request_id: str, fingerprint: str) -> PoolView:
         await self.faults.enter("pools.update", ref, changes, etag, request_id, fingerprint)
@@ -243,26 +240,26 @@ class FakePools:
         new = changed(
             old,
             name=changes.name,
-            warm_containers=changes.warm_containers,
             timeout_secs=changes.timeout_secs,
             paused=changes.paused,
-            image_check_secs=changes.image_check_secs,
-            max_age_secs=changes.max_age_secs,
-            drain=changes.drain,
-            pull_policy=PullPolicy.MISSING if changes.pull_policy is None else changes.pull_policy,
+            image_refresh_interval_secs=changes.image_refresh_interval_secs,
+            warm_ttl_secs=changes.warm_ttl_secs,
+            drained=changes.drained,
         )
         most = old.max_containers if changes.max_containers is UNSET else changes.max_containers
+        warm = old.warm_containers if changes.warm_containers is UNSET else changes.warm_containers
         spec = _changed_spec(old.spec, changes.spec)
-        self.kept[old.id] = PoolView(
-            replace(new, max_containers=most, spec=spec, version=old.version + 1), self.kept[old.id].counts
+        self.stored[old.id] = PoolView(
+            replace(new, warm_containers=warm, max_containers=most, spec=spec, version=old.version + 1),
+            self.stored[old.id].counts,
         )
-        return self.kept[old.id]
+        return self.stored[old.id]
 
     async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str, force: bool) -> None:
         await self.faults.enter("pools.delete", ref, etag, request_id, fingerprint, force)
         if version_of(etag) not in (None, self.find(ref).pool.version):
             raise Aborted("pool", ref)
-        del self.kept[self.find(ref).pool.id]
+        del self.stored[self.find(ref).pool.id]
 
     async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView | None], None]:
         await self.faults.enter("pools.watch", refs)
@@ -270,8 +267,8 @@ class FakePools:
         self.watchers.append(queue)
         self.faults.signal.notify()
         try:
-            for view in [self.find(ref) for ref in refs] if refs else list(self.kept.values()):
-                yield WatchEvent.PRESENT, view
+            for view in [self.find(ref) for ref in refs] if refs else list(self.stored.values()):
+                yield WatchEvent.CURRENT, view
             yield WatchEvent.BOOKMARK, None
             while True:
                 yield await queue.get()
@@ -281,27 +278,27 @@ class FakePools:
 
 
 class FakeSandboxes:
-    """Sandboxes in a dictionary; a watch is fed by `publish`."""
+    """Sandboxes in a dictionary; `publish` sends events to watches."""
 
     def __init__(self, faults: Faults, pools: FakePools, templates: FakeTemplates) -> None:
         self.faults = faults
         self.pools = pools
         self.templates = templates
-        self.kept: dict[str, Member] = {}
-        self.watchers: list[asyncio.Queue[Member]] = []
-        self.result = CommandResult(b"out\n", b"", 0, None, CommandEndReason.EXITED, 0.25)
+        self.stored: dict[str, Instance] = {}
+        self.watchers: list[asyncio.Queue[Instance]] = []
+        self.result = CommandResult(b"out\n", b"", 0, None, ExitReason.EXITED, 0.25)
 
-    def find(self, ref: str) -> Member:
-        return _find("sandbox", ref, self.kept, lambda member: member.claim.name)
+    def find(self, ref: str) -> Instance:
+        return _find("sandbox", ref, self.stored, lambda instance: instance.claim.name)
 
-    def publish(self, member: Member) -> None:
-        self.kept[member.id] = member
+    def publish(self, instance: Instance) -> None:
+        self.stored[instance.id] = instance
         for watcher in self.watchers:
-            watcher.put_nowait(member)
+            watcher.put_nowait(instance)
 
     async def create(
         self, new: NewSandbox, request_id: str, fingerprint: str, received: float, deadline: float | None = None
-    ) -> Member:
+    ) -> Instance:
         await self.faults.enter("sandboxes.create", new, request_id, fingerprint, received)
         return self._make(new)
 
@@ -313,68 +310,70 @@ class FakeSandboxes:
         fingerprint: str,
         received: float,
         deadline: float | None = None,
-    ) -> tuple[Member, ...]:
+    ) -> tuple[Instance, ...]:
         await self.faults.enter("sandboxes.create_batch", new, count, request_id, fingerprint, received)
         return tuple(self._make(new) for _ in range(count))
 
-    def _make(self, new: NewSandbox) -> Member:
+    def _make(self, new: NewSandbox) -> Instance:
         pool = self.pools.find(new.pool_id).pool if new.pool_id else None
         template = self.templates.find(new.template_name) if new.template_name else None
         spec = pool.spec if pool else template.spec if template else spec_of(new.spec)
-        member = Member(
-            id=numbered_id("sbx", len(self.kept) + 1),
+        instance = Instance(
+            id=numbered_id("sbx", len(self.stored) + 1),
             namespace=DEFAULT_NAMESPACE,
             pool_id=pool.id if pool else "",
             template_id=template.id if template else "",
             template_name=template.name if template else "",
             spec=spec,
-            state=MemberState.ACTIVE,
+            state=InstanceState.ACTIVE,
             version=1,
             create_time=NOW,
-            claim=Claim(NOW, new.timeout_secs or 0, StartKind.WARM, new.name, dict(new.metadata)),
+            claim=Claim(NOW, new.timeout_secs or 0, StartType.WARM, new.name, dict(new.metadata)),
             start_secs=0.0015,
         )
-        self.kept[member.id] = member
-        return member
+        self.stored[instance.id] = instance
+        return instance
 
-    async def get(self, ref: str) -> Member:
+    async def get(self, ref: str) -> Instance:
         await self.faults.enter("sandboxes.get", ref)
         return self.find(ref)
 
-    async def list(self, which: SandboxFilter, limit: int, after: str) -> list[Member]:
+    async def list(self, which: SandboxFilter, limit: int, after: str) -> list[Instance]:
         await self.faults.enter("sandboxes.list", which, limit, after)
         if which.pool_ref:
             self.pools.find(which.pool_ref)
         if which.template_ref:
             self.templates.find(which.template_ref)
-        return [member for key, member in sorted(self.kept.items()) if key > after][:limit]
+        return [instance for key, instance in sorted(self.stored.items()) if key > after][:limit]
 
-    async def update(self, ref: str, changes: SandboxChanges, etag: str, request_id: str, fingerprint: str) -> Member:
+    async def update(self, ref: str, changes: SandboxChanges, etag: str, request_id: str, fingerprint: str) -> Instance:
         await self.faults.enter("sandboxes.update", ref, changes, etag, request_id, fingerprint)
         old = self.find(ref)
         if version_of(etag) not in (None, old.version):
             raise Aborted("sandbox", ref)
         claim = changed(old.claim, name=changes.name, metadata=changes.metadata, timeout_secs=changes.timeout_secs)
-        self.kept[old.id] = replace(old, claim=claim, version=old.version + 1)
-        return self.kept[old.id]
+        self.stored[old.id] = replace(old, claim=claim, version=old.version + 1)
+        return self.stored[old.id]
 
-    async def delete(self, ref: str, request_id: str, fingerprint: str) -> Member:
+    async def delete(self, ref: str, request_id: str, fingerprint: str) -> Instance:
         await self.faults.enter("sandboxes.delete", ref, request_id, fingerprint)
         old = self.find(ref)
-        self.kept[old.id] = replace(old, state=MemberState.REMOVING, end=MemberEnd(EndReason.DELETED, NOW))
-        return self.kept[old.id]
+        self.stored[old.id] = replace(
+            old, state=InstanceState.REMOVING, end=Termination(TerminationReason.DELETED, NOW)
+        )
+        return self.stored[old.id]
 
-    async def watch(self, ref: str) -> AsyncGenerator[Member, None]:
+    async def watch(self, ref: str) -> AsyncGenerator[Instance, None]:
         await self.faults.enter("sandboxes.watch", ref)
-        queue: asyncio.Queue[Member] = asyncio.Queue()
+        queue: asyncio.Queue[Instance] = asyncio.Queue()
         self.watchers.append(queue)
         self.faults.signal.notify()
         try:
-            member = self.find(ref)
-            yield member
-            while member.state is not MemberState.GONE:
-                member = await queue.get()
-                yield member
+            instance = self.find(ref)
+            yield instance
+            while instance.state is not InstanceState.REMOVED:
+                instance = await queue.get()
+                yield instance
         finally:
             self.watchers.remove(queue)
             self.faults.signal.notify()
@@ -386,48 +385,52 @@ class FakeSandboxes:
 
 
 class FakeSecrets:
-    """Secrets in a dictionary, and their values in another."""
+    """Secrets in a dictionary, and their values in another dictionary."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self.kept: dict[str, Secret] = {}
-        self.given: dict[str, str] = {}
+        self.stored: dict[str, Secret] = {}
+        self.values: dict[str, str] = {}
 
     async def create(self, name: str, value: str, request_id: str, fingerprint: str) -> Secret:
         await self.faults.enter("secrets.create", name, value, request_id, fingerprint)
-        if name in self.kept:
+        if name in self.stored:
             raise AlreadyExists("secret", name)
-        self.kept[name] = Secret(DEFAULT_NAMESPACE, name, NOW, NOW)
-        self.given[name] = value
-        return self.kept[name]
+        self.stored[name] = Secret(DEFAULT_NAMESPACE, name, NOW, NOW)
+        self.values[name] = value
+        return self.stored[name]
 
     async def update(self, name: str, value: str, request_id: str, fingerprint: str) -> Secret:
         await self.faults.enter("secrets.update", name, value, request_id, fingerprint)
-        self.kept[name] = replace(self.find(name), update_time=NOW + timedelta(seconds=1))
-        self.given[name] = value
-        return self.kept[name]
+        self.stored[name] = replace(self.find(name), update_time=NOW + timedelta(seconds=1))
+        self.values[name] = value
+        return self.stored[name]
+
+    async def get(self, name: str) -> Secret:
+        await self.faults.enter("secrets.get", name)
+        return self.find(name)
 
     async def list(self, limit: int, after: str) -> list[Secret]:
         await self.faults.enter("secrets.list", limit, after)
-        return [secret for name, secret in sorted(self.kept.items()) if name > after][:limit]
+        return [secret for name, secret in sorted(self.stored.items()) if name > after][:limit]
 
     async def delete(self, name: str, force: bool, request_id: str, fingerprint: str) -> None:
         await self.faults.enter("secrets.delete", name, force, request_id, fingerprint)
-        del self.kept[self.find(name).name]
+        del self.stored[self.find(name).name]
 
     def find(self, name: str) -> Secret:
-        return _find("secret", name, self.kept, lambda secret: secret.name)
+        return _find("secret", name, self.stored, lambda secret: secret.name)
 
 
-def _changed_spec(spec: ContainerSpec, changes: SpecChanges) -> ContainerSpec:
-    defaults = {f.name: f.default for f in fields(ContainerSpec)}
+def _changed_spec(spec: ContainerSpec, changes: SpecFields) -> ContainerSpec:
+    defaults = ContainerSpec(spec.image)
     return replace(
-        spec, **{name: defaults[name] if value is None else value for name, value in changes.given().items()}
+        spec, **{name: getattr(defaults, name) if value is None else value for name, value in changes.items()}
     )
 
 
-class FakeInside:
-    """Stands in for `usecases.inside.Inside`: each call takes all its requests and gets one empty answer."""
+class FakeDataPlane:
+    """Fake of `usecases.data_plane.DataPlane`: each call reads all its requests and returns one empty response."""
 
     def __init__(self, faults: Faults, sandboxes: FakeSandboxes) -> None:
         self.faults = faults
@@ -436,54 +439,54 @@ class FakeInside:
         """The sandbox, the method and the requests of each call."""
 
     async def call(self, ref: str, method: str, requests: AsyncIterator[object], timeout_secs: float) -> object:
-        await self.faults.enter("inside.call", ref, method, requests, timeout_secs)
+        await self.faults.enter("data_plane.call", ref, method, requests, timeout_secs)
         self._sandboxes.find(ref)
         self.calls.append((ref, method, [request async for request in requests]))
-        return _empty_answer(method)
+        return _empty_response(method)
 
     async def stream(self, ref: str, method: str, requests: AsyncIterator[object]) -> AsyncGenerator[object, None]:
-        await self.faults.enter("inside.stream", ref, method, requests)
+        await self.faults.enter("data_plane.stream", ref, method, requests)
         self._sandboxes.find(ref)
         self.calls.append((ref, method, [request async for request in requests]))
-        yield _empty_answer(method)
+        yield _empty_response(method)
 
     async def disk(self, ref: str) -> tuple[int | None, int]:
-        await self.faults.enter("inside.disk", ref)
+        await self.faults.enter("data_plane.disk", ref)
         return 1000, 2000
 
 
 class FakeExposedPorts:
-    """Stands in for `usecases.exposed_ports.ExposedPorts`."""
+    """Fake of `usecases.exposed_ports.ExposedPorts`."""
 
     def __init__(self, faults: Faults, sandboxes: FakeSandboxes) -> None:
         self.faults = faults
         self._sandboxes = sandboxes
-        self._kept: dict[tuple[str, int], ExposedPort] = {}
+        self._stored: dict[tuple[str, int], ExposedPort] = {}
 
     async def expose(self, ref: str, port: int) -> tuple[ExposedPort, str]:
         await self.faults.enter("ports.expose", ref, port)
-        member = self._sandboxes.find(ref)
-        exposed = self._kept.setdefault((member.id, port), ExposedPort(member.id, port, NOW))
-        return exposed, f"http://{port}-{member.id}.localhost:1"
+        instance = self._sandboxes.find(ref)
+        exposed = self._stored.setdefault((instance.id, port), ExposedPort(instance.id, port, NOW))
+        return exposed, f"http://{port}-{instance.id}.localhost:1"
 
     async def unexpose(self, ref: str, port: int) -> None:
         await self.faults.enter("ports.unexpose", ref, port)
-        self._kept.pop((self._sandboxes.find(ref).id, port), None)
+        self._stored.pop((self._sandboxes.find(ref).id, port), None)
 
     async def list(self, ref: str) -> list[tuple[ExposedPort, str]]:
         await self.faults.enter("ports.list", ref)
-        member = self._sandboxes.find(ref)
-        return [(port, f"http://{number}") for (owner, number), port in self._kept.items() if owner == member.id]
+        instance = self._sandboxes.find(ref)
+        return [(port, f"http://{number}") for (owner, number), port in self._stored.items() if owner == instance.id]
 
 
-def _empty_answer(path: str) -> object:
+def _empty_response(path: str) -> object:
     service, _, method = path.removeprefix("/").rpartition("/")
     found = symbol_database.Default().pool.FindServiceByName(service).methods_by_name[method]
     return GetMessageClass(found.output_type)()
 
 
 class FakeUseCases:
-    """All of them on one set of faults."""
+    """All fakes with one set of faults."""
 
     def __init__(self) -> None:
         self.faults = Faults()
@@ -491,5 +494,5 @@ class FakeUseCases:
         self.pools = FakePools(self.faults, self.templates)
         self.sandboxes = FakeSandboxes(self.faults, self.pools, self.templates)
         self.secrets = FakeSecrets(self.faults)
-        self.inside = FakeInside(self.faults, self.sandboxes)
+        self.data_plane = FakeDataPlane(self.faults, self.sandboxes)
         self.ports = FakeExposedPorts(self.faults, self.sandboxes)

@@ -1,4 +1,4 @@
-"""An agent in place of ours that answers every call as a test says, in bytes: right, wrong, endless or not at all."""
+"""An agent that responds to every call with the bytes that a test specifies: valid, invalid, endless or none."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,45 +8,48 @@ from typing import Any
 import grpc.aio
 
 Behaviour = Callable[[str, Any], Awaitable[None]]
-"""Answers a call of the method named; reads from, and writes bytes to, the context."""
+"""Handles a call of the named method; writes bytes to the context."""
 
 
 class HostileAgent:
-    """Answers by `behave`, which a test may change; `entered` and `cancelled` say what became of the last call."""
+    """Handles calls with `behave`, which a test can change.
+
+    `entered` is set when a call arrives, `cancelled` when a call was cancelled or its writing failed.
+    """
 
     def __init__(self) -> None:
-        self.behave: Behaviour = silent
+        self.behave: Behaviour = no_response
         self.entered = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.sent_bytes = 0
 
     def service(self, details: Any) -> Any:
-        """The handler of any method: for gRPC all are streams of bytes in both directions."""
+        """Return the handler of every method: gRPC handles each as a bidirectional stream of bytes."""
 
         async def call(_requests: Any, context: Any) -> None:
             self.entered.set()
             try:
                 await self.behave(details.method, context)
-            except BaseException:  # gRPC cancels a handler, or fails its writing, when the caller has gone
+            except BaseException:  # gRPC cancels a handler, or fails its writing, when the caller disconnects
                 self.cancelled.set()
                 raise
 
         return grpc.stream_stream_rpc_method_handler(call)
 
     async def flood(self, _method: str, context: Any, message: bytes) -> None:
-        """Send the same for ever."""
+        """Send the same message forever."""
         while True:
             await context.write(message)
             self.sent_bytes += len(message)
 
 
-async def silent(_method: str, _context: Any) -> None:
-    """Answer nothing, for ever."""
+async def no_response(_method: str, _context: Any) -> None:
+    """Never respond."""
     await asyncio.Event().wait()
 
 
-def saying(*messages: bytes) -> Behaviour:
-    """Send these, and end well."""
+def sending(*messages: bytes) -> Behaviour:
+    """Send the messages, and end the call with status OK."""
 
     async def behave(_method: str, context: Any) -> None:
         for message in messages:
@@ -57,7 +60,7 @@ def saying(*messages: bytes) -> Behaviour:
 
 @asynccontextmanager
 async def serving(agent: HostileAgent) -> AsyncIterator[str]:
-    """The agent's address."""
+    """Run the agent and yield its address."""
     handler = grpc.method_handlers_generic_handler("", {})
     handler.service = agent.service  # type: ignore[method-assign]
     server = grpc.aio.server(options=[("grpc.max_metadata_size", 1 << 20), ("grpc.max_send_message_length", -1)])

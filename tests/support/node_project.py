@@ -1,4 +1,4 @@
-"""A user's folder with the TypeScript client installed, and programs in it."""
+"""A project directory with the installed TypeScript client, and programs in it."""
 
 import json
 import os
@@ -18,96 +18,96 @@ COMPILER_FLAGS = (
 )
 
 
-TELL = """
+TALK_PREAMBLE = """
 import { createInterface } from "node:readline";
-const said = createInterface({ input: process.stdin });
-const answers = said[Symbol.asyncIterator]();
-const tell = async (word: string): Promise<void> => {
-  console.log(word);
-  await answers.next();
+const input = createInterface({ input: process.stdin });
+const responses = input[Symbol.asyncIterator]();
+const tell = async (message: string): Promise<void> => {
+  console.log(message);
+  await responses.next();
 };
 """
-DONE_TELLING = """
-said.close();
+TALK_END = """
+input.close();
 console.log(JSON.stringify(out));
 """
 
 
 class NodeProject:
-    """A user's folder that has the package installed as `sandpool`, and programs in TypeScript."""
+    """A directory in which the package is installed as `sandpool`, and TypeScript programs in it."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, directory: Path, address: str) -> None:
         assert (PACKAGE / "dist" / "index.js").is_file(), "the TypeScript client is not built; run `make setup`"
-        self._folder = folder
+        self._directory = directory
         self._environment = {**os.environ, "SANDPOOL_ADDRESS": address}
-        (folder / "node_modules" / "@types").mkdir(parents=True)
-        (folder / "node_modules" / "sandpool").symlink_to(PACKAGE)
-        (folder / "node_modules" / "@types" / "node").symlink_to(PACKAGE / "node_modules" / "@types" / "node")
-        (folder / "package.json").write_text('{"type": "module"}')
+        (directory / "node_modules" / "@types").mkdir(parents=True)
+        (directory / "node_modules" / "sandpool").symlink_to(PACKAGE)
+        (directory / "node_modules" / "@types" / "node").symlink_to(PACKAGE / "node_modules" / "@types" / "node")
+        (directory / "package.json").write_text('{"type": "module"}')
 
     def run(self, program: str) -> Any:
-        """Compile the program, strictly, and run it; returns what its last line of output holds as JSON."""
+        """Compile the program in strict mode and run it. Return the JSON value of its last line of output."""
         self.compile(program)
         return self.output("program.js")
 
     def printed(self, program: str) -> str:
-        """Compile the program, strictly, and run it; returns all that it prints."""
+        """Compile the program in strict mode and run it. Return its output."""
         self.compile(program)
         return self._command(node(), "program.js")
 
     def compile(self, program: str, *flags: str) -> None:
-        """Compile the program, strictly; the flags come over the usual ones."""
-        (self._folder / "program.ts").write_text(program)
+        """Compile the program in strict mode. `flags` are added after the default options."""
+        (self._directory / "program.ts").write_text(program)
         compiler = PACKAGE / "node_modules" / ".bin" / "tsc"
         self._command(str(compiler), *COMPILER_FLAGS, *flags, "--ignoreConfig", "program.ts")
 
-    def talk(self, program: str, answer: Callable[[str], None], *, secs: float = 90) -> Any:
-        """Compile and run a program that says what it wants done, line by line, and is told when it is done.
+    def talk(self, program: str, respond: Callable[[str], None], *, secs: float = 90) -> Any:
+        """Compile and run a program that requests actions from the test while it runs.
 
-        `await tell(word)` is there for it: the word is given to `answer`, and the promise resolves when that returns.
-        Returns what `out`, which the program declares, holds in the end. The program must end by itself.
+        The program calls `await tell(message)`: `respond` gets the message, and the promise resolves when `respond`
+        returns. The program must declare `out` and must exit. Return the final value of `out`.
         """
-        self.compile(TELL + program + DONE_TELLING)
-        words = [node(), "program.js"]
+        self.compile(TALK_PREAMBLE + program + TALK_END)
+        argv = [node(), "program.js"]
         with subprocess.Popen(
-            words, cwd=self._folder, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            argv, cwd=self._directory, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as running:
             late = threading.Timer(secs, running.kill)
             late.start()
-            last = _converse(running, answer)
+            last = _converse(running, respond)
             running.wait()
             late.cancel()
-        assert running.returncode == 0, f"the program ended with {running.returncode}; its last line: {last[:2000]}"
+        assert running.returncode == 0, f"the program exited with {running.returncode}; its last line: {last[:2000]}"
         return json.loads(last)
 
-    def output(self, *words: str) -> Any:
-        """What the last line of a program's output holds as JSON."""
-        return json.loads(self._command(node(), *words).splitlines()[-1])
+    def output(self, *argv: str) -> Any:
+        """Run a program and return the JSON value of its last line of output."""
+        return json.loads(self._command(node(), *argv).splitlines()[-1])
 
-    def _command(self, *words: str) -> str:
+    def _command(self, *argv: str) -> str:
         done = subprocess.run(
-            words, cwd=self._folder, env=self._environment, capture_output=True, text=True, timeout=90, check=False
+            argv, cwd=self._directory, env=self._environment, capture_output=True, text=True, timeout=90, check=False
         )
-        assert done.returncode == 0, f"{' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{' '.join(argv)} exited with {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
 
-def _converse(running: subprocess.Popen[str], answer: Callable[[str], None]) -> str:
-    """Answer each word of the program until it says its result, which is JSON; gives that, or its last word."""
+def _converse(running: subprocess.Popen[str], respond: Callable[[str], None]) -> str:
+    """Respond to each message of the program until it prints its result as JSON. Return the last line."""
     assert running.stdin is not None
     assert running.stdout is not None
-    word = ""
+    message = ""
     for line in running.stdout:
-        word = line.strip()
-        if not word.startswith("{"):
-            answer(word)
+        message = line.strip()
+        if not message.startswith("{"):
+            respond(message)
             running.stdin.write("\n")
             running.stdin.flush()
-    return word
+    return message
 
 
 def node() -> str:
-    """The program that runs JavaScript."""
+    """Return the path of the node executable."""
     node = shutil.which("node")
-    assert node is not None, "there is no node on PATH; run `make setup`"
+    assert node is not None, "node is not on PATH; run `make setup`"
     return node

@@ -1,4 +1,8 @@
-"""What docs/peer-apis.md says of the names of other products, and whether code uses them all."""
+"""The tables of the migration guides, and a proxy that records the names which code uses.
+
+A migration guide has sections of level 2, for example `## Client`. Each row of their tables contains the names of the
+other product, and what became of them: `same`, `renamed: …` or `left out: …`.
+"""
 
 from __future__ import annotations
 
@@ -9,58 +13,82 @@ from pathlib import Path
 from typing import Any
 
 import sandpool
+from sandpool.compat import langsmith, tensorlake
 
-TABLE = Path(__file__).resolve().parents[2] / "docs" / "peer-apis.md"
+GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+PRODUCTS = {"tensorlake": "Tensorlake", "langsmith": "LangSmith"}
+TYPESCRIPT = "TypeScript"
+"""The section with the names of the TypeScript package. All other sections contain the names of the Python package."""
 
-FOLLOWED = (sandpool.Sandbox, sandpool.CommandHandle, sandpool.CommandResult, sandpool.OutputChunk, sandpool.Tunnel)
-"""What is followed when a call answers it."""
+FOLLOWED = (
+    *(sandpool.SandboxClient, sandpool.Sandbox, sandpool.CommandResult, sandpool.OutputChunk, sandpool.Tunnel),
+    *(langsmith.CommandHandle, tensorlake.Pty),
+)
+"""The classes of results whose use is recorded too."""
+
+CLIENT = "SandboxClient"
+"""The class whose arguments are part of the tables. Of other classes, the tables contain the attributes."""
+
+Row = tuple[str, str]
+"""The cells of a row: names of the other product; what became of them."""
 
 
-def rows(heading: str) -> list[tuple[str, str]]:
-    """The rows under a heading of the table, those of its own headings too: what is there, and what it became."""
-    level = heading.partition(" ")[0]
-    part = TABLE.read_text().partition(f"\n{heading}\n")[2]
-    end = re.search(rf"^#{{1,{len(level)}}} ", part, re.MULTILINE)
-    found = [
-        line.strip("| ").split(" | ") for line in part[: end.start() if end else None].splitlines() if line[:1] == "|"
-    ]
-    return [(row[0], row[1]) for row in found if len(row) == 2 and row[0] not in {"there", "---"}]
+def guide(product: str) -> str:
+    """Return the text of the migration guide of a product."""
+    return (GUIDES / f"migrate-from-{product}.md").read_text(encoding="utf-8")
 
 
-def named(cell: str) -> list[tuple[str, list[str]]]:
-    """The names in code of a cell, each with the arguments that it has in there."""
-    found = []
-    for code in re.findall(r"`([^`]+)`", cell):
-        name, _, inside = code.partition("(")
-        found.append((name.rpartition(".")[2], re.findall(r"\w+", inside)))
+def sections(product: str) -> dict[str, list[Row]]:
+    """Return the rows of each section that has a table of names, by the heading of the section."""
+    found = {}
+    for section in guide(product).split("\n## ")[1:]:
+        heading, _, text = section.partition("\n")
+        rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+        if f"| {PRODUCTS[product]} | sandpool |" in text:
+            found[heading] = [(row[0], row[1]) for row in rows]
     return found
 
 
-def kept(*headings: str) -> set[str]:
-    """The names that are the same here, as `name` and `name(argument)`; of a class those that are in it."""
+def rows(product: str, *headings: str) -> list[Row]:
+    """Return the rows of these sections, or of all sections with names of the Python package."""
+    tables = sections(product)
+    return [row for heading in headings or tables.keys() - {TYPESCRIPT} for row in tables[heading]]
+
+
+def named(cell: str) -> list[tuple[str, list[str]]]:
+    """Return the code names of a cell, each with its arguments."""
+    found = []
+    for code in re.findall(r"`([^`]+)`", cell):
+        name, _, arguments = code.partition("(")
+        found.append((name.rpartition(".")[2], re.findall(r"\w+", arguments)))
+    return found
+
+
+def same_names(product: str, *headings: str) -> set[str]:
+    """Return the names marked as same, as `name` and `name(argument)`. Attributes of a result have no class."""
     used: set[str] = set()
-    for there, here in (row for heading in headings for row in rows(heading)):
+    for there, here in rows(product, *headings):
         for name, arguments in named(there) if here.startswith("same") else []:
-            if name[0].isupper():
+            if name[0].isupper() and name != CLIENT:
                 used.update(arguments)
             else:
                 used |= {name, *(f"{name}({argument})" for argument in arguments)}
     return used
 
 
-def kept_options(heading: str) -> set[str]:
-    """The same for TypeScript, where options have names and other arguments a place: `name` and `name(option)`."""
+def same_options(product: str) -> set[str]:
+    """Return the TypeScript names marked as same, as `name` and `name(option)`. Positional arguments have no names."""
     used: set[str] = set()
-    for there, here in rows(heading):
+    for there, here in rows(product, TYPESCRIPT):
         for code in re.findall(r"`(?:new )?([^`]+)`", there) if here.startswith("same") else []:
-            name, _, inside = code.partition("(")
-            options = re.findall(r"\w+", inside.partition("{")[2])
+            name, _, arguments = code.partition("(")
+            options = re.findall(r"\w+", arguments.partition("{")[2])
             used |= {name, *(f"{name}({option})" for option in options)}
     return used
 
 
 class Noted:
-    """Stands for an object and notes what is used of it, by name and argument, and so of what that answers."""
+    """A proxy of an object that records the used names and arguments, also of the results."""
 
     def __init__(self, thing: Any, used: set[str]) -> None:
         self._thing = thing
@@ -82,7 +110,7 @@ class Noted:
     def _noted(self, found: Any) -> Any:
         if isinstance(found, list):
             return [self._noted(one) for one in found]
-        return Noted(found, self._used) if isinstance(found, (sandpool.SandboxClient, *FOLLOWED)) else found
+        return Noted(found, self._used) if isinstance(found, FOLLOWED) else found
 
     def __iter__(self) -> Iterator[Any]:
         self._used.add("iteration")

@@ -1,4 +1,4 @@
-"""A sandbox and its processes by the bare stubs, and what an attached client is sent."""
+"""A sandbox and its processes, called through the gRPC stubs, and the events that an attached client receives."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,32 +6,32 @@ from typing import Any
 from sandpool import SandboxClient
 from sandpool.v1 import process_pb2
 from sandpool.v1 import process_service_pb2 as pb
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
 
 SECS = 30.0
 
 
 @dataclass
 class Seen:
-    """What an attached client was sent."""
+    """The events that an attached client received."""
 
     stdout: bytes = b""
     stderr: bytes = b""
     gaps: list[tuple[int, int]] = field(default_factory=list)
-    end: process_pb2.ProcessEnd | None = None
+    end: process_pb2.ProcessExit | None = None
     records: list[process_pb2.Process] = field(default_factory=list)
 
     def take(self, event: process_pb2.ProcessEvent) -> None:
         which = event.WhichOneof("event")
         if which == "output":
-            kept = "stdout" if event.output.stream == process_pb2.OUTPUT_STREAM_STDOUT else "stderr"
-            setattr(self, kept, getattr(self, kept) + event.output.data)
+            stream = "stdout" if event.output.stream == process_pb2.OUTPUT_STREAM_STDOUT else "stderr"
+            setattr(self, stream, getattr(self, stream) + event.output.data)
         elif which == "gap":
-            self.gaps.append((event.gap.begin, event.gap.end))
+            self.gaps.append((event.gap.start_offset, event.gap.end_offset))
         elif which == "process":
             self.records.append(event.process)
-        elif which == "ended":
-            self.end = event.ended
+        elif which == "exited":
+            self.end = event.exited
 
 
 class Box:
@@ -54,19 +54,19 @@ class Box:
         return self.stub.AttachProcess(request, timeout=SECS)
 
     def seen(self, process_id: str, **fields: Any) -> Seen:
-        """Everything until the end."""
+        """Attach to the process and return all events until it exits."""
         seen = Seen()
-        for answer in self.attach(process_id, **fields):
-            seen.take(answer.event)
+        for response in self.attach(process_id, **fields):
+            seen.take(response.event)
         return seen
 
     def seen_so_far(self, process_id: str) -> str:
-        """What it has printed until now, as text; it goes on."""
-        wanted = self.get(process_id).stdout.end
+        """Return the output that the process has printed so far, as text. The process continues."""
+        end_offset = self.get(process_id).stdout.end_offset
         printed = b""
-        for answer in self.attach(process_id):
-            printed += answer.event.output.data
-            if len(printed) >= wanted:
+        for response in self.attach(process_id):
+            printed += response.event.output.data
+            if len(printed) >= end_offset:
                 break
         return printed.decode()
 
@@ -83,5 +83,5 @@ class Box:
         return self.sandbox.run(command).stdout
 
     def names(self) -> str:
-        """What runs in the sandbox."""
+        """Return the commands of all processes in the sandbox."""
         return self.text("ps -o args 2>/dev/null || cat /proc/[0-9]*/cmdline | tr '\\\\0' ' '")

@@ -1,4 +1,4 @@
-"""The engine behind a proxy that runs beside the test, and can be told to fail, hang or refuse."""
+"""The engine behind a proxy that runs in a thread of the test and can fail, hang or refuse on demand."""
 
 import asyncio
 import json
@@ -14,15 +14,15 @@ _CALL_SECS = 10.0
 
 
 class FaultyEngine(EngineProxy):
-    """An engine that answers some requests with an error, without ever seeing them."""
+    """An engine proxy that responds to some requests with an error and does not forward them."""
 
     def __init__(self, upstream: str, socket: Path) -> None:
         super().__init__(upstream, socket)
         self.faults: dict[str, tuple[int, str]] = {}
-        """By a part of a request's first line: the status and the message to answer with."""
+        """Status and message of the error response, by a part of the first line of the request."""
 
     def fault_for(self, request: bytes) -> tuple[int, str] | None:
-        """The error that a request gets, if any."""
+        """Return the error for a request, or None."""
         first_line = request.split(b"\r\n", 1)[0].decode("latin-1")
         return next((fault for part, fault in self.faults.items() if part in first_line), None)
 
@@ -36,7 +36,7 @@ class FaultyEngine(EngineProxy):
 
 
 class _Screen:
-    """What a client sends, up to a request that is to fail: that is answered here, and the connection ends."""
+    """Reads requests of a client. It responds to a request that must fail with an error and ends the connection."""
 
     def __init__(self, engine: FaultyEngine, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self._engine = engine
@@ -44,7 +44,7 @@ class _Screen:
         self._client = client
 
     async def read(self, size: int) -> bytes:
-        """The next bytes to pass on; none at the end."""
+        """Return the next bytes to forward, or no bytes at the end."""
         data = await self._reader.read(size)
         fault = self._engine.fault_for(data)
         if fault is None:
@@ -55,20 +55,20 @@ class _Screen:
         if missing > 0:
             await self._reader.readexactly(missing)
         status, message = fault
-        answer = json.dumps({"message": message}).encode()
+        body_out = json.dumps({"message": message}).encode()
         lines = [
             f"HTTP/1.1 {status} Refused",
             "Content-Type: application/json",
-            f"Content-Length: {len(answer)}",
+            f"Content-Length: {len(body_out)}",
             "Connection: close",
         ]
-        self._client.write("\r\n".join(lines).encode() + b"\r\n\r\n" + answer)
+        self._client.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body_out)
         await self._client.drain()
         return b""
 
 
 class ProxiedEngine:
-    """A `FaultyEngine` in a thread of its own, for tests that block. A context manager."""
+    """A `FaultyEngine` in a separate thread, for synchronous tests. A context manager."""
 
     def __init__(self, upstream: str, socket: Path) -> None:
         self._loop = asyncio.new_event_loop()
@@ -85,27 +85,27 @@ class ProxiedEngine:
 
     @property
     def url(self) -> str:
-        """What a server is to be told."""
+        """The address of the engine for a server."""
         return self._engine.base_url
 
     def hang(self) -> None:
-        """Answer nothing any more."""
+        """Stop responding."""
         self._do(self._engine.set_mode(Mode.HANG))
 
     def refuse(self) -> None:
-        """Be away: no connection is taken, those that were open break."""
+        """Refuse new connections and break open ones."""
         self._do(self._engine.set_mode(Mode.REFUSE))
 
     def hang_on(self, part: str) -> None:
-        """Answer no request with this in its first line."""
+        """Do not respond to requests whose first line contains `part`."""
         self._engine.hang_on = part
 
     def fail(self, part: str, status: int, message: str) -> None:
-        """Answer each request with this in its first line with an error."""
+        """Respond with an error to each request whose first line contains `part`."""
         self._engine.faults[part] = (status, message)
 
     def heal(self) -> None:
-        """Be an engine like any other again; what hung goes on."""
+        """Forward all requests again, and release held requests."""
         self._engine.faults.clear()
         self._engine.hang_on = ""
         self._do(self._engine.set_mode(Mode.PASS))

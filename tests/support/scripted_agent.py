@@ -1,4 +1,4 @@
-"""An agent on loopback whose answers a test writes, right or wrong."""
+"""An agent on the loopback interface that sends the responses, valid or invalid, that a test specifies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,39 +8,40 @@ import grpc.aio
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from sandpool.agent.v1 import agent_service_pb2 as agent_pb
-from sandpool.agent.v1 import agent_service_pb2_grpc as agent_grpc
-from sandpool.agent.v1 import process_pb2
+from sandpool_server.gen.agent.v1 import agent_service_pb2 as agent_pb
+from sandpool_server.gen.agent.v1 import agent_service_pb2_grpc as agent_grpc
+from sandpool_server.gen.agent.v1 import process_pb2
+from sandpool_server.runtime.agents import PROTOCOL_VERSION
 
 KEY = b"k" * 32
-Answer = Callable[[Any, Any], Awaitable[Any]]
-"""Answers a request in a context, as a servicer's method does."""
+Handler = Callable[[Any, Any], Awaitable[Any]]
+"""Handles a request, like the method of a servicer."""
 
 
 def exited(code: int = 0, **fields: Any) -> agent_pb.RunCommandResponse:
-    """How a command that ended by itself is answered."""
+    """Return the response for a command that exited."""
     return agent_pb.RunCommandResponse(
-        end=process_pb2.ProcessEnd(exit_code=code, reason=process_pb2.END_REASON_EXITED), **fields
+        exit=process_pb2.ProcessExit(exit_code=code, reason=process_pb2.EXIT_REASON_EXITED), **fields
     )
 
 
 def entrypoint_state(state: process_pb2.EntrypointState.ValueType, error: str = "") -> agent_pb.ConfigureResponse:
-    """How a configuration is answered."""
+    """Return the response to `Configure`."""
     return agent_pb.ConfigureResponse(entrypoint=process_pb2.EntrypointStatus(state=state, error=error))
 
 
 class ScriptedAgent(agent_grpc.AgentServiceServicer):
-    """An agent whose answers a test writes."""
+    """An agent whose responses a test specifies: `run_handler` for commands, `configure_handler` for `Configure`."""
 
     def __init__(self) -> None:
-        self.answer: Answer | None = None
+        self.run_handler: Handler | None = None
         self.run_requests: list[agent_pb.RunCommandRequest] = []
         self.configure_requests: list[agent_pb.ConfigureRequest] = []
         self.authorization: list[str] = []
-        self.protocol_version = 4
+        self.protocol_version = PROTOCOL_VERSION
         self.version = ""
         self.configure_error = ""
-        self.configure_answer: Answer | None = None
+        self.configure_handler: Handler | None = None
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
 
@@ -52,8 +53,8 @@ class ScriptedAgent(agent_grpc.AgentServiceServicer):
         self.configure_requests.append(request)
         if self.configure_error:
             await context.abort(grpc.StatusCode.NOT_FOUND, self.configure_error)
-        if self.configure_answer is not None:
-            return await self.configure_answer(request, context)
+        if self.configure_handler is not None:
+            return await self.configure_handler(request, context)
         return entrypoint_state(
             process_pb2.ENTRYPOINT_STATE_RUNNING
             if request.HasField("entrypoint")
@@ -63,25 +64,25 @@ class ScriptedAgent(agent_grpc.AgentServiceServicer):
     async def RunCommand(self, request: agent_pb.RunCommandRequest, context: Any) -> agent_pb.RunCommandResponse:
         self.run_requests.append(request)
         self.entered.set()
-        assert self.answer is not None
+        assert self.run_handler is not None
         try:
-            return await self.answer(request, context)
+            return await self.run_handler(request, context)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
 
 
-def answering(response: Any) -> Answer:
-    """Give this answer to everything."""
+def responding(response: Any) -> Handler:
+    """Return this response to every request."""
 
-    async def answer(_request: Any, _context: Any) -> Any:
+    async def respond(_request: Any, _context: Any) -> Any:
         return response
 
-    return answer
+    return respond
 
 
-def refusing(code: grpc.StatusCode, message: str, reason: str = "", *fields: tuple[str, str]) -> Answer:
-    """Refuse as the agent does: with a status and its details."""
+def refusing(code: grpc.StatusCode, message: str, reason: str = "", *fields: tuple[str, str]) -> Handler:
+    """Refuse every request with a status and its details, as the agent does."""
     details = []
     if reason:
         details.append(error_details_pb2.ErrorInfo(reason=reason, domain="sandpool"))
@@ -90,19 +91,19 @@ def refusing(code: grpc.StatusCode, message: str, reason: str = "", *fields: tup
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     packed = []
     for detail in details:
-        box = any_pb2.Any()
-        box.Pack(detail)
-        packed.append(box)
+        message_any = any_pb2.Any()
+        message_any.Pack(detail)
+        packed.append(message_any)
     status = status_pb2.Status(code=code.value[0], message=message, details=packed)
 
-    async def answer(_request: Any, context: Any) -> Any:
+    async def refuse(_request: Any, context: Any) -> Any:
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         return await context.abort(code, message)
 
-    return answer
+    return refuse
 
 
 async def hang(_request: Any, _context: Any) -> Any:
-    """Answer nothing, for ever."""
+    """Never respond."""
     await asyncio.Event().wait()
     raise AssertionError

@@ -1,8 +1,8 @@
-"""Docker Engines of the tests' own, each in namespaces of its own: network, mounts and processes.
+"""Additional Docker Engines for tests, each in separate namespaces for network, mounts and processes.
 
-The kernel ends everything with the one process that this run holds, whatever ends the run: containers, mounts, loop
-devices and network interfaces. A run that was killed leaves but a folder and empty control groups; the next one sweeps
-them. Nothing of it touches another engine's bridges or packet-filter rules.
+When the first process of an engine ends, for any reason, the kernel removes its containers, mounts, loop devices and
+network interfaces. A killed test run leaves only a directory and empty control groups; the next run removes them. The
+engines do not change bridges or packet-filter rules of other engines.
 """
 
 import contextlib
@@ -35,28 +35,28 @@ STOP_SECS = 20.0
 POLL_SECS = 0.05
 DISK_BYTES = 1 << 30
 
-# Its first process: sees no /run of the machine's, so that dockerd finds no containerd there but starts its own.
+# The first process of an engine. It mounts an empty /run, so that dockerd starts its own containerd.
 SCRIPT = """
 set -eu
-folder=$1 storage=$2 address=$3
+directory=$1 storage=$2 address=$3
 shift 3
-echo here
+echo ready
 read -r _
 mount -t tmpfs tmpfs /run
 ip link set lo up
 ip address add "$address/30" dev eth0
 ip link set eth0 up
-if [ "$storage" = btrfs ]; then mount -o loop "$folder/disk" "$folder/data"; fi
+if [ "$storage" = btrfs ]; then mount -o loop "$directory/disk" "$directory/data"; fi
 dockerd "$@"
-while [ -e "$folder/restart" ]; do rm "$folder/restart"; dockerd "$@"; done
+while [ -e "$directory/restart" ]; do rm "$directory/restart"; dockerd "$@"; done
 """
 
 
 @dataclass(frozen=True)
 class SecondEngine:
-    """One that runs. `host` is its local socket, `tls_host` its address from here, for clients with `certificates`.
+    """A running engine. `host` is its local socket, `tls_host` its TCP address for clients with `certificates`.
 
-    `disk` is the file that its storage is on, where that is btrfs.
+    `disk` is the file that contains its storage if the storage driver is btrfs.
     """
 
     host: str
@@ -67,88 +67,88 @@ class SecondEngine:
     script_pid: int
 
     def restart(self) -> None:
-        """Stop it as a service manager does, and start it again; containers end. Returns when it answers."""
+        """Stop the engine as a service manager does, and start it again. Containers stop. Return when it responds."""
         (self.disk.parent / "restart").touch()
         daemon = os.pidfd_open(_child_of(self.script_pid))
         try:
             signal.pidfd_send_signal(daemon, signal.SIGTERM)
-            ended = select.poll()
-            ended.register(daemon, select.POLLIN)
-            assert ended.poll(STOP_SECS * 1000), "the engine does not stop"
+            exited = select.poll()
+            exited.register(daemon, select.POLLIN)
+            assert exited.poll(STOP_SECS * 1000), "the engine does not stop"
         finally:
             os.close(daemon)
-        folder = self.disk.parent
-        _wait_until_it_answers(None, folder / "docker.sock", folder / "log")
+        directory = self.disk.parent
+        _wait_until_ready(None, directory / "docker.sock", directory / "log")
 
 
 @contextmanager
 def second_engine(storage: Literal["overlay2", "btrfs"], images_of: docker.APIClient) -> Iterator[SecondEngine]:
-    """Run an engine with busybox:latest, taken from another. Leave it out without root; fail without its programs.
+    """Run an engine with busybox:latest, copied from another engine. Skip without root; fail without its programs.
 
-    To be entered and left in the main thread, with whose end the engine ends.
+    Enter and leave the context in the main thread: the engine ends with that thread.
     """
     if os.geteuid() != 0:
-        pytest.skip("an engine of its own needs root")
+        pytest.skip("a separate engine needs root")
     environment = os.environ | {"PATH": f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"}
     for program in PROGRAMS:
         if shutil.which(program, path=environment["PATH"]) is None:
-            pytest.fail(f"{program} is not installed; `make test` installs what tests need", pytrace=False)
+            pytest.fail(f"{program} is not installed; `make test` installs all programs that tests need", pytrace=False)
     with contextlib.ExitStack() as stack:
-        folder = _take_folder(stack)
-        stack.callback(_remove, folder)
-        engine = stack.enter_context(_running(folder, storage, environment))
+        directory = _create_directory(stack)
+        stack.callback(_remove, directory)
+        engine = stack.enter_context(_running(directory, storage, environment))
         with contextlib.closing(docker.APIClient(base_url=engine.host, timeout=30)) as client:
             client.load_image(images_of.get_image("busybox:latest"))
         yield engine
 
 
-def _take_folder(stack: contextlib.ExitStack) -> Path:
-    """Sweep, and make a folder that is locked as long as the stack lasts."""
+def _create_directory(stack: contextlib.ExitStack) -> Path:
+    """Sweep, and create a directory that is locked until the stack is closed."""
     STATE.mkdir(mode=0o700, exist_ok=True)
     with _locked(STATE / "guard", wait=True):
         _sweep()
-        folder = STATE / secrets.token_hex(4)
-        folder.mkdir()
-        stack.enter_context(_locked(folder / "lock"))
-    return folder
+        directory = STATE / secrets.token_hex(4)
+        directory.mkdir()
+        stack.enter_context(_locked(directory / "lock"))
+    return directory
 
 
 def sweep() -> list[str]:
-    """Remove what killed runs left; those that still run hold their lock. Returns the names of the removed."""
+    """Remove the directories of killed runs and return their names. Current runs hold the lock of their directory."""
     with _locked(STATE / "guard", wait=True):
         return _sweep()
 
 
 def _sweep() -> list[str]:
     removed = []
-    for folder in STATE.iterdir():
-        if folder.is_dir():
-            # What its last processes still hold is left to the next sweep.
-            with contextlib.suppress(OSError), _locked(folder / "lock"):
-                _remove(folder)
-                removed.append(folder.name)
+    for directory in STATE.iterdir():
+        if directory.is_dir():
+            # The next sweep removes files that the last processes of an engine still use.
+            with contextlib.suppress(OSError), _locked(directory / "lock"):
+                _remove(directory)
+                removed.append(directory.name)
     return removed
 
 
 @contextmanager
 def _locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock. Raises `BlockingIOError` when somebody else has it, unless that is to be waited for."""
+    """Hold the lock. Without `wait`, raise `BlockingIOError` if another process holds it."""
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 
-def _remove(folder: Path) -> None:
-    # The kernel does so too, when it comes to it.
-    link = ["ip", "link", "delete", _interface(folder.name)]
+def _remove(directory: Path) -> None:
+    # The kernel also removes the interface, but possibly later.
+    link = ["ip", "link", "delete", _interface(directory.name)]
     subprocess.run(link, env={"PATH": SYSTEM_PATH}, check=False, capture_output=True)
     for top in (
-        *Path("/sys/fs/cgroup").glob(_cgroup(folder.name)),
-        *Path("/sys/fs/cgroup").glob(f"*/{_cgroup(folder.name)}"),
+        *Path("/sys/fs/cgroup").glob(_cgroup(directory.name)),
+        *Path("/sys/fs/cgroup").glob(f"*/{_cgroup(directory.name)}"),
     ):
         for below, _, _ in os.walk(top, topdown=False):
             Path(below).rmdir()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _interface(name: str) -> str:
@@ -160,49 +160,62 @@ def _cgroup(name: str) -> str:
 
 
 @contextmanager
-def _running(folder: Path, storage: str, environment: dict[str, str]) -> Iterator[SecondEngine]:
-    # Of the range that is set aside for tests of network devices: 198.18.0.0/15.
+def _running(directory: Path, storage: str, environment: dict[str, str]) -> Iterator[SecondEngine]:
+    # From the range that is reserved for tests of network devices: 198.18.0.0/15.
     network = f"198.{18 + secrets.randbelow(2)}.{secrets.randbelow(256)}"
     host_part = 4 * secrets.randbelow(64)
-    ours, theirs = f"{network}.{host_part + 1}", f"{network}.{host_part + 2}"
-    certificates = make_certificates(folder / "certificates", theirs)
-    (folder / "data").mkdir()
+    host_ip, engine_ip = f"{network}.{host_part + 1}", f"{network}.{host_part + 2}"
+    certificates = make_certificates(directory / "certificates", engine_ip)
+    (directory / "data").mkdir()
     if storage == "btrfs":
-        with (folder / "disk").open("wb") as disk:
+        with (directory / "disk").open("wb") as disk:
             disk.truncate(DISK_BYTES)
-        subprocess.run(["mkfs.btrfs", "-q", folder / "disk"], env=environment, check=True, capture_output=True)
-    (folder / "config.json").write_text("{}")  # Not the machine's own.
-    path = folder / "docker.sock"
+        subprocess.run(["mkfs.btrfs", "-q", directory / "disk"], env=environment, check=True, capture_output=True)
+    (directory / "config.json").write_text("{}")  # Ignore the configuration of the machine.
+    path = directory / "docker.sock"
     options = {
-        "config-file": folder / "config.json",
-        "data-root": folder / "data",
-        "exec-root": folder / "exec",
-        "pidfile": folder / "pid",
+        "config-file": directory / "config.json",
+        "data-root": directory / "data",
+        "exec-root": directory / "exec",
+        "pidfile": directory / "pid",
         "storage-driver": storage,
-        "cgroup-parent": f"/{_cgroup(folder.name)}",
+        "cgroup-parent": f"/{_cgroup(directory.name)}",
         "default-address-pool": "base=10.213.0.0/16,size=24",
         "tlscacert": certificates.server / "ca.pem",
         "tlscert": certificates.server / "cert.pem",
         "tlskey": certificates.server / "key.pem",
     }
     flags = [f"--{key}={value}" for key, value in options.items()]
-    flags += [f"--host=unix://{path}", f"--host=tcp://{theirs}:{TLS_PORT}", "--tlsverify"]
+    flags += [f"--host=unix://{path}", f"--host=tcp://{engine_ip}:{TLS_PORT}", "--tlsverify"]
     namespaces = ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc"]
-    argv = ["setpriv", "--pdeathsig", "KILL", *namespaces, "sh", "-c", SCRIPT, "sh", folder, storage, theirs, *flags]
-    with (folder / "log").open("wb") as log:
+    argv = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        *namespaces,
+        "sh",
+        "-c",
+        SCRIPT,
+        "sh",
+        directory,
+        storage,
+        engine_ip,
+        *flags,
+    ]
+    with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             argv, env=environment, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            with _connected(process.pid, process.stdout, _interface(folder.name), ours, environment):
+            with _connected(process.pid, process.stdout, _interface(directory.name), host_ip, environment):
                 process.stdin.write(b"\n")
                 process.stdin.flush()
-                _wait_until_it_answers(process, path, folder / "log")
+                _wait_until_ready(process, path, directory / "log")
                 script = _child_of(process.pid)
-                tls_host = f"tcp://{theirs}:{TLS_PORT}"
-                yield SecondEngine(f"unix://{path}", tls_host, theirs, certificates, folder / "disk", script)
+                tls_host = f"tcp://{engine_ip}:{TLS_PORT}"
+                yield SecondEngine(f"unix://{path}", tls_host, engine_ip, certificates, directory / "disk", script)
         finally:
             process.kill()
             process.wait()
@@ -212,11 +225,11 @@ def _running(folder: Path, storage: str, environment: dict[str, str]) -> Iterato
 
 @contextmanager
 def _connected(pid: int, ready: IO[bytes], interface: str, address: str, environment: dict[str, str]) -> Iterator[None]:
-    """Lay a wire from here into the network namespace of the process's child, once that is there.
+    """Connect to the network namespace of the child of the process with a veth pair, when the child is ready.
 
-    In the end wait for the child's: as the first process of its namespace it ends after all others in there.
+    At the end, wait until the child has exited: as the first process of its namespace it exits after all others.
     """
-    assert ready.readline() == b"here\n"
+    assert ready.readline() == b"ready\n"
     child = _child_of(pid)
     handle = os.pidfd_open(child)
     try:
@@ -229,9 +242,9 @@ def _connected(pid: int, ready: IO[bytes], interface: str, address: str, environ
         yield
     finally:
         os.kill(pid, signal.SIGKILL)
-        ended = select.poll()
-        ended.register(handle, select.POLLIN)
-        ended.poll(STOP_SECS * 1000)
+        exited = select.poll()
+        exited.register(handle, select.POLLIN)
+        exited.poll(STOP_SECS * 1000)
         os.close(handle)
 
 
@@ -239,10 +252,10 @@ def _child_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def _wait_until_it_answers(process: "subprocess.Popen[bytes] | None", path: Path, log: Path) -> None:
-    """Wait for the engine's socket, then for its answer; until it is ready it takes connections and is silent.
+def _wait_until_ready(process: "subprocess.Popen[bytes] | None", path: Path, log: Path) -> None:
+    """Wait for the socket of the engine, then for a response: before it is ready, it accepts connections only.
 
-    Fails when the process, if one is given, ends before.
+    Fail if the process, when one is passed, exits before.
     """
     for _ in range(round(START_SECS / POLL_SECS)):
         with socket.socket(socket.AF_UNIX) as probe:

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, as a user starts it, that a test may kill and start again."""
+"""A real server in a separate process, started like a user starts it. A test can kill and restart it."""
 
 import os
 import queue
@@ -14,16 +14,16 @@ STOP_SECS = 60.0
 
 
 class ServerProcess:
-    """`sandpool-server serve` on a free port with a data folder of its own.
+    """`sandpool-server serve` on a free port with its own data directory.
 
-    As a context manager it removes, at the end, everything that the server made on the engine, however the test ended.
+    As a context manager it finally removes all resources of the server from the engine, even if the test fails.
     """
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.data_dir = data_dir
         self.address = ""
         self.web_address = ""
-        """Where it serves HTTP, HOST:PORT, when the settings have it do so."""
+        """The address of the HTTP server, HOST:PORT, if the settings enable it."""
         self.log_file = data_dir.parent / f"{data_dir.name}.log"
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
@@ -34,18 +34,18 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The server's process id."""
-        assert self._process is not None, "the server does not run"
+        """The process id of the server."""
+        assert self._process is not None, "the server is not running"
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """Everything that the server wrote to standard error, over all its starts."""
+        """The standard error of the server, from all its starts."""
         return self.log_file.read_text()
 
     def start(self) -> Self:
-        """Start, and return when the server says that it listens."""
-        # The same port again after a restart, as a user has it, so that clients find it.
+        """Start the server and return when it listens."""
+        # After a restart the server uses the same port, so that clients can reconnect.
         flag = f"--address={self.address or '127.0.0.1:0'}"
         with self.log_file.open("a") as log:
             self._process = subprocess.Popen(
@@ -58,16 +58,16 @@ class ServerProcess:
             raise AssertionError(f"the server did not start; its log:\n{self.log}")
         self.address = line.removeprefix("listening on ").strip()
         if self._settings.get("web_address"):
-            _first_line(self._process.stdout, START_SECS)  # where the engine is
+            _first_line(self._process.stdout, START_SECS)  # the line with the address of the engine
             self.web_address = _first_line(self._process.stdout, START_SECS).rpartition("/")[2].strip()
         return self
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
+        """Stop the server with SIGTERM and return its exit code."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL: no chance to clean up."""
+        """Kill the server with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> int:
@@ -83,7 +83,7 @@ class ServerProcess:
                 process.stdout.close()
 
     def purge(self) -> None:
-        """Remove everything that this server has on the engine."""
+        """Remove all resources of this server from the engine."""
         subprocess.run(self._command("purge"), check=True, timeout=STOP_SECS, capture_output=True, text=True)
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class ServerProcess:
 
 
 def _first_line(stream: IO[str], seconds: float) -> str:
-    """The first line, or nothing if none comes in time."""
+    """Return the next line, or an empty string after `seconds`."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=lambda: lines.put(stream.readline()), daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""The system's sshd on the loopback, with throw-away keys, through which the engine's socket can be had."""
+"""The sshd of the system on the loopback interface, with temporary keys, for connections to the engine's socket."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ START_SECS = 10.0
 
 @dataclass(frozen=True)
 class SshServer:
-    """`programs` holds an `ssh` that knows the keys, to be put before `path`."""
+    """A running sshd. `programs` contains an `ssh` command that uses the keys; put it before `path`."""
 
     url: str
     programs: Path
@@ -30,7 +30,7 @@ class SshServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop the server's processes meanwhile: connections stay open and nothing comes back."""
+        """Stop the processes of the server during the context: connections stay open, but nothing responds."""
         pids = [self.pid, *_descendants(self.pid)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -41,8 +41,8 @@ class SshServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    def close_to_us(self) -> None:
-        """Let nobody in any more, and throw out who is in."""
+    def revoke_access(self) -> None:
+        """Reject all further logins and end all sessions."""
         self.authorized.write_text("")
         for pid in _descendants(self.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -58,26 +58,26 @@ def _descendants(pid: int) -> list[int]:
 
 
 @contextmanager
-def ssh_server(folder: Path, docker_host: str) -> Iterator[SshServer]:
-    """Run it. Left out without root; fails where no sshd or no docker command is installed."""
+def ssh_server(directory: Path, docker_host: str) -> Iterator[SshServer]:
+    """Run an sshd. Skip without root; fail if sshd, ssh or docker is not installed."""
     if os.geteuid() != 0:
-        pytest.skip("an sshd of its own needs root")
+        pytest.skip("a separate sshd needs root")
     path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
     found = {program: shutil.which(program, path=path) for program in ("sshd", "ssh", "ssh-keygen", "docker")}
     for program, where in found.items():
         if where is None:
-            pytest.fail(f"{program} is not installed; `make test` installs what tests need", pytrace=False)
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own, which its service would make.
+            pytest.fail(f"{program} is not installed; `make test` installs all programs that tests need", pytrace=False)
+    Path("/run/sshd").mkdir(exist_ok=True)  # Its service normally creates this directory.
     for key in ("host", "client"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
-    authorized = folder / "authorized"
-    shutil.copy(folder / "client.pub", authorized)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / key], check=True)
+    authorized = directory / "authorized"
+    shutil.copy(directory / "client.pub", authorized)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server_config = {
         "ListenAddress": f"127.0.0.1:{port}",
-        "HostKey": folder / "host",
+        "HostKey": directory / "host",
         "AuthorizedKeysFile": authorized,
         "PidFile": "none",
         "StrictModes": "no",
@@ -88,29 +88,29 @@ def ssh_server(folder: Path, docker_host: str) -> Iterator[SshServer]:
         "MaxStartups": "100",
         "SetEnv": f"DOCKER_HOST={docker_host} PATH={path}",
     }
-    (folder / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in server_config.items()))
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (directory / "sshd_config").write_text("".join(f"{key} {value}\n" for key, value in server_config.items()))
+    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {(directory / 'host.pub').read_text()}")
     client_config = {
         "Host": "the-engine",
         "HostName": "127.0.0.1",
         "Port": port,
         "User": "root",
-        "IdentityFile": folder / "client",
+        "IdentityFile": directory / "client",
         "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": folder / "known_hosts",
+        "UserKnownHostsFile": directory / "known_hosts",
         "StrictHostKeyChecking": "yes",
     }
-    (folder / "ssh_config").write_text("".join(f"{key} {value}\n" for key, value in client_config.items()))
-    programs = folder / "bin"
+    (directory / "ssh_config").write_text("".join(f"{key} {value}\n" for key, value in client_config.items()))
+    programs = directory / "bin"
     programs.mkdir()
     ssh = programs / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec {found["ssh"]} -F {shlex.quote(str(folder / "ssh_config"))} "$@"\n')
+    ssh.write_text(f'#!/bin/sh\nexec {found["ssh"]} -F {shlex.quote(str(directory / "ssh_config"))} "$@"\n')
     ssh.chmod(0o755)
-    with (folder / "sshd.log").open("wb") as log:
-        argv = [str(found["sshd"]), "-D", "-e", "-f", str(folder / "sshd_config")]
+    with (directory / "sshd.log").open("wb") as log:
+        argv = [str(found["sshd"]), "-D", "-e", "-f", str(directory / "sshd_config")]
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            _wait_until_it_listens(process, port, folder / "sshd.log")
+            _wait_until_it_listens(process, port, directory / "sshd.log")
             yield SshServer("ssh://the-engine", programs, path, process.pid, authorized)
         finally:
             pids = _descendants(process.pid)

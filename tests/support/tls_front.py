@@ -1,4 +1,4 @@
-"""TLS before a server on loopback, as a proxy of its operator would do it."""
+"""A TLS proxy in front of a server on the loopback interface, like the proxy of an operator."""
 
 import asyncio
 import ssl
@@ -13,9 +13,9 @@ SECS = 10.0
 
 
 @contextmanager
-def tls_front(target: str, folder: Path) -> Iterator[tuple[str, Certificates]]:
-    """Take TLS connections for `target`; gives where, `HOST:PORT`, and what clients are to trust."""
-    certificates = make_certificates(folder, "127.0.0.1")
+def tls_front(target: str, directory: Path) -> Iterator[tuple[str, Certificates]]:
+    """Accept TLS connections for `target`. Yield the address, HOST:PORT, and the certificates for clients."""
+    certificates = make_certificates(directory, "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server / "cert.pem", certificates.server / "key.pem")
     context.set_alpn_protocols(["h2"])
@@ -36,14 +36,14 @@ def tls_front(target: str, folder: Path) -> Iterator[tuple[str, Certificates]]:
 async def _serve(target: str, context: ssl.SSLContext) -> asyncio.Server:
     host, _, port = target.rpartition(":")
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(_pass(reader, to_server), _pass(from_server, writer))
+        await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
 
-    return await asyncio.start_server(carry, "127.0.0.1", 0, ssl=context)
+    return await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -52,7 +52,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _end(serving: asyncio.Server) -> None:
-    """Take no more connections, and let those that are left end."""
+    """Accept no more connections, and end the open ones."""
     serving.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:

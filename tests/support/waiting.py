@@ -1,4 +1,4 @@
-"""Waiting for a state by the streams that tell of it; a test that waits in vain fails with what it saw last."""
+"""Functions that wait for a state with watches. When a wait fails, its error contains the last state."""
 
 import time
 from collections.abc import Callable
@@ -6,29 +6,29 @@ from collections.abc import Callable
 from sandpool import Pool, SandboxClient, SandboxInfo
 
 WAIT_SECS = 90.0
-_LOOK_SECS = 0.02
+_POLL_SECS = 0.02
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Look again and again until a condition holds of which nothing tells."""
+    """Poll until a condition holds for which there is no watch. Fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(_LOOK_SECS)
+        assert time.monotonic() < end, "the condition did not become true"
+        time.sleep(_POLL_SECS)
 
 
-def wait_for_pool(client: SandboxClient, pool_id: str, wanted: Callable[[Pool], bool]) -> Pool:
-    """The pool's first state that is as wanted."""
+def wait_for_pool(client: SandboxClient, pool_id: str, condition: Callable[[Pool], bool]) -> Pool:
+    """Return the first state of the pool that satisfies the condition."""
     seen: Pool | None = None
-    for event in client.watch_pools([pool_id], timeout=WAIT_SECS):
+    for event in client.watch_pools(pool_id, timeout=WAIT_SECS):
         seen = event.pool
-        if wanted(seen):
+        if condition(seen):
             return seen
-    raise AssertionError(f"the pool never became as wanted; the last that was seen: {seen}")
+    raise AssertionError(f"the pool did not reach the expected state; its last state: {seen}")
 
 
 def wait_until_warm(client: SandboxClient, pool_id: str, count: int) -> Pool:
-    """The pool once it has that many ready members and is busy with nothing."""
+    """Return the pool when it has `count` warm instances and no other instance is being created or removed."""
     return wait_for_pool(
         client,
         pool_id,
@@ -36,10 +36,10 @@ def wait_until_warm(client: SandboxClient, pool_id: str, count: int) -> Pool:
     )
 
 
-def wait_for_sandbox(client: SandboxClient, sandbox_id: str, wanted: Callable[[SandboxInfo], bool]) -> SandboxInfo:
-    """The sandbox's first state that is as wanted."""
+def wait_for_sandbox(client: SandboxClient, sandbox_id: str, condition: Callable[[SandboxInfo], bool]) -> SandboxInfo:
+    """Return the first state of the sandbox that satisfies the condition."""
     seen: SandboxInfo | None = None
     for seen in client.watch_sandbox(sandbox_id, timeout=WAIT_SECS):
-        if wanted(seen):
+        if condition(seen):
             return seen
-    raise AssertionError(f"the sandbox never became as wanted; the last that was seen: {seen}")
+    raise AssertionError(f"the sandbox did not reach the expected state; its last state: {seen}")

@@ -1,7 +1,7 @@
-"""An independent watcher of the engine: a process of its own that counts a pool's containers, by polling and by events.
+"""An independent watcher of the engine: a separate process that counts containers of a pool, by polling and by events.
 
-`python -m tests.support.watcher POOL_ID` says `watching` when it does, and at the end of its standard input a line of
-JSON: what it has seen.
+`python -m tests.support.watcher POOL_ID` prints `watching` when it starts. At the end of its standard input it prints
+its counts as a line of JSON.
 """
 
 import json
@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Seen:
-    """What the watcher has seen: the most containers at once by each of its two ways, and how often it looked."""
+    """The counts of the watcher: highest numbers of containers, by polling and by events, and number of polls."""
 
     most_polled: int = 0
     most_by_events: int = 0
@@ -33,7 +33,7 @@ class Seen:
 
 
 class Watcher:
-    """The watcher as a context manager; `seen` is there after the block."""
+    """The watcher as a context manager. `seen` contains the counts after the block."""
 
     def __init__(self, pool_id: str) -> None:
         self._pool_id = pool_id
@@ -54,39 +54,39 @@ class Watcher:
     def __exit__(self, *_: object) -> None:
         with self._process:
             try:
-                answer, _none = self._process.communicate(timeout=_END_SECS)
+                output, _none = self._process.communicate(timeout=_END_SECS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 raise
-        self.seen = Seen(**json.loads(answer))
+        self.seen = Seen(**json.loads(output))
 
 
 class _Counter:
-    """Counts by events, in a thread."""
+    """Counts containers by events, in a thread."""
 
     def __init__(self, filters: dict[str, Any], seen: Seen) -> None:
         self._api = _client()
         self._filters = filters
         self._seen = seen
-        self.there: set[str] = set()
-        # Subscribed before the first listing, so that no container falls between the two.
+        self.existing: set[str] = set()
+        # Subscribe before the first listing, so that no container is missed between the two.
         self._events = self._api.events(decode=True, filters={**filters, "event": ["create", "destroy"]})
-        self.there = {found["Id"] for found in self._api.containers(all=True, filters=filters)}
+        self.existing = {found["Id"] for found in self._api.containers(all=True, filters=filters)}
         self._note()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _note(self) -> None:
-        self._seen.most_by_events = max(self._seen.most_by_events, len(self.there))
+        self._seen.most_by_events = max(self._seen.most_by_events, len(self.existing))
 
     def _read(self) -> None:
         for event in self._events:
             if event["Action"] == "create":
                 self._seen.created += 1
-                self.there.add(event["Actor"]["ID"])
+                self.existing.add(event["Actor"]["ID"])
             else:
                 self._seen.destroyed += 1
-                self.there.discard(event["Actor"]["ID"])
+                self.existing.discard(event["Actor"]["ID"])
             self._note()
 
     def close(self) -> None:
@@ -107,10 +107,10 @@ def _main(pool_id: str) -> None:
     while not select.select([sys.stdin], [], [], 0.01)[0]:
         seen.polls += 1
         seen.most_polled = max(seen.most_polled, len(polling.containers(all=True, filters=filters)))
-    # The last events are in when both ways agree; while the pool is still at work they may not, and then time ends it.
+    # The last events have arrived when both counts agree. They may differ while the pool changes: stop after 2 s.
     end = time.monotonic() + 2
     while time.monotonic() < end:
-        if {found["Id"] for found in polling.containers(all=True, filters=filters)} == counter.there:
+        if {found["Id"] for found in polling.containers(all=True, filters=filters)} == counter.existing:
             break
         select.select([], [], [], 0.05)
     counter.close()

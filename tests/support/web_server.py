@@ -1,4 +1,4 @@
-"""A web server for the inside of a sandbox, of the standard library alone: bytes, echoes, WebSockets, and lies."""
+"""A web server for sandboxes that uses only the standard library: bytes, echoes, WebSockets, invalid responses."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             lines = [f"{self.command} {self.path}", *(f"{name}: {value}" for name, value in self.headers.items())]
-            self.answer("\n".join(lines).encode())
+            self.respond("\n".join(lines).encode())
 
     def do_POST(self):
         digest = hashlib.sha256()
@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             part = self.rfile.read(min(left, 1 << 16))
             digest.update(part)
             left -= len(part)
-        self.answer(digest.hexdigest().encode())
+        self.respond(digest.hexdigest().encode())
 
     def begin(self, *headers):
         self.send_response(200)
@@ -59,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def answer(self, body):
+    def respond(self, body):
         self.begin(("Content-Length", str(len(body))))
         self.wfile.write(body)
 

@@ -1,4 +1,4 @@
-"""The server's folder."""
+"""The data directory of the server."""
 
 import os
 from pathlib import Path
@@ -9,42 +9,42 @@ from sandpool_server.datadir import DataDir, DataDirLocked
 from sandpool_server.vault import Vault
 
 
-def test_keys_are_made_once_and_readable_by_the_owner_alone(tmp_path: Path) -> None:
-    folder = DataDir(tmp_path / "data")
-    key, secrets_keys = folder.token_key(), folder.secrets_keys()
+def test_creates_keys_once_and_readable_only_by_owner(tmp_path: Path) -> None:
+    directory = DataDir(tmp_path / "data")
+    key, secrets_keys = directory.token_key(), directory.secrets_keys()
     assert len(key) == 32
     Vault(secrets_keys)
-    assert (folder.token_key(), folder.secrets_keys()) == (key, secrets_keys)
+    assert (directory.token_key(), directory.secrets_keys()) == (key, secrets_keys)
     for file in (tmp_path / "data").iterdir():
         assert file.stat().st_mode & 0o077 == 0, file
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
-    folder.close()
+    directory.close()
 
 
-def test_what_a_kill_left_unfinished_is_no_key(tmp_path: Path) -> None:
+def test_ignores_unfinished_key_file(tmp_path: Path) -> None:
     (tmp_path / "agent-token.key.new").write_bytes(b"short")
-    folder = DataDir(tmp_path)
-    assert len(folder.token_key()) == 32
+    directory = DataDir(tmp_path)
+    assert len(directory.token_key()) == 32
     assert not (tmp_path / "agent-token.key.new").exists()
-    folder.close()
+    directory.close()
 
 
-def test_a_second_server_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> None:
+def test_rejects_second_server_until_first_closes(tmp_path: Path) -> None:
     first = DataDir(tmp_path)
-    with pytest.raises(DataDirLocked, match=f"another server works in {tmp_path}"):
+    with pytest.raises(DataDirLocked, match=f"the data directory {tmp_path} is in use by another server"):
         DataDir(tmp_path)
     first.close()
     DataDir(tmp_path).close()
 
 
-def test_the_lock_is_not_handed_on_to_children(tmp_path: Path) -> None:
-    folder = DataDir(tmp_path)
-    lock = next(fd for fd in os.listdir("/proc/self/fd") if _names(fd, tmp_path / "lock"))
+def test_lock_is_not_inherited_by_child_processes(tmp_path: Path) -> None:
+    directory = DataDir(tmp_path)
+    lock = next(fd for fd in os.listdir("/proc/self/fd") if _refers_to(fd, tmp_path / "lock"))
     assert not os.get_inheritable(int(lock))
-    folder.close()
+    directory.close()
 
 
-def _names(fd: str, file: Path) -> bool:
+def _refers_to(fd: str, file: Path) -> bool:
     try:
         return os.readlink(f"/proc/self/fd/{fd}") == str(file)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said of wrong ones."""
+"""Sources of settings, and messages for invalid settings."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from sandpool_server.cli.main import main
 from sandpool_server.settings import Settings
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+def test_option_overrides_environment_and_environment_overrides_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "sandpool.toml"
@@ -21,30 +21,30 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
 
 
 @pytest.mark.parametrize("address", ["50051", "host", "host:", ":1", "host:65536", "host:x"])
-def test_a_wrong_address_is_told(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_invalid_address(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["serve", f"--address={address}"])
-    assert "is not HOST:PORT" in str(error.value)
+    assert "use HOST:PORT" in str(error.value)
 
 
-def test_each_wrong_setting_is_named() -> None:
+def test_message_names_each_invalid_setting() -> None:
     with pytest.raises(SystemExit) as error:
         main(["serve", "--pids-limit=1", "--log-level=loud"])
     assert "pids_limit: " in str(error.value)
     assert "log_level: " in str(error.value)
 
 
-def test_a_settings_file_that_is_not_there_is_told() -> None:
+def test_rejects_missing_settings_file() -> None:
     with pytest.raises(SystemExit) as error:
         main(["serve", "--config=/nonexistent.toml"])
-    assert "there is no settings file '/nonexistent.toml'" in str(error.value)
+    assert "the settings file '/nonexistent.toml' does not exist" in str(error.value)
 
 
-def test_help_explains_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         main(["serve", "--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
     for name in Settings.model_fields:
         assert f"SANDPOOL_SERVER_{name.upper()}" in text.replace("\n", ""), name
-    assert "--secrets-keys" not in text, "a flag can be seen by every user of the machine"
+    assert "--secrets-keys" not in text, "command-line options are visible to all users of the machine"

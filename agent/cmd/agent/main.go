@@ -1,4 +1,4 @@
-// Command agent is the first process of a sandbox's container. See README.md beside the module.
+// Command agent is the first process of a sandbox's container. README.md describes it.
 package main
 
 import (
@@ -24,9 +24,9 @@ import (
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
+	"sandpool/agent/internal/activation"
 	"sandpool/agent/internal/auth"
 	"sandpool/agent/internal/files"
-	"sandpool/agent/internal/handover"
 	"sandpool/agent/internal/host"
 	"sandpool/agent/internal/logs"
 	"sandpool/agent/internal/monitor"
@@ -39,7 +39,7 @@ import (
 // version is set by the linker: -ldflags "-X main.version=…".
 var version = "dev"
 
-// What the agent reads of its own environment. Nothing that begins like this reaches another process.
+// Environment variables of the agent. Variables with this prefix are not passed to other processes.
 const (
 	environmentPrefix  = "SANDPOOL_"
 	tokenVariable      = "SANDPOOL_AGENT_TOKEN_SHA256"
@@ -50,7 +50,7 @@ const (
 	maxResponseBytes   = 20 << 20
 	maxConnections     = 64
 	maxStreams         = 1024
-	farewellTime       = time.Second
+	finishCallsTime    = time.Second
 	handshakeTime      = 10 * time.Second
 	exitUsage          = 2
 	exitCannotServe    = 1
@@ -63,16 +63,16 @@ func main() {
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
-// run is the whole program; it returns the exit code.
+// run runs the program and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	listen := flags.String("listen", valueOr(os.Getenv(listenVariable), defaultListen),
-		"address to listen on; the default can be set by "+listenVariable)
-	grace := flags.Duration("grace", defaultGrace, "time that processes have between SIGTERM and SIGKILL when the agent is stopped")
-	together := flags.Bool("end-with-entrypoint", true,
-		"when the entrypoint has ended, stop everything else and exit as it did")
+		"address to listen on; "+listenVariable+" sets the default")
+	grace := flags.Duration("grace", defaultGrace, "time between SIGTERM and SIGKILL for processes when the agent stops")
+	exitWithEntrypoint := flags.Bool("exit-with-entrypoint", true,
+		"stop all processes and exit with the exit code of the entrypoint when the entrypoint exits")
 	if err := flags.Parse(args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -86,29 +86,29 @@ func run(args []string, stdout, stderr io.Writer) int {
 	slog.SetDefault(slog.New(slog.NewJSONHandler(stderr, nil)).With("component", "sandpool-agent"))
 	guard, err := auth.NewGuard(os.Getenv(tokenVariable))
 	if err != nil {
-		fmt.Fprintf(stderr, "%s must hold the SHA-256 of the agent's token: %v\n", tokenVariable, err)
+		fmt.Fprintf(stderr, "%s is invalid: %v; set it to the SHA-256 of the agent's token\n", tokenVariable, err)
 		return exitUsage
 	}
 	environment := takeEnvironment()
-	code, err := serve(*listen, *grace, *together, guard, environment)
+	code, err := serve(*listen, *grace, *exitWithEntrypoint, guard, environment)
 	if err != nil {
-		slog.Error("cannot serve", "error", err)
+		slog.Error("serving failed", "error", err)
 		return exitCannotServe
 	}
 	return code
 }
 
-// serve runs until the agent is told to stop or, if the two belong together, the entrypoint has ended. It returns the
-// exit code.
-func serve(listen string, grace time.Duration, together bool, guard *auth.Guard, environment []string) (int, error) {
+// serve serves until the agent gets a signal to stop or, if exitWithEntrypoint is set, the entrypoint has exited. It
+// returns the exit code.
+func serve(listen string, grace time.Duration, exitWithEntrypoint bool, guard *auth.Guard, environment []string) (int, error) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	host.Prepare()
 	fitBuffers()
 	children := reaper.New()
-	book := logs.New(time.Now)
+	buffer := logs.New(time.Now)
 	server := service.New(service.Options{
-		Version: version, Environment: environment, Reaper: children, Users: users.System, Log: book.Log,
+		Version: version, Environment: environment, Reaper: children, Users: users.System, Log: buffer.Log,
 	})
 	host.Hide()
 	listener, err := net.Listen("tcp", listen)
@@ -122,14 +122,14 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 	}))
 	sandpoolv1.RegisterProcessServiceServer(rpc, server.Processes())
 	sandpoolv1.RegisterPortServiceServer(rpc, tunnel.New(listener.Addr().(*net.TCPAddr).Port))
-	sandpoolv1.RegisterMonitorServiceServer(rpc, monitor.New(book, server.Stopping()))
+	sandpoolv1.RegisterMonitorServiceServer(rpc, monitor.New(buffer, server.Stopping()))
 	failed := make(chan error, 1)
 	go func() { failed <- serveConnections(listener, rpc, server, guard) }()
 	slog.Info("listening", "address", listener.Addr().String(), "version", version, "pid", os.Getpid())
 
-	var ended <-chan struct{}
-	if together {
-		ended = server.EntrypointEnded()
+	var exited <-chan struct{}
+	if exitWithEntrypoint {
+		exited = server.EntrypointExited()
 	}
 	code := 0
 	select {
@@ -137,36 +137,37 @@ func serve(listen string, grace time.Duration, together bool, guard *auth.Guard,
 		return 0, err
 	case cause := <-stop:
 		slog.Info("stopping", "signal", cause.String())
-	case <-ended:
+	case <-exited:
 		code = server.EntrypointExitCode()
-		slog.Info("stopping with the entrypoint", "exit_code", code)
+		slog.Info("stopping because the entrypoint exited", "exit_code", code)
 	}
 	server.Stop(grace)
-	farewell(rpc)
+	finishCalls(rpc)
 	return code, nil
 }
 
-// serveConnections tells hand-overs from gRPC by how a connection begins. It returns when the first of them fails.
+// serveConnections separates activations from gRPC by the first bytes of a connection. It returns the first error of a
+// server.
 func serveConnections(listener net.Listener, rpc *grpc.Server, server *service.Server, guard *auth.Guard) error {
-	// A process of the sandbox itself may open connections too; more than these wait in the kernel.
-	both := cmux.New(netutil.LimitListener(listener, maxConnections))
-	both.SetReadTimeout(handshakeTime)
-	handovers := both.Match(cmux.PrefixMatcher(handover.Preamble))
-	calls := both.Match(cmux.Any())
-	taker := &handover.Server{
+	// Processes of the sandbox can open connections too. Further connections wait in the kernel.
+	multiplexer := cmux.New(netutil.LimitListener(listener, maxConnections))
+	multiplexer.SetReadTimeout(handshakeTime)
+	activations := multiplexer.Match(cmux.PrefixMatcher(activation.Preamble))
+	calls := multiplexer.Match(cmux.Any())
+	activator := &activation.Server{
 		Allows: guard.Allows, Configure: server.Configure, MaxRequestBytes: maxRequestBytes, Timeout: handshakeTime,
 	}
 	failed := make(chan error, 3)
-	go func() { failed <- taker.Serve(handovers) }()
+	go func() { failed <- activator.Serve(activations) }()
 	go func() { failed <- rpc.Serve(calls) }()
-	go func() { failed <- both.Serve() }()
+	go func() { failed <- multiplexer.Serve() }()
 	return <-failed
 }
 
-// fitBuffers lets messages have buffers of about their size. By default one of 64 KiB of content gets 1 MiB, which is
-// cleared for each: that took a third of the time of a file's way.
+// fitBuffers sets buffer sizes that fit the messages. With the defaults a message with 64 KiB of content gets a buffer
+// of 1 MiB, and clearing it took a third of the time of a file transfer.
 func fitBuffers() {
-	const head = 1 << 10 // What a message has beside its content.
+	const head = 1 << 10 // Size of a message without its content.
 	experimental.SetDefaultBufferPool(mem.NewTieredBufferPool(256, 4<<10, 16<<10, 32<<10,
 		64<<10+head, 128<<10+head, 256<<10+head, 512<<10+head, 1<<20+head, 2<<20+head, 4<<20+head))
 }
@@ -178,38 +179,38 @@ func newRPCServer(guard *auth.Guard) *grpc.Server {
 		grpc.MaxSendMsgSize(maxResponseBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTime),
-		// Buffers are only held by connections that write at the moment.
+		// Only connections that are writing hold a buffer.
 		grpc.SharedWriteBuffer(true),
-		// The first notices a server that vanished without a word, so that its commands are killed; the second allows
-		// the server to do the same.
+		// The first option detects a server that has vanished, so that its commands are killed. The second option
+		// permits the server to do the same.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTolerance}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 	)
 	return grpc.NewServer(options...)
 }
 
-// farewell lets calls that end with their processes send their answers, but waits for nobody long.
-func farewell(rpc *grpc.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), farewellTime)
+// finishCalls waits a limited time for calls to send their responses after their processes have exited.
+func finishCalls(rpc *grpc.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), finishCallsTime)
 	defer cancel()
 	context.AfterFunc(ctx, rpc.Stop)
 	rpc.GracefulStop()
 }
 
-// takeEnvironment returns the environment without the agent's own variables and removes those.
+// takeEnvironment removes the variables of the agent from its environment and returns the other variables.
 func takeEnvironment() []string {
-	var kept []string
+	var others []string
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
 		if !strings.HasPrefix(name, environmentPrefix) {
-			kept = append(kept, entry)
+			others = append(others, entry)
 			continue
 		}
 		if err := os.Unsetenv(name); err != nil {
-			slog.Error("cannot unset a variable", "name", name, "error", err)
+			slog.Error("removing a variable from the environment failed", "name", name, "error", err)
 		}
 	}
-	return kept
+	return others
 }
 
 func valueOr(value, fallback string) string {

@@ -30,12 +30,12 @@ import (
 
 	agentv1 "sandpool/agent/gen/sandpool/agent/v1"
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
-	"sandpool/agent/internal/handover"
+	"sandpool/agent/internal/activation"
 )
 
 const (
 	token = "the token"
-	// In the environment of a test binary that shall be the agent.
+	// A test binary with this variable in its environment runs the agent.
 	beAgentVariable = "AGENT_TEST_BE_AGENT"
 )
 
@@ -54,7 +54,7 @@ type agent struct {
 	log     *bufio.Reader
 }
 
-// startAgent starts the agent as the first process of a pid namespace, with a /proc of its own.
+// startAgent starts the agent as the first process of a pid namespace, with its own /proc.
 func startAgent(t *testing.T, flags ...string) *agent {
 	t.Helper()
 	digest := sha256.Sum256([]byte(token))
@@ -75,7 +75,7 @@ func startAgent(t *testing.T, flags ...string) *agent {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// Both fail when the test itself has ended the agent, which is as good.
+		// Both calls fail if the test has ended the agent already.
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
@@ -83,7 +83,7 @@ func startAgent(t *testing.T, flags ...string) *agent {
 	line, err := a.log.ReadBytes('\n')
 	var entry struct{ Msg, Address string }
 	if err != nil || json.Unmarshal(line, &entry) != nil || entry.Msg != "listening" {
-		t.Fatalf("the agent said %q, %v", line, err)
+		t.Fatalf("the agent logged %q, error %v", line, err)
 	}
 	connection, err := grpc.NewClient(entry.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -122,29 +122,29 @@ func TestAgentServesAsFirstProcess(t *testing.T) {
 	}
 	_, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: ":", Stdin: make([]byte, maxRequestBytes+1)})
 	if status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("request that is too large: %v", err)
+		t.Errorf("too large request: %v", err)
 	}
 	response, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{
 		Shell: "head -c 9000000 /dev/zero >&2; head -c 9000000 /dev/zero", MaxOutputBytes: 8 << 20,
 	}, grpc.MaxCallRecvMsgSize(maxResponseBytes))
 	if err != nil || len(response.GetStdout()) != 8<<20 || len(response.GetStderr()) != 8<<20 {
-		t.Errorf("the largest answer: %d and %d bytes, %v", len(response.GetStdout()), len(response.GetStderr()), err)
+		t.Errorf("the largest response: %d and %d bytes, %v", len(response.GetStdout()), len(response.GetStderr()), err)
 	}
 }
 
-func TestAHandOverNeedsNoGRPC(t *testing.T) {
+func TestActivationWorksWithoutGRPC(t *testing.T) {
 	a := startAgent(t)
 	connection, err := net.Dial("tcp", a.address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	request, err := proto.Marshal(&agentv1.ConfigureRequest{Environment: map[string]string{"OWNER": "somebody"}})
+	request, err := proto.Marshal(&agentv1.ConfigureRequest{Environment: map[string]string{"OWNER": "caller"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var message bytes.Buffer
-	message.WriteString(handover.Preamble)
+	message.WriteString(activation.Preamble)
 	for _, part := range [][]byte{[]byte(token), request} {
 		message.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		message.Write(part)
@@ -152,16 +152,16 @@ func TestAHandOverNeedsNoGRPC(t *testing.T) {
 	if _, err := connection.Write(message.Bytes()); err != nil {
 		t.Fatal(err)
 	}
-	if answer, err := io.ReadAll(connection); err != nil || len(answer) < 4 {
-		t.Fatalf("answer %q, %v", answer, err)
+	if response, err := io.ReadAll(connection); err != nil || len(response) < 4 {
+		t.Fatalf("response %q, error %v", response, err)
 	}
 	response, err := a.client.RunCommand(allowed(t), &agentv1.RunCommandRequest{Shell: "echo $OWNER"})
-	if err != nil || string(response.GetStdout()) != "somebody\n" {
+	if err != nil || string(response.GetStdout()) != "caller\n" {
 		t.Errorf("%v, %v", response, err)
 	}
 }
 
-func TestCallersDeadlineKillsTheCommand(t *testing.T) {
+func TestDeadlineOfTheCallerKillsTheCommand(t *testing.T) {
 	a := startAgent(t)
 	ctx, cancel := context.WithTimeout(allowed(t), 200*time.Millisecond)
 	defer cancel()
@@ -169,8 +169,8 @@ func TestCallersDeadlineKillsTheCommand(t *testing.T) {
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("%v, want DEADLINE_EXCEEDED", err)
 	}
-	// The caller hears of the deadline from its own clock, so the agent may be at it still.
-	// It kills the tree within this command's time-out, and nobody else ends these.
+	// The client detects the deadline by its own clock, so the agent may still be killing the tree. The agent must
+	// finish within the timeout of this command.
 	const left = `for p in $(pgrep -x sleep); do tail --pid=$p -s 0.01 -f /dev/null; done; echo none`
 	response, err := a.client.RunCommand(allowed(t), &agentv1.RunCommandRequest{Shell: left, Timeout: durationpb.New(20 * time.Second)})
 	if err != nil || string(response.GetStdout()) != "none\n" {
@@ -178,10 +178,10 @@ func TestCallersDeadlineKillsTheCommand(t *testing.T) {
 	}
 }
 
-func TestSIGTERMEndsTheAgentAndItsProcesses(t *testing.T) {
+func TestSIGTERMEndsAgentAndProcesses(t *testing.T) {
 	a := startAgent(t)
 	ctx := allowed(t)
-	answers := make(chan *agentv1.RunCommandResponse, 1)
+	responses := make(chan *agentv1.RunCommandResponse, 1)
 	fifo := t.TempDir() + "/pipe"
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func TestSIGTERMEndsTheAgentAndItsProcesses(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		answers <- response
+		responses <- response
 	}()
 	if data, err := os.ReadFile(fifo); err != nil || string(data) != "up\n" {
 		t.Fatalf("%q, %v", data, err)
@@ -199,8 +199,8 @@ func TestSIGTERMEndsTheAgentAndItsProcesses(t *testing.T) {
 	if err := a.process.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if end := (<-answers).GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetSignal() != 15 {
-		t.Error(end)
+	if exit := (<-responses).GetExit(); exit.GetReason() != agentv1.ExitReason_EXIT_REASON_SHUT_DOWN || exit.GetSignal() != 15 {
+		t.Error(exit)
 	}
 	rest, err := io.ReadAll(a.log)
 	if err != nil {
@@ -222,10 +222,10 @@ func configure(t *testing.T, a *agent, shell string) *agentv1.EntrypointStatus {
 	return response.GetEntrypoint()
 }
 
-func TestTheAgentEndsAsItsEntrypoint(t *testing.T) {
+func TestAgentExitsWithTheExitCodeOfItsEntrypoint(t *testing.T) {
 	for script, code := range map[string]int{
 		"exit 0": 0, "exit 7": 7, "kill -TERM $$": 128 + 15, "kill -KILL $$": 137,
-		// Descendants of the entrypoint go with it, those too that left its session.
+		// Descendants of the entrypoint end too, including those that left its session.
 		"setsid --fork sleep 1000; sleep 1000 & exit 8": 8,
 	} {
 		a := startAgent(t)
@@ -236,14 +236,14 @@ func TestTheAgentEndsAsItsEntrypoint(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		_ = a.process.Wait() // Its error says no more than the exit code.
+		_ = a.process.Wait() // The error contains only the exit code.
 		if got := a.process.ProcessState.ExitCode(); got != code {
 			t.Errorf("%s: the agent exited with %d, want %d\n%s", script, got, code, rest)
 		}
 	}
 }
 
-func TestWhatRunsEndsWithTheEntrypoint(t *testing.T) {
+func TestRunningCommandsEndWithTheEntrypoint(t *testing.T) {
 	a := startAgent(t)
 	fifo, stubborn := t.TempDir()+"/pipe", t.TempDir()+"/stubborn"
 	for _, path := range []string{fifo, stubborn} {
@@ -253,52 +253,52 @@ func TestWhatRunsEndsWithTheEntrypoint(t *testing.T) {
 	}
 	configure(t, a, "read go <"+fifo+"; exit 9")
 	ctx := allowed(t)
-	ends := make(chan *agentv1.ProcessEnd, 1)
+	ends := make(chan *agentv1.ProcessExit, 1)
 	go func() {
-		// It tells of its SIGTERM and takes its time.
+		// The command reports SIGTERM and exits only when the test permits it.
 		response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{
 			Shell: "trap 'echo term >" + stubborn + "; read go <" + stubborn + "; exit 5' TERM; echo go >" + fifo + "; while :; do sleep 0.01; done",
 		})
 		if err != nil {
 			t.Error(err)
 		}
-		ends <- response.GetEnd()
+		ends <- response.GetExit()
 	}()
 	if data, err := os.ReadFile(stubborn); err != nil || string(data) != "term\n" {
 		t.Fatalf("%q, %v", data, err)
 	}
 	info, err := a.client.GetInfo(ctx, &agentv1.GetInfoRequest{})
-	if err != nil || info.GetEntrypoint().GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_ENDED ||
-		info.GetEntrypoint().GetEnd().GetExitCode() != 9 {
+	if err != nil || info.GetEntrypoint().GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_EXITED ||
+		info.GetEntrypoint().GetExit().GetExitCode() != 9 {
 		t.Errorf("%v, %v", info, err)
 	}
 	if _, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: ":"}); status.Code(err) != codes.Unavailable {
-		t.Errorf("a new command: %v, want UNAVAILABLE", err)
+		t.Errorf("new command: %v, want UNAVAILABLE", err)
 	}
 	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{}); status.Code(err) != codes.Unavailable {
-		t.Errorf("a new configuration: %v, want UNAVAILABLE", err)
+		t.Errorf("new configuration: %v, want UNAVAILABLE", err)
 	}
 	if err := os.WriteFile(stubborn, []byte("go\n"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if end := <-ends; end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetExitCode() != 5 {
-		t.Error(end)
+	if exit := <-ends; exit.GetReason() != agentv1.ExitReason_EXIT_REASON_SHUT_DOWN || exit.GetExitCode() != 5 {
+		t.Error(exit)
 	}
 	if _, err := io.ReadAll(a.log); err != nil {
 		t.Error(err)
 	}
-	_ = a.process.Wait() // Its error says no more than the exit code.
+	_ = a.process.Wait() // The error contains only the exit code.
 	if code := a.process.ProcessState.ExitCode(); code != 9 {
 		t.Errorf("the agent exited with %d", code)
 	}
 }
 
-func TestFilesAreLimited(t *testing.T) {
-	a := startAgent(t, "-end-with-entrypoint=false")
+func TestMaxFileBytesLimitsFilesOfProcesses(t *testing.T) {
+	a := startAgent(t, "-exit-with-entrypoint=false")
 	ctx := allowed(t)
 	file := t.TempDir() + "/file"
 	for _, dir := range []string{filepath.Dir(file), filepath.Dir(filepath.Dir(file))} {
-		if err := os.Chmod(dir, 0o777); err != nil { // Made for their owner alone.
+		if err := os.Chmod(dir, 0o777); err != nil { // They are created for their owner only.
 			t.Fatal(err)
 		}
 	}
@@ -314,10 +314,10 @@ func TestFilesAreLimited(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return response.GetEnd().GetSignal(), info.Size()
+		return response.GetExit().GetSignal(), info.Size()
 	}
 	if signal, written := write(20000, "0"); signal != 0 || written != 20000 {
-		t.Errorf("unlimited at first: signal %d, %d bytes", signal, written)
+		t.Errorf("without a limit: signal %d, %d bytes", signal, written)
 	}
 	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{MaxFileBytes: 8192}); err != nil {
 		t.Fatal(err)
@@ -327,10 +327,10 @@ func TestFilesAreLimited(t *testing.T) {
 			t.Errorf("user %s: signal %d, %d bytes", user, signal, written)
 		}
 		if signal, written := write(8192, user); signal != 0 || written != 8192 {
-			t.Errorf("user %s, to the limit: signal %d, %d bytes", user, signal, written)
+			t.Errorf("user %s, up to the limit: signal %d, %d bytes", user, signal, written)
 		}
 	}
-	// A request without a limit leaves it in force; ulimit counts in blocks of 512 bytes. Pipes are not limited.
+	// A request without a limit does not change it. ulimit uses blocks of 512 bytes. Pipes are not limited.
 	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{Environment: map[string]string{"A": "b"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -344,12 +344,12 @@ func TestFilesAreLimited(t *testing.T) {
 	wait := fmt.Sprintf("tail --pid=%d -s 0.01 -f /dev/null; stat -c %%s %s", entrypoint.GetPid(), file)
 	response, err = a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: wait, Timeout: durationpb.New(20 * time.Second)})
 	if err != nil || string(response.GetStdout()) != "8192\n" {
-		t.Errorf("of the entrypoint: %v, %v", response, err)
+		t.Errorf("file of the entrypoint: %v, %v", response, err)
 	}
 }
 
-func TestFilesOfTheAgentAreLimitedToo(t *testing.T) {
-	a := startAgent(t, "-end-with-entrypoint=false")
+func TestMaxFileBytesLimitsFilesOfTheAgent(t *testing.T) {
+	a := startAgent(t, "-exit-with-entrypoint=false")
 	ctx := allowed(t)
 	if _, err := a.client.Configure(ctx, &agentv1.ConfigureRequest{MaxFileBytes: 8192}); err != nil {
 		t.Fatal(err)
@@ -373,7 +373,7 @@ func TestFilesOfTheAgentAreLimitedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, err := range map[string]error{
-		"a larger one": put("other", replace, 8193), "an append": put("file", appending, 1), "a copy": copied(),
+		"a larger file": put("other", replace, 8193), "an append": put("file", appending, 1), "a copy": copied(),
 	} {
 		if status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("%s: %v", name, err)
@@ -381,17 +381,17 @@ func TestFilesOfTheAgentAreLimitedToo(t *testing.T) {
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 2 {
-		t.Errorf("left: %v, %v", entries, err)
+		t.Errorf("files that are left: %v, %v", entries, err)
 	}
-	// The agent lives, and the signal is not ignored in what it starts.
+	// The agent still runs, and processes that it starts do not ignore the signal.
 	response, err := a.client.RunCommand(ctx, &agentv1.RunCommandRequest{Shell: "exec head -c 20000 /dev/zero >" + dir + "/command"})
-	if err != nil || response.GetEnd().GetSignal() != int32(syscall.SIGXFSZ) {
+	if err != nil || response.GetExit().GetSignal() != int32(syscall.SIGXFSZ) {
 		t.Errorf("%v, %v", response, err)
 	}
 }
 
-func TestTheAgentMayOutliveItsEntrypoint(t *testing.T) {
-	a := startAgent(t, "-end-with-entrypoint=false")
+func TestAgentOutlivesItsEntrypointWithoutTheFlag(t *testing.T) {
+	a := startAgent(t, "-exit-with-entrypoint=false")
 	pid := configure(t, a, "exit 3").GetPid()
 	wait := fmt.Sprintf("tail --pid=%d -s 0.01 -f /dev/null; echo alive", pid)
 	response, err := a.client.RunCommand(allowed(t), &agentv1.RunCommandRequest{Shell: wait, Timeout: durationpb.New(20 * time.Second)})
@@ -400,19 +400,19 @@ func TestTheAgentMayOutliveItsEntrypoint(t *testing.T) {
 	}
 }
 
-func TestOwnVariablesAreTaken(t *testing.T) {
+func TestTakeEnvironmentRemovesVariablesOfTheAgent(t *testing.T) {
 	t.Setenv(tokenVariable, "x")
 	t.Setenv("IMAGE_VARIABLE", "y")
-	kept := takeEnvironment()
-	if slices.Contains(kept, tokenVariable+"=x") || !slices.Contains(kept, "IMAGE_VARIABLE=y") {
-		t.Errorf("kept %q", kept)
+	others := takeEnvironment()
+	if slices.Contains(others, tokenVariable+"=x") || !slices.Contains(others, "IMAGE_VARIABLE=y") {
+		t.Errorf("got %q", others)
 	}
 	if value, set := os.LookupEnv(tokenVariable); set {
-		t.Errorf("the variable is still there: %q", value)
+		t.Errorf("the variable still exists: %q", value)
 	}
 }
 
-func TestVersionAndUsage(t *testing.T) {
+func TestRunPrintsVersionAndUsage(t *testing.T) {
 	t.Setenv(tokenVariable, "")
 	for _, test := range []struct {
 		arguments []string
@@ -433,12 +433,12 @@ func TestVersionAndUsage(t *testing.T) {
 	}
 }
 
-func TestAddressThatCannotBeIsAnError(t *testing.T) {
+func TestInvalidAddressIsAnError(t *testing.T) {
 	digest := sha256.Sum256([]byte(token))
 	command := exec.Command(os.Args[0], "-listen", "127.0.0.1:99999")
 	command.Env = []string{beAgentVariable + "=1", tokenVariable + "=" + fmt.Sprintf("%x", digest)}
 	output, err := command.CombinedOutput()
-	if command.ProcessState.ExitCode() != exitCannotServe || !strings.Contains(string(output), "cannot serve") {
+	if command.ProcessState.ExitCode() != exitCannotServe || !strings.Contains(string(output), "serving failed") {
 		t.Errorf("%v: %s", err, output)
 	}
 }

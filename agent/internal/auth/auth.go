@@ -1,4 +1,4 @@
-// Package auth lets those in who know the container's token.
+// Package auth authenticates calls by the token of the container.
 package auth
 
 import (
@@ -21,31 +21,33 @@ const (
 	scheme = "bearer "
 )
 
-// Guard checks tokens against the SHA-256 of the right one, which is all that the container is told.
+// Guard checks tokens against the SHA-256 of the valid token. The container does not get the token itself.
 type Guard struct {
 	want [sha256.Size]byte
 }
 
-// NewGuard takes the SHA-256 of the token in hexadecimal digits.
+// NewGuard returns a guard for the SHA-256 of the token in hexadecimal digits.
 func NewGuard(digest string) (*Guard, error) {
 	var guard Guard
 	decoded, err := hex.DecodeString(digest)
 	if err != nil || len(decoded) != len(guard.want) {
-		return nil, fmt.Errorf("want %d hexadecimal digits", 2*len(guard.want))
+		return nil, fmt.Errorf("got %d characters, want %d hexadecimal digits", len(digest), 2*len(guard.want))
 	}
 	copy(guard.want[:], decoded)
 	return &guard, nil
 }
 
-// ServerOptions makes a gRPC server ask for the token on every method, those included that it does not have.
+// ServerOptions returns options with which a gRPC server requires the token for every method, including unknown
+// methods.
 func (g *Guard) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
-		// gRPC answers unknown methods before any interceptor, unless there is a handler for them.
+		// Without this handler gRPC responds to unknown methods before it calls an interceptor.
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			method, _ := grpc.MethodFromServerStream(stream)
-			return rpcerror.New(codes.Unimplemented, "METHOD_UNKNOWN", "this agent has no method %s", method)
+			return rpcerror.New(codes.Unimplemented, "METHOD_UNKNOWN",
+				"method %s does not exist in this version of the agent; create another sandbox", method)
 		}),
 	}
 }
@@ -64,7 +66,7 @@ func (g *Guard) stream(server any, stream grpc.ServerStream, _ *grpc.StreamServe
 	return handler(server, stream)
 }
 
-// Allows says whether the token is the right one. It compares digests in constant time, so that time tells nothing.
+// Allows reports whether the token is valid. It compares digests in constant time.
 func (g *Guard) Allows(token []byte) bool {
 	digest := sha256.Sum256(token)
 	return subtle.ConstantTimeCompare(digest[:], g.want[:]) == 1
@@ -79,5 +81,6 @@ func (g *Guard) check(ctx context.Context) error {
 			return nil
 		}
 	}
-	return rpcerror.New(codes.Unauthenticated, "TOKEN_INVALID", "no valid token for this sandbox's agent")
+	return rpcerror.New(codes.Unauthenticated, "TOKEN_INVALID",
+		"the call has no valid token for the agent of this sandbox; set the metadata authorization: Bearer <token>")
 }

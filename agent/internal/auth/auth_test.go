@@ -27,7 +27,7 @@ type server struct {
 }
 
 func (server) GetInfo(context.Context, *agentv1.GetInfoRequest) (*agentv1.GetInfoResponse, error) {
-	return &agentv1.GetInfoResponse{Version: "let in"}, nil
+	return &agentv1.GetInfoResponse{Version: "accepted"}, nil
 }
 
 func connect(t *testing.T) *grpc.ClientConn {
@@ -61,17 +61,17 @@ func with(t *testing.T, values ...string) context.Context {
 	return ctx
 }
 
-func TestRightTokenIsLetIn(t *testing.T) {
+func TestAcceptsValidToken(t *testing.T) {
 	client := agentv1.NewAgentServiceClient(connect(t))
 	for _, value := range []string{"Bearer " + token, "bearer " + token} {
 		response, err := client.GetInfo(with(t, value), &agentv1.GetInfoRequest{})
-		if err != nil || response.GetVersion() != "let in" {
+		if err != nil || response.GetVersion() != "accepted" {
 			t.Errorf("%q: %v, %v", value, response, err)
 		}
 	}
 }
 
-func TestEveryMethodRefusesWrongTokens(t *testing.T) {
+func TestEveryMethodRejectsInvalidTokens(t *testing.T) {
 	connection := connect(t)
 	methods := []string{"/sandpool.agent.v1.AgentService/DoesNotExist", "/no.such.Service/Method"}
 	for _, method := range agentv1.AgentService_ServiceDesc.Methods {
@@ -98,17 +98,17 @@ func TestEveryMethodRefusesWrongTokens(t *testing.T) {
 	}
 }
 
-func TestUnknownMethodIsToldToThoseInside(t *testing.T) {
+func TestUnknownMethodIsUnimplementedWithValidToken(t *testing.T) {
 	err := connect(t).Invoke(with(t, "Bearer "+token), "/no.such.Service/Method", &emptypb.Empty{}, &emptypb.Empty{})
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("%v, want UNIMPLEMENTED", err)
 	}
 }
 
-func TestMalformedDigestIsRefused(t *testing.T) {
+func TestNewGuardRejectsMalformedDigest(t *testing.T) {
 	for _, digest := range []string{"", "abc", "zz", hex.EncodeToString(make([]byte, 31))} {
 		if _, err := auth.NewGuard(digest); err == nil {
-			t.Errorf("%q was taken", digest)
+			t.Errorf("%q was accepted", digest)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package cgroup finds the files by which the kernel tells of this container's control groups.
+// Package cgroup finds the files of the control groups of this container.
 package cgroup
 
 import (
@@ -7,24 +7,25 @@ import (
 	"strings"
 )
 
-// File names one file of a controller in both hierarchies.
+// File names a file of a controller in both hierarchies.
 type File struct {
-	// Controller is the controller's name, such as memory.
+	// Controller is the name of the controller, for example memory.
 	Controller string
-	// Legacy is the file's name where the controller has a hierarchy of its own (cgroup v1).
+	// Legacy is the name of the file in the hierarchy of the controller (cgroup v1).
 	Legacy string
-	// Unified is its name in the unified hierarchy (cgroup v2).
+	// Unified is the name of the file in the unified hierarchy (cgroup v2).
 	Unified string
 }
 
-// Place is where a File may be.
+// Place is a possible location of a File.
 type Place struct {
 	Path string
-	// Legacy is whether it is the one of cgroup v1.
+	// Legacy is set for a location in cgroup v1.
 	Legacy bool
 }
 
-// Places lists where the file may be, the likeliest first. Nothing where /proc cannot be read.
+// Places returns the possible locations of the file, the most likely one first. It returns none if /proc cannot be
+// read.
 func (f File) Places() []Place {
 	mounts, err1 := os.ReadFile("/proc/self/mountinfo")
 	groups, err2 := os.ReadFile("/proc/self/cgroup")
@@ -34,8 +35,8 @@ func (f File) Places() []Place {
 	return f.candidates(string(mounts), string(groups))
 }
 
-// candidates lists where the file may be, given /proc/self/mountinfo and /proc/self/cgroup. The controller's own
-// hierarchy comes first: where it is mounted, the unified one does not have the controller.
+// candidates returns the possible locations of the file for the contents of /proc/self/mountinfo and /proc/self/cgroup.
+// The controller's own hierarchy comes first: if it is mounted, the unified hierarchy does not have the controller.
 func (f File) candidates(mountinfo, cgroup string) []Place {
 	var legacy, unified []Place
 	for line := range strings.Lines(mountinfo) {
@@ -59,8 +60,9 @@ func (f File) candidates(mountinfo, cgroup string) []Place {
 	return append(legacy, unified...)
 }
 
-// inMount says where a cgroup's file is in a mount of (part of) its hierarchy. A path outside of the mounted part is
-// how it looks to a process in a container whose own cgroup is mounted as the root.
+// inMount returns the possible paths of a cgroup's file in a mount of a hierarchy or of a part of it. If the group is
+// outside of the mounted part, the file is in the mount point: a process in a container sees this path if its cgroup is
+// mounted as the root.
 func inMount(mountPoint, root, group, name string) []string {
 	paths := make([]string, 0, 2)
 	if relative, err := filepath.Rel(root, group); err == nil && relative != ".." && !strings.HasPrefix(relative, "../") {
@@ -69,7 +71,7 @@ func inMount(mountPoint, root, group, name string) []string {
 	return append(paths, filepath.Join(mountPoint, name))
 }
 
-// groupPath finds a process's cgroup; the unified hierarchy is the one without controllers' names.
+// groupPath returns the path of the process's cgroup. The line of the unified hierarchy has no controllers.
 func groupPath(cgroup, controller string) string {
 	for line := range strings.Lines(cgroup) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)

@@ -7,7 +7,7 @@ import (
 
 var killsFile = File{Controller: "memory", Legacy: "memory.oom_control", Unified: "memory.events"}
 
-func TestCandidates(t *testing.T) {
+func TestCandidatesReturnsTheMostLikelyPathFirst(t *testing.T) {
 	for name, test := range map[string]struct {
 		mounts, groups string
 		want           string
@@ -45,10 +45,10 @@ func TestCandidates(t *testing.T) {
 		}
 	}
 	if got := killsFile.candidates("1 2 0:3 / / rw - ext4 /dev/sda rw\nshort\n", ""); len(got) != 0 {
-		t.Errorf("candidates %v where no cgroup is mounted", got)
+		t.Errorf("got candidates %v although no cgroup is mounted", got)
 	}
 	hybrid := killsFile.candidates("41 31 0:38 / /u rw - cgroup2 cgroup2 rw\n35 31 0:32 / /m rw - cgroup cgroup rw,memory\n", "")
 	if !slices.Contains(hybrid, Place{Path: "/u/memory.events"}) {
-		t.Errorf("%v lacks the unified hierarchy", hybrid)
+		t.Errorf("%v does not contain the unified hierarchy", hybrid)
 	}
 }

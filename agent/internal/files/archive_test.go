@@ -19,7 +19,7 @@ import (
 
 func (b *bench) download(t *testing.T, dir string) ([]byte, error) {
 	t.Helper()
-	stream, err := b.DownloadFolder(t.Context(), &sandpoolv1.DownloadFolderRequest{Path: dir})
+	stream, err := b.DownloadDirectory(t.Context(), &sandpoolv1.DownloadDirectoryRequest{Path: dir})
 	must(t, err)
 	var archive bytes.Buffer
 	for {
@@ -34,16 +34,16 @@ func (b *bench) download(t *testing.T, dir string) ([]byte, error) {
 	}
 }
 
-func (b *bench) upload(ctx context.Context, dir, owner string, archive []byte) (*sandpoolv1.UploadFolderResponse, error) {
-	stream, err := b.UploadFolder(ctx)
+func (b *bench) upload(ctx context.Context, dir, owner string, archive []byte) (*sandpoolv1.UploadDirectoryResponse, error) {
+	stream, err := b.UploadDirectory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	target := &sandpoolv1.UploadFolderTarget{Path: dir, Owner: owner}
-	err = stream.Send(&sandpoolv1.UploadFolderRequest{Part: &sandpoolv1.UploadFolderRequest_Target{Target: target}})
+	target := &sandpoolv1.UploadDirectoryTarget{Path: dir, Owner: owner}
+	err = stream.Send(&sandpoolv1.UploadDirectoryRequest{Part: &sandpoolv1.UploadDirectoryRequest_Target{Target: target}})
 	for part := range slices.Chunk(archive, 1000) {
 		if err == nil {
-			err = stream.Send(&sandpoolv1.UploadFolderRequest{Part: &sandpoolv1.UploadFolderRequest_Data{Data: part}})
+			err = stream.Send(&sandpoolv1.UploadDirectoryRequest{Part: &sandpoolv1.UploadDirectoryRequest_Data{Data: part}})
 		}
 	}
 	if err != nil && err != io.EOF {
@@ -73,7 +73,7 @@ func archiveOf(t *testing.T, headers ...tar.Header) []byte {
 	return archive.Bytes()
 }
 
-func TestAFolderThereAndBack(t *testing.T) {
+func TestDownloadedDirectoryCanBeUploaded(t *testing.T) {
 	b := newBench(t)
 	tree(t, b.path("tree"))
 	put(t, b.path("tree/inner/large"), strings.Repeat("0123456789", 100_000))
@@ -106,7 +106,7 @@ func TestAFolderThereAndBack(t *testing.T) {
 	must(t, err)
 	second, err := os.Stat(b.path("parent/back/empty/second"))
 	if err != nil || !os.SameFile(first, second) {
-		t.Errorf("the hard link is none: %v", err)
+		t.Errorf("the hard link was not created as one: %v", err)
 	}
 	wantContent(t, b.path("parent/back/inner/not\xffutf8"), "x")
 	wantContent(t, b.path("parent/back/inner/"+strings.Repeat("long", 50)+"/"+strings.Repeat("name", 50)), "x")
@@ -121,10 +121,10 @@ func TestAFolderThereAndBack(t *testing.T) {
 	wantError(t, err, codes.NotFound, reasonNotFound, b.path("none"))
 }
 
-func TestAnArchiveIsWrittenOverWhatIsThere(t *testing.T) {
+func TestUploadDirectoryWritesOverExistingFiles(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("d/file"), "old")
-	put(t, b.path("d/kept"), "kept")
+	put(t, b.path("d/other"), "kept")
 	put(t, b.path("outside"), "kept")
 	must(t, os.Symlink(b.path("outside"), b.path("d/link")))
 	_, err := b.upload(t.Context(), b.path("d"), "7:8", archiveOf(t,
@@ -138,16 +138,16 @@ func TestAnArchiveIsWrittenOverWhatIsThere(t *testing.T) {
 	must(t, err)
 	wantContent(t, b.path("d/file"), "content of ./file")
 	wantOwner(t, b.path("d/file"), 7, 8, 0o4711)
-	wantContent(t, b.path("d/kept"), "kept")
+	wantContent(t, b.path("d/other"), "kept")
 	wantContent(t, b.path("d/link"), "content of link")
 	wantContent(t, b.path("outside"), "kept")
 	wantContent(t, b.path("d/again"), "content of made/for/it")
 	wantOwner(t, b.path("d/made"), 7, 8, 0o755)
 	wantOwner(t, b.path("d"), 0, 0, 0o755)
-	wantNames(t, b.path("d"), "again", "file", "kept", "link", "made")
+	wantNames(t, b.path("d"), "again", "file", "link", "made", "other")
 }
 
-func TestHostileArchives(t *testing.T) {
+func TestUploadDirectoryRejectsHostileArchives(t *testing.T) {
 	reg := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
 	link := func(name, target string) tar.Header {
 		return tar.Header{Name: name, Linkname: target, Typeflag: tar.TypeSymlink}
@@ -159,27 +159,27 @@ func TestHostileArchives(t *testing.T) {
 		entries []tar.Header
 		reason  string
 	}{
-		"up":                    {[]tar.Header{reg("../x")}, reasonArchiveInvalid},
-		"up in the middle":      {[]tar.Header{reg("a/../../x")}, reasonArchiveInvalid},
-		"absolute":              {[]tar.Header{reg("/x")}, reasonArchiveInvalid},
-		"by its own link":       {[]tar.Header{link("l", "../outside"), reg("l/x")}, reasonArchiveInvalid},
-		"by its own link's dir": {[]tar.Header{link("l", "../outside"), {Name: "l/x/", Typeflag: tar.TypeDir}}, reasonArchiveInvalid},
-		"folder over a link":    {[]tar.Header{link("l", "../outside"), {Name: "l/", Typeflag: tar.TypeDir}}, reasonArchiveInvalid},
-		"by a link inside":      {[]tar.Header{{Name: "a/", Typeflag: tar.TypeDir}, link("l", "a"), reg("l/x")}, reasonArchiveInvalid},
-		"by a link there":       {[]tar.Header{reg("planted/x")}, reasonArchiveInvalid},
-		"device":                {[]tar.Header{{Name: "d", Typeflag: tar.TypeBlock}}, reasonArchiveInvalid},
-		"character device":      {[]tar.Header{{Name: "d", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}}, reasonArchiveInvalid},
-		"hard link up":          {[]tar.Header{hard("h", "../outside/secret")}, reasonArchiveInvalid},
-		"hard link absolute":    {[]tar.Header{hard("h", "/etc/passwd")}, reasonArchiveInvalid},
-		"hard link by a link":   {[]tar.Header{hard("h", "planted/secret")}, reasonArchiveInvalid},
-		"hard link to a link":   {[]tar.Header{hard("h", "planted")}, reasonArchiveInvalid},
-		"hard link to nothing":  {[]tar.Header{hard("h", "none/none")}, reasonArchiveInvalid},
-		"hard link to itself":   {[]tar.Header{hard("h", "h")}, reasonArchiveInvalid},
-		"owner":                 {[]tar.Header{{Name: "o", Typeflag: tar.TypeReg, Uid: 1 << 40}}, reasonArchiveInvalid},
-		"file over a folder":    {[]tar.Header{{Name: "a/", Typeflag: tar.TypeDir}, reg("a")}, reasonIsDirectory},
-		"link over a folder":    {[]tar.Header{{Name: "a/", Typeflag: tar.TypeDir}, link("a", "x")}, reasonIsDirectory},
-		"folder over a file":    {[]tar.Header{reg("a"), {Name: "a/", Typeflag: tar.TypeDir}}, reasonNotDirectory},
-		"in a file":             {[]tar.Header{reg("a"), reg("a/b")}, reasonNotDirectory},
+		"parent":                         {[]tar.Header{reg("../x")}, reasonArchiveInvalid},
+		"parent within the name":         {[]tar.Header{reg("a/../../x")}, reasonArchiveInvalid},
+		"absolute":                       {[]tar.Header{reg("/x")}, reasonArchiveInvalid},
+		"through its own link":           {[]tar.Header{link("l", "../outside"), reg("l/x")}, reasonArchiveInvalid},
+		"directory through its own link": {[]tar.Header{link("l", "../outside"), {Name: "l/x/", Typeflag: tar.TypeDir}}, reasonArchiveInvalid},
+		"directory over a link":          {[]tar.Header{link("l", "../outside"), {Name: "l/", Typeflag: tar.TypeDir}}, reasonArchiveInvalid},
+		"through a link inside":          {[]tar.Header{{Name: "a/", Typeflag: tar.TypeDir}, link("l", "a"), reg("l/x")}, reasonArchiveInvalid},
+		"through an existing link":       {[]tar.Header{reg("planted/x")}, reasonArchiveInvalid},
+		"device":                         {[]tar.Header{{Name: "d", Typeflag: tar.TypeBlock}}, reasonArchiveInvalid},
+		"character device":               {[]tar.Header{{Name: "d", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3}}, reasonArchiveInvalid},
+		"hard link to parent":            {[]tar.Header{hard("h", "../outside/secret")}, reasonArchiveInvalid},
+		"hard link absolute":             {[]tar.Header{hard("h", "/etc/passwd")}, reasonArchiveInvalid},
+		"hard link through a link":       {[]tar.Header{hard("h", "planted/secret")}, reasonArchiveInvalid},
+		"hard link to a link":            {[]tar.Header{hard("h", "planted")}, reasonArchiveInvalid},
+		"hard link to nothing":           {[]tar.Header{hard("h", "none/none")}, reasonArchiveInvalid},
+		"hard link to itself":            {[]tar.Header{hard("h", "h")}, reasonArchiveInvalid},
+		"owner":                          {[]tar.Header{{Name: "o", Typeflag: tar.TypeReg, Uid: 1 << 40}}, reasonArchiveInvalid},
+		"file over a directory":          {[]tar.Header{{Name: "a/", Typeflag: tar.TypeDir}, reg("a")}, reasonIsDirectory},
+		"link over a directory":          {[]tar.Header{{Name: "a/", Typeflag: tar.TypeDir}, link("a", "x")}, reasonIsDirectory},
+		"directory over a file":          {[]tar.Header{reg("a"), {Name: "a/", Typeflag: tar.TypeDir}}, reasonNotDirectory},
+		"in a file":                      {[]tar.Header{reg("a"), reg("a/b")}, reasonNotDirectory},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -200,27 +200,27 @@ func TestHostileArchives(t *testing.T) {
 			must(t, err)
 			for _, e := range entries {
 				if isHidden(e.Name()) {
-					t.Errorf("%s is left", e.Name())
+					t.Errorf("temporary file %s is left", e.Name())
 				}
 			}
 		})
 	}
 }
 
-func TestBrokenArchives(t *testing.T) {
+func TestUploadDirectoryRejectsBrokenArchives(t *testing.T) {
 	b := newBench(t)
 	good := archiveOf(t, tar.Header{Name: "a", Typeflag: tar.TypeReg}, tar.Header{Name: "b", Typeflag: tar.TypeReg})
 	for name, archive := range map[string][]byte{
-		"text":             []byte(strings.Repeat("no archive ", 100)),
-		"half a header":    good[:200],
-		"half a file":      good[:515],
-		"half an archive":  good[:1024+100],
-		"wrong check sum":  append([]byte{'x'}, good[1:]...),
-		"compressed, says": {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3},
+		"text":                     []byte(strings.Repeat("no archive ", 100)),
+		"half a header":            good[:200],
+		"half a file":              good[:515],
+		"half an archive":          good[:1024+100],
+		"wrong check sum":          append([]byte{'x'}, good[1:]...),
+		"compressed by its header": {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3},
 	} {
 		_, err := b.upload(t.Context(), b.path("in"), "", archive)
 		if err == nil {
-			t.Errorf("%s was taken", name)
+			t.Errorf("%s was accepted", name)
 			continue
 		}
 		wantError(t, err, codes.FailedPrecondition, reasonArchiveInvalid, "")
@@ -236,7 +236,7 @@ func TestBrokenArchives(t *testing.T) {
 	wantError(t, err, codes.FailedPrecondition, reasonNotPermitted, "/proc/sys")
 }
 
-func TestAnArchiveOnAFullDisk(t *testing.T) {
+func TestUploadDirectoryReportsFullDisk(t *testing.T) {
 	b := newBench(t)
 	mountSmall(t, b.path("small"))
 	var headers []tar.Header

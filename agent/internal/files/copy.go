@@ -11,12 +11,12 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-// One step of a copy, between which a call that was cancelled is noticed.
+// Number of bytes that are copied between two checks for cancellation.
 const copyStep = 16 << 20
 
 // CopyFile implements FileService.
 func (s *Service) CopyFile(ctx context.Context, request *sandpoolv1.CopyFileRequest) (*sandpoolv1.CopyFileResponse, error) {
-	info, err := s.transfer(request.GetSource(), request.GetDestination(), func(source, destination *place, from string) error {
+	info, err := s.transfer(request.GetSource(), request.GetDestination(), func(source, destination *location, from string) error {
 		return copyOver(ctx, source, destination, from, request.GetOverwrite())
 	})
 	if err != nil {
@@ -27,7 +27,7 @@ func (s *Service) CopyFile(ctx context.Context, request *sandpoolv1.CopyFileRequ
 
 // MoveFile implements FileService.
 func (s *Service) MoveFile(ctx context.Context, request *sandpoolv1.MoveFileRequest) (*sandpoolv1.MoveFileResponse, error) {
-	info, err := s.transfer(request.GetSource(), request.GetDestination(), func(source, destination *place, from string) error {
+	info, err := s.transfer(request.GetSource(), request.GetDestination(), func(source, destination *location, from string) error {
 		if isPseudo(fileSystem(source.dir)) {
 			return at(from, errPseudo)
 		}
@@ -39,9 +39,9 @@ func (s *Service) MoveFile(ctx context.Context, request *sandpoolv1.MoveFileRequ
 	return &sandpoolv1.MoveFileResponse{File: info}, nil
 }
 
-type work func(source, destination *place, from string) error
+type work func(source, destination *location, from string) error
 
-// transfer finds both places, makes the destination's parents and describes what is there after the work.
+// transfer looks up both locations, creates the parents of the destination, calls do and describes the destination.
 func (s *Service) transfer(sourceName, destinationName string, do work) (*sandpoolv1.FileInfo, error) {
 	from, err := cleanPath("source", sourceName)
 	if err != nil {
@@ -71,12 +71,12 @@ func (s *Service) transfer(sourceName, destinationName string, do work) (*sandpo
 	if err := do(source, destination, from); err != nil {
 		return nil, failure(to, err)
 	}
-	info, err := s.describer().place(destination, to)
+	info, err := s.describer().location(destination, to)
 	return info, failure(to, err)
 }
 
-// move renames, or, where the two lie in different file systems, copies and removes.
-func move(ctx context.Context, source, destination *place, from string, overwrite bool) error {
+// move renames the object. If source and destination are in different file systems, it copies and removes it.
+func move(ctx context.Context, source, destination *location, from string, overwrite bool) error {
 	err := rename(source.dir, source.name, destination, overwrite)
 	switch {
 	case errors.Is(err, unix.EINVAL):
@@ -90,14 +90,14 @@ func move(ctx context.Context, source, destination *place, from string, overwrit
 	return removeTree(context.WithoutCancel(ctx), source.dir, source.name, from, 0)
 }
 
-// rename moves within a file system. A folder is never replaced.
-func rename(dir int, name string, to *place, overwrite bool) error {
+// rename moves an object within a file system. A directory is never replaced.
+func rename(dir int, name string, to *location, overwrite bool) error {
 	if to.name == "." || name == "." {
 		return unix.EBUSY
 	}
-	present, err := to.stat()
+	existing, err := to.stat()
 	switch {
-	case err == nil && (!overwrite || isFolder(present)):
+	case err == nil && (!overwrite || isDirectory(existing)):
 		return unix.EEXIST
 	case err != nil && err != unix.ENOENT:
 		return err
@@ -107,15 +107,16 @@ func rename(dir int, name string, to *place, overwrite bool) error {
 		if err != unix.EINVAL && err != unix.ENOSYS {
 			return err
 		}
-		// Either the file system cannot tell, or a folder was to go into itself: this says which.
+		// Either the file system does not support the flag, or a directory would be moved into itself. Renameat returns
+		// which.
 	}
 	return unix.Renameat(dir, name, to.dir, to.name)
 }
 
-// copyOver copies under a hidden name first, so that the copy appears whole or not at all.
-func copyOver(ctx context.Context, source, destination *place, from string, overwrite bool) error {
-	present, err := destination.stat()
-	if err == nil && (!overwrite || isFolder(present)) {
+// copyOver copies to a hidden name first, so that the complete copy appears atomically.
+func copyOver(ctx context.Context, source, destination *location, from string, overwrite bool) error {
+	existing, err := destination.stat()
+	if err == nil && (!overwrite || isDirectory(existing)) {
 		return unix.EEXIST
 	}
 	if destination.name == "." {
@@ -139,13 +140,13 @@ func copyOver(ctx context.Context, source, destination *place, from string, over
 	return err
 }
 
-// checkNotInside refuses to copy a folder to somewhere in itself.
-func checkNotInside(source *place, dir int) error {
-	wanted, err := source.stat()
-	if err != nil || !isFolder(wanted) {
+// checkNotInside returns an error if dir is inside of the directory source.
+func checkNotInside(source *location, dir int) error {
+	sourceStat, err := source.stat()
+	if err != nil || !isDirectory(sourceStat) {
 		return err
 	}
-	at, err := openAt(dir, ".", openPlace|unix.O_DIRECTORY, 0)
+	at, err := openAt(dir, ".", openPath|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -155,10 +156,10 @@ func checkNotInside(source *place, dir int) error {
 		if err := unix.Fstat(at, &stat); err != nil {
 			return err
 		}
-		if stat.Dev == wanted.Dev && stat.Ino == wanted.Ino {
+		if stat.Dev == sourceStat.Dev && stat.Ino == sourceStat.Ino {
 			return errIntoItself
 		}
-		above, err := openAt(at, "..", openPlace|unix.O_DIRECTORY, 0)
+		above, err := openAt(at, "..", openPath|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return err
 		}
@@ -172,13 +173,14 @@ func checkNotInside(source *place, dir int) error {
 	}
 }
 
-// copier copies a tree: modes, owners, times, symbolic links as links, named pipes and sockets as such.
+// copier copies a tree with modes, owners and times. Symbolic links are copied as links, named pipes and sockets as
+// such.
 type copier struct {
 	ctx context.Context
 }
 
 func (c *copier) copy(dir int, name string, toDir int, toName, shown string, depth int) error {
-	if err := ended(c.ctx); err != nil {
+	if err := contextError(c.ctx); err != nil {
 		return err
 	}
 	stat, err := lstat(dir, name)
@@ -189,24 +191,24 @@ func (c *copier) copy(dir int, name string, toDir int, toName, shown string, dep
 	case unix.S_IFREG:
 		return at(shown, c.file(dir, name, toDir, toName))
 	case unix.S_IFDIR:
-		return c.folder(dir, name, toDir, toName, shown, depth)
+		return c.directory(dir, name, toDir, toName, shown, depth)
 	case unix.S_IFLNK:
 		target, err := readLink(dir, name)
 		if err != nil {
 			return at(shown, err)
 		}
 		err = unix.Symlinkat(target, toDir, toName)
-		return at(shown, errors.Join(err, likeNode(toDir, toName, stat, err)))
+		return at(shown, errors.Join(err, applyStatAt(toDir, toName, stat, err)))
 	case unix.S_IFIFO, unix.S_IFSOCK:
 		err := unix.Mknodat(toDir, toName, stat.Mode&unix.S_IFMT|0o600, 0)
-		return at(shown, errors.Join(err, likeNode(toDir, toName, stat, err)))
+		return at(shown, errors.Join(err, applyStatAt(toDir, toName, stat, err)))
 	default:
 		return at(shown, errNotFile)
 	}
 }
 
 func (c *copier) file(dir int, name string, toDir int, toName string) error {
-	from, stat, err := openFile(&place{dir, name})
+	from, stat, err := openFile(&location{dir, name})
 	if err != nil {
 		return err
 	}
@@ -219,17 +221,17 @@ func (c *copier) file(dir int, name string, toDir int, toName string) error {
 	if err := copyBytes(c.ctx, from, to, 0); err != nil {
 		return err
 	}
-	if err := like(to, stat); err != nil {
+	if err := applyStat(to, stat); err != nil {
 		return err
 	}
 	return setTimes(toDir, toName, stat)
 }
 
-func (c *copier) folder(dir int, name string, toDir int, toName, shown string, depth int) error {
+func (c *copier) directory(dir int, name string, toDir int, toName, shown string, depth int) error {
 	if depth > maxDepth {
 		return at(shown, errTooDeep)
 	}
-	from, err := openAt(dir, name, openFolder, 0)
+	from, err := openAt(dir, name, openDirectory, 0)
 	if err != nil {
 		return at(shown, err)
 	}
@@ -241,7 +243,7 @@ func (c *copier) folder(dir int, name string, toDir int, toName, shown string, d
 	if err := unix.Mkdirat(toDir, toName, 0o700); err != nil {
 		return at(shown, err)
 	}
-	to, err := openAt(toDir, toName, openFolder, 0)
+	to, err := openAt(toDir, toName, openDirectory, 0)
 	if err != nil {
 		return at(shown, err)
 	}
@@ -252,7 +254,7 @@ func (c *copier) folder(dir int, name string, toDir int, toName, shown string, d
 	if err != nil {
 		return at(shown, err)
 	}
-	if err := like(to, &stat); err != nil {
+	if err := applyStat(to, &stat); err != nil {
 		return at(shown, err)
 	}
 	return at(shown, setTimes(toDir, toName, &stat))
@@ -262,21 +264,21 @@ func setTimes(dir int, name string, stat *unix.Stat_t) error {
 	return unix.UtimesNanoAt(dir, name, []unix.Timespec{stat.Atim, stat.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// like gives an open file the owner and mode of another.
-func like(fd int, stat *unix.Stat_t) error {
+// applyStat sets the owner and the mode of an open file.
+func applyStat(fd int, stat *unix.Stat_t) error {
 	if err := unix.Fchown(fd, int(stat.Uid), int(stat.Gid)); err != nil {
 		return err
 	}
 	return unix.Fchmod(fd, stat.Mode&permissionBits)
 }
 
-// likeNode is the same, and the times, for what cannot be opened; nothing if it could not be made. It is held as a place
-// meanwhile, so that whoever may write to the folder cannot put another thing under its name.
-func likeNode(dir int, name string, stat *unix.Stat_t, failed error) error {
+// applyStatAt sets the owner, the mode and the times of an object that cannot be opened. It does nothing if failed is
+// set. The object is held open with O_PATH, so that no other process can replace it in between.
+func applyStatAt(dir int, name string, stat *unix.Stat_t, failed error) error {
 	if failed != nil {
 		return nil
 	}
-	fd, err := openAt(dir, name, openPlace, 0)
+	fd, err := openAt(dir, name, openPath, 0)
 	if err != nil {
 		return err
 	}
@@ -296,18 +298,19 @@ func likeNode(dir int, name string, stat *unix.Stat_t, failed error) error {
 	return setTimes(dir, name, stat)
 }
 
-// copyBytes copies what is in a file to an offset of another; the kernel does it where it can.
+// copyBytes copies the content of a file to an offset of another file, in the kernel if possible.
 func copyBytes(ctx context.Context, from, to int, toOffset int64) error {
 	var offset int64
 	for {
-		if err := ended(ctx); err != nil {
+		if err := contextError(ctx); err != nil {
 			return err
 		}
 		n, err := unix.CopyFileRange(from, &offset, to, &toOffset, copyStep, 0)
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EXDEV, err == unix.EINVAL, err == unix.EOPNOTSUPP, err == unix.ENOSYS, err == nil && n == 0:
-			// Also at the end, for of what the kernel makes up as it is read it copies nothing.
+			// This is also necessary at the end, because the kernel copies nothing from files whose content it
+			// generates on read.
 			return copyByHand(ctx, from, offset, to, toOffset)
 		case err != nil:
 			return err
@@ -318,7 +321,7 @@ func copyBytes(ctx context.Context, from, to int, toOffset int64) error {
 func copyByHand(ctx context.Context, from int, offset int64, to int, toOffset int64) error {
 	buffer := make([]byte, smallBuffer)
 	for {
-		if err := ended(ctx); err != nil {
+		if err := contextError(ctx); err != nil {
 			return err
 		}
 		n, err := readAt(from, buffer, offset)

@@ -12,13 +12,13 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-// Files with several names that are remembered, so that each has its content in the archive once. Beyond them it is there
-// once for each name.
-const maxRememberedLinks = 1 << 16
+// Maximum number of files with several names that are tracked, so that the archive contains their content once. Beyond
+// that it contains the content for each name.
+const maxTrackedLinks = 1 << 16
 
-// DownloadFolder implements FileService.
-func (s *Service) DownloadFolder(
-	request *sandpoolv1.DownloadFolderRequest, stream grpc.ServerStreamingServer[sandpoolv1.DownloadFolderResponse],
+// DownloadDirectory implements FileService.
+func (s *Service) DownloadDirectory(
+	request *sandpoolv1.DownloadDirectoryRequest, stream grpc.ServerStreamingServer[sandpoolv1.DownloadDirectoryResponse],
 ) error {
 	name, err := cleanPath("path", request.GetPath())
 	if err != nil {
@@ -31,12 +31,12 @@ func (s *Service) DownloadFolder(
 	defer unix.Close(root)
 	buffer, done := s.buffers.get()
 	defer done()
-	out := &parts{stream: stream, buffer: buffer[:0]}
+	out := &chunkWriter{stream: stream, buffer: buffer[:0]}
 	a := archiver{
 		ctx: stream.Context(), base: name, out: tar.NewWriter(out), buffer: make([]byte, smallBuffer),
 		describer: s.describer(), links: make(map[inode]string), pseudo: isPseudo(fileSystem(root)),
 	}
-	if err := a.folder(root, "", 0); err != nil {
+	if err := a.directory(root, "", 0); err != nil {
 		return failure(name, err)
 	}
 	if err := a.out.Close(); err != nil {
@@ -45,13 +45,13 @@ func (s *Service) DownloadFolder(
 	return out.flush()
 }
 
-// parts sends what is written to it in messages of the size of its buffer.
-type parts struct {
-	stream grpc.ServerStreamingServer[sandpoolv1.DownloadFolderResponse]
+// chunkWriter sends the bytes that are written to it in messages of the size of its buffer.
+type chunkWriter struct {
+	stream grpc.ServerStreamingServer[sandpoolv1.DownloadDirectoryResponse]
 	buffer []byte
 }
 
-func (p *parts) Write(data []byte) (int, error) {
+func (p *chunkWriter) Write(data []byte) (int, error) {
 	written := len(data)
 	for len(data) > 0 {
 		n := copy(p.buffer[len(p.buffer):cap(p.buffer)], data)
@@ -66,19 +66,19 @@ func (p *parts) Write(data []byte) (int, error) {
 	return written, nil
 }
 
-func (p *parts) flush() error {
+func (p *chunkWriter) flush() error {
 	if len(p.buffer) == 0 {
 		return nil
 	}
-	err := p.stream.Send(&sandpoolv1.DownloadFolderResponse{Data: p.buffer})
+	err := p.stream.Send(&sandpoolv1.DownloadDirectoryResponse{Data: p.buffer})
 	p.buffer = p.buffer[:0]
 	return err
 }
 
-// inode is what tells one file from another.
+// inode identifies a file.
 type inode struct{ device, number uint64 }
 
-// archiver writes a tree as a tar archive. Sockets and devices are left out, for nobody could do anything with them.
+// archiver writes a tree as a tar archive. Sockets and devices are skipped, because they are of no use in an archive.
 type archiver struct {
 	ctx       context.Context
 	base      string
@@ -86,16 +86,16 @@ type archiver struct {
 	buffer    []byte
 	describer describer
 	links     map[inode]string
-	// pseudo is whether the tree lies in the kernel's own file systems; else those are not entered.
+	// pseudo is set if the tree is in a pseudo file system of the kernel. Otherwise such file systems are not entered.
 	pseudo bool
 }
 
-func (a *archiver) folder(fd int, prefix string, depth int) error {
+func (a *archiver) directory(fd int, prefix string, depth int) error {
 	if depth > maxDepth {
 		return at(path.Join(a.base, prefix), errTooDeep)
 	}
 	err := eachEntry(fd, func(e entry) error {
-		if err := ended(a.ctx); err != nil {
+		if err := contextError(a.ctx); err != nil {
 			return err
 		}
 		inner := path.Join(prefix, e.name)
@@ -113,7 +113,7 @@ func (a *archiver) entry(dir int, name, relative string, depth int) error {
 	case unix.S_IFREG:
 		return a.file(dir, name, relative)
 	case unix.S_IFDIR:
-		fd, err := openAt(dir, name, openFolder, 0)
+		fd, err := openAt(dir, name, openDirectory, 0)
 		if err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func (a *archiver) entry(dir int, name, relative string, depth int) error {
 		if !a.pseudo && isPseudo(fileSystem(fd)) {
 			return nil
 		}
-		return a.folder(fd, relative, depth+1)
+		return a.directory(fd, relative, depth+1)
 	case unix.S_IFLNK:
 		target, err := readLink(dir, name)
 		if err != nil {
@@ -151,7 +151,7 @@ func (a *archiver) header(stat *unix.Stat_t, name string, kind byte, target stri
 }
 
 func (a *archiver) file(dir int, name, relative string) error {
-	fd, stat, err := openFile(&place{dir, name})
+	fd, stat, err := openFile(&location{dir, name})
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (a *archiver) file(dir int, name, relative string) error {
 		if first, known := a.links[key]; known {
 			return a.header(stat, relative, tar.TypeLink, first)
 		}
-		if len(a.links) < maxRememberedLinks {
+		if len(a.links) < maxTrackedLinks {
 			a.links[key] = relative
 		}
 	}
@@ -171,10 +171,10 @@ func (a *archiver) file(dir int, name, relative string) error {
 	return a.content(fd, stat.Size)
 }
 
-// content writes as many bytes as the header says: a file that shrank meanwhile ends in zeros, as tar does it.
+// content writes as many bytes as the header contains. As in tar, a file that became smaller is padded with zeros.
 func (a *archiver) content(fd int, size int64) error {
 	for offset := int64(0); offset < size; {
-		if err := ended(a.ctx); err != nil {
+		if err := contextError(a.ctx); err != nil {
 			return err
 		}
 		part := a.buffer[:min(int64(len(a.buffer)), size-offset)]

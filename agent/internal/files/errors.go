@@ -15,7 +15,7 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// Reasons that are stable parts of the contract; docs/errors.md says when each is used.
+// Reasons of errors. They are a stable part of the contract; docs/reference/errors.md describes when each is used.
 const (
 	reasonInvalidField     = "INVALID_FIELD"
 	reasonPathInvalid      = "PATH_INVALID"
@@ -41,56 +41,59 @@ const (
 	reasonWatchLimit       = "WATCH_LIMIT"
 )
 
-// A status travels in headers, of which clients take 8 KiB: of a longer path the end is left out of an error.
+// Maximum length of a path in an error. A status is sent in HTTP/2 headers, of which clients accept 8 KiB, so longer
+// paths are truncated.
 const maxShownPath = 512
 
-// refusal is an error that already says what callers are told.
-type refusal struct {
+// pathError is an error with the code, the reason and the text for the caller. The text is preceded by the path.
+type pathError struct {
 	code   codes.Code
 	reason string
 	text   string
 }
 
-func (r *refusal) Error() string { return r.text }
+func (e *pathError) Error() string { return e.text }
 
 var (
-	errIsDirectory = &refusal{codes.FailedPrecondition, reasonIsDirectory, "is a folder"}
-	errNotFile     = &refusal{codes.FailedPrecondition, reasonNotFile, "is no regular file"}
-	errPseudo      = &refusal{codes.FailedPrecondition, reasonNotPermitted, "is the kernel's own, and no place for files"}
-	errOwnProcess  = &refusal{codes.FailedPrecondition, reasonNotPermitted, "belongs to the agent itself"}
-	errTooDeep     = &refusal{codes.FailedPrecondition, reasonNotPermitted, "has more folders in one another than can be followed; use a command"}
-	errIntoItself  = &refusal{codes.InvalidArgument, reasonPathInvalid, "a folder cannot be put into itself"}
+	errIsDirectory = &pathError{codes.FailedPrecondition, reasonIsDirectory, "is a directory; use the path of a file"}
+	errNotFile     = &pathError{codes.FailedPrecondition, reasonNotFile, "is not a regular file; use the path of a regular file"}
+	errPseudo      = &pathError{codes.FailedPrecondition, reasonNotPermitted, "is in a file system of the kernel; use another path"}
+	errOwnProcess  = &pathError{codes.FailedPrecondition, reasonNotPermitted, "belongs to the agent; use another path"}
+	errTooDeep     = &pathError{codes.FailedPrecondition, reasonNotPermitted, "contains more than 2,048 levels of directories; use a command instead"}
+	errIntoItself  = &pathError{codes.InvalidArgument, reasonPathInvalid, "is inside of the directory that is moved or copied; use another destination"}
 )
 
-// kernelErrors says what the kernel's errors mean to a caller. The first that fits counts.
+const diskFullText = "could not be written because the sandbox's disk is full; remove files or give the sandbox more disk"
+
+// kernelErrors maps errors of the kernel to errors for the caller. The first match counts.
 var kernelErrors = []struct {
 	err syscall.Errno
-	refusal
+	pathError
 }{
-	{unix.ENOENT, refusal{codes.NotFound, reasonNotFound, "does not exist"}},
-	{unix.EEXIST, refusal{codes.AlreadyExists, reasonExists, "is there already"}},
-	{unix.ENOTDIR, refusal{codes.FailedPrecondition, reasonNotDirectory, "is no folder, or leads through something that is none"}},
+	{unix.ENOENT, pathError{codes.NotFound, reasonNotFound, "does not exist; check the path"}},
+	{unix.EEXIST, pathError{codes.AlreadyExists, reasonExists, "exists already; use another path or permit overwriting"}},
+	{unix.ENOTDIR, pathError{codes.FailedPrecondition, reasonNotDirectory, "is not a directory, or contains a name that is not a directory; use the path of a directory"}},
 	{unix.EISDIR, *errIsDirectory},
-	{unix.ENOTEMPTY, refusal{codes.FailedPrecondition, reasonNotEmpty, "is a folder that is not empty; set recursive to remove all that is in it"}},
-	{unix.ENOSPC, refusal{codes.ResourceExhausted, reasonDiskFull, "the sandbox's disk is full: remove something, or give sandboxes a larger one"}},
-	{unix.EDQUOT, refusal{codes.ResourceExhausted, reasonDiskFull, "the sandbox's disk is full: remove something, or give sandboxes a larger one"}},
-	{unix.EFBIG, refusal{codes.ResourceExhausted, reasonTooLarge, "would be larger than a file of this sandbox may be"}},
-	{unix.EMFILE, refusal{codes.ResourceExhausted, reasonFileLimit, "too many open files"}},
-	{unix.ENFILE, refusal{codes.ResourceExhausted, reasonFileLimit, "too many open files"}},
-	{unix.ENOMEM, refusal{codes.ResourceExhausted, reasonMemoryLimit, "not enough memory in the sandbox"}},
-	{unix.ENAMETOOLONG, refusal{codes.InvalidArgument, reasonPathInvalid, "has a name longer than the file system takes (255 bytes)"}},
-	{unix.EACCES, refusal{codes.FailedPrecondition, reasonNotPermitted, "is not permitted"}},
-	{unix.EPERM, refusal{codes.FailedPrecondition, reasonNotPermitted, "is not permitted"}},
-	{unix.EROFS, refusal{codes.FailedPrecondition, reasonNotPermitted, "lies in a file system that is read-only"}},
-	{unix.EBUSY, refusal{codes.FailedPrecondition, reasonNotPermitted, "is in use, as a mount for instance"}},
-	{unix.ETXTBSY, refusal{codes.FailedPrecondition, reasonNotPermitted, "is a program that runs"}},
-	{unix.EAGAIN, refusal{codes.FailedPrecondition, reasonNotPermitted, "is held by another process"}},
-	{unix.ELOOP, refusal{codes.FailedPrecondition, reasonNotPermitted, "leads through too many symbolic links, or one that may not be followed"}},
-	{unix.EOPNOTSUPP, refusal{codes.FailedPrecondition, reasonNotPermitted, "lies in a file system that cannot do this"}},
+	{unix.ENOTEMPTY, pathError{codes.FailedPrecondition, reasonNotEmpty, "is a directory that is not empty; set recursive to remove its contents too"}},
+	{unix.ENOSPC, pathError{codes.ResourceExhausted, reasonDiskFull, diskFullText}},
+	{unix.EDQUOT, pathError{codes.ResourceExhausted, reasonDiskFull, diskFullText}},
+	{unix.EFBIG, pathError{codes.ResourceExhausted, reasonTooLarge, "would exceed the file size limit of the sandbox; write less or give the sandbox more disk"}},
+	{unix.EMFILE, pathError{codes.ResourceExhausted, reasonFileLimit, "could not be opened because too many files are open; try again later"}},
+	{unix.ENFILE, pathError{codes.ResourceExhausted, reasonFileLimit, "could not be opened because too many files are open; try again later"}},
+	{unix.ENOMEM, pathError{codes.ResourceExhausted, reasonMemoryLimit, "could not be used because the sandbox has not enough memory; kill processes or give the sandbox more memory"}},
+	{unix.ENAMETOOLONG, pathError{codes.InvalidArgument, reasonPathInvalid, "contains a name that is too long for the file system; use names of at most 255 bytes"}},
+	{unix.EACCES, pathError{codes.FailedPrecondition, reasonNotPermitted, "is not permitted for this operation; use another path"}},
+	{unix.EPERM, pathError{codes.FailedPrecondition, reasonNotPermitted, "is not permitted for this operation; use another path"}},
+	{unix.EROFS, pathError{codes.FailedPrecondition, reasonNotPermitted, "is in a read-only file system; use another path"}},
+	{unix.EBUSY, pathError{codes.FailedPrecondition, reasonNotPermitted, "is in use, for example as a mount point; use another path"}},
+	{unix.ETXTBSY, pathError{codes.FailedPrecondition, reasonNotPermitted, "is a program that is running; end its processes first"}},
+	{unix.EAGAIN, pathError{codes.FailedPrecondition, reasonNotPermitted, "is locked by another process; try again later"}},
+	{unix.ELOOP, pathError{codes.FailedPrecondition, reasonNotPermitted, "contains too many symbolic links, or one that must not be followed; use another path"}},
+	{unix.EOPNOTSUPP, pathError{codes.FailedPrecondition, reasonNotPermitted, "is in a file system that does not support this operation; use another path"}},
 }
 
-// failure turns whatever went wrong with a path into what the caller is told. The path of a *fs.PathError is more exact
-// than the one that was asked for.
+// failure converts an error of an operation on a path to the error for the caller. The path in a *fs.PathError is more
+// precise than the path of the request.
 func failure(path string, err error) error {
 	if err == nil {
 		return nil
@@ -104,7 +107,7 @@ func failure(path string, err error) error {
 	if inner := (*fs.PathError)(nil); errors.As(err, &inner) {
 		path, err = inner.Path, inner.Err
 	}
-	if known := (*refusal)(nil); errors.As(err, &known) {
+	if known := (*pathError)(nil); errors.As(err, &known) {
 		return known.about(path)
 	}
 	for _, known := range kernelErrors {
@@ -112,24 +115,21 @@ func failure(path string, err error) error {
 			return known.about(path)
 		}
 	}
-	// Of a disk that is broken, for instance: the kernel's words are all that is known.
+	// For example of a defective disk. Only the kernel's message is known.
 	slog.Error("a file operation failed", "error", err)
-	return (&refusal{codes.FailedPrecondition, reasonNotPermitted, err.Error()}).about(path)
+	return (&pathError{codes.FailedPrecondition, reasonNotPermitted, err.Error()}).about(path)
 }
 
-// about makes the error for one path.
-func (r *refusal) about(path string) error {
-	shown := printable(path)
-	if len(shown) > maxShownPath {
-		shown = strings.ToValidUTF8(shown[:maxShownPath], "") + "…"
+// about returns the error for a path.
+func (e *pathError) about(path string) error {
+	shown := shorten(path)
+	if e.code == codes.InvalidArgument {
+		return rpcerror.BadField(e.reason, "path", "%s: %s", shown, e.text)
 	}
-	if r.code == codes.InvalidArgument {
-		return rpcerror.BadField(r.reason, "path", "%s: %s", shown, r.text)
-	}
-	return rpcerror.About(r.code, r.reason, shown, "%s: %s", shown, r.text)
+	return rpcerror.About(e.code, e.reason, shown, "%s: %s", shown, e.text)
 }
 
-// at says where an error happened, unless it says so itself.
+// at adds the path at which an error occurred, unless the error contains a path.
 func at(path string, err error) error {
 	if err == nil {
 		return nil
@@ -140,5 +140,14 @@ func at(path string, err error) error {
 	return &fs.PathError{Op: "use", Path: path, Err: err}
 }
 
-// printable is a name for an answer: bytes that are not UTF-8 are replaced.
+// printable returns a name as valid UTF-8. Invalid bytes are replaced.
 func printable(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+// shorten returns a path for an error: printable and at most maxShownPath bytes.
+func shorten(path string) string {
+	shown := printable(path)
+	if len(shown) > maxShownPath {
+		shown = strings.ToValidUTF8(shown[:maxShownPath], "") + "…"
+	}
+	return shown
+}

@@ -24,12 +24,12 @@ import (
 func TestMain(m *testing.M) {
 	unix.Umask(0o022)
 	if os.Getuid() != 0 {
-		panic("these tests give files to others, which takes root")
+		panic("these tests change the owners of files; run them as root")
 	}
 	os.Exit(m.Run())
 }
 
-// bench is a service with a client that reaches it over a real connection, and a folder to work in.
+// bench is a service with a client on a real connection, and a working directory.
 type bench struct {
 	sandpoolv1.FileServiceClient
 	service  *Service
@@ -51,7 +51,7 @@ func newBench(t *testing.T) *bench {
 	sandpoolv1.RegisterFileServiceServer(server, b.service)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	go func() { _ = server.Serve(listener) }() // Ends with Stop.
+	go func() { _ = server.Serve(listener) }() // Serve returns after Stop.
 	connection, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	t.Cleanup(func() {
@@ -89,11 +89,11 @@ func wantContent(t *testing.T, path, text string) {
 func wantMissing(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%s is there (%v)", path, err)
+		t.Errorf("%s exists (%v)", path, err)
 	}
 }
 
-// wantNames checks what is in a folder, hidden names included.
+// wantNames checks the names in a directory, including hidden names.
 func wantNames(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -103,17 +103,17 @@ func wantNames(t *testing.T, dir string, names ...string) {
 		got = append(got, e.Name())
 	}
 	if len(got) != len(names) {
-		t.Errorf("%s has %q, want %q", dir, got, names)
+		t.Errorf("%s contains %q, want %q", dir, got, names)
 		return
 	}
 	for i, name := range names {
 		if got[i] != name {
-			t.Errorf("%s has %q, want %q", dir, got, names)
+			t.Errorf("%s contains %q, want %q", dir, got, names)
 		}
 	}
 }
 
-// wantError checks code, reason and, unless it is empty, the resource of an error or the field that it blames.
+// wantError checks the code, the reason and, unless it is empty, the resource or the field of an error.
 func wantError(t *testing.T, err error, code codes.Code, reason, about string) {
 	t.Helper()
 	if status.Code(err) != code {
@@ -160,7 +160,7 @@ func (b *bench) read(ctx context.Context, request *sandpoolv1.ReadFileRequest) (
 	}
 }
 
-// write sends a file in parts and ends the requests well.
+// write sends a file in parts and closes the requests.
 func (b *bench) write(
 	ctx context.Context, target *sandpoolv1.WriteFileTarget, parts ...string,
 ) (*sandpoolv1.FileInfo, error) {

@@ -12,20 +12,20 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// Of each the time to match a name can grow with the power.
+// Limits of pattern elements for which the time to match can grow exponentially.
 const (
-	maxBraces  = 8
-	maxFolders = 8
+	maxBraces      = 8
+	maxDoubleStars = 8
 )
 
-// pattern is a glob, split into the folder that its search begins in and the rest.
+// pattern is a glob pattern, split into the directory in which the search starts and the rest.
 type pattern struct {
 	base string
 	rest string
-	// parts are those of the rest that each stand for the folder at their level, up to the first that may stand for
-	// several.
+	// parts are the elements of rest that each match one level of directories, up to the first element that can match
+	// several levels.
 	parts []string
-	// exact is whether parts are all there are: nothing deeper can match.
+	// exact is set if parts are all elements of rest, so that nothing at a deeper level can match.
 	exact bool
 }
 
@@ -51,7 +51,7 @@ func (s *Service) GlobFiles(
 	defer unix.Close(root)
 	w := walk{
 		ctx: ctx, base: glob.base, pseudo: isPseudo(fileSystem(root)),
-		enter: glob.mayHold,
+		enter: glob.canContain,
 		visit: func(dir int, name, relative, path string) error {
 			if !doublestar.MatchUnvalidated(glob.rest, relative) {
 				return nil
@@ -59,47 +59,47 @@ func (s *Service) GlobFiles(
 			return p.add(dir, name, relative, path)
 		},
 	}
-	if err := w.folder(root, "", 1, p.after()); err != nil && !isPageFull(err) {
+	if err := w.directory(root, "", 1, p.after()); err != nil && !isPageFull(err) {
 		return nil, failure(glob.base, err)
 	}
 	return &sandpoolv1.GlobFilesResponse{Files: p.files, NextPageToken: p.next()}, nil
 }
 
 func parsePattern(text string) (pattern, error) {
-	refuse := func(why string) (pattern, error) {
-		return pattern{}, rpcerror.BadField(reasonPathInvalid, "pattern", "%s", why)
+	reject := func(why string) (pattern, error) {
+		return pattern{}, rpcerror.BadField(reasonPathInvalid, "pattern", "%s, got %q", why, shorten(text))
 	}
 	switch {
 	case !strings.HasPrefix(text, "/"):
-		return refuse("must be an absolute path")
+		return reject("must be an absolute path")
 	case len(text) > maxPathBytes:
-		return refuse("too long")
+		return reject("must have at most 16,384 bytes")
 	case strings.ContainsRune(text, 0):
-		return refuse("has a NUL in it")
+		return reject("must not contain NUL")
 	case strings.Count(text, "{") > maxBraces:
-		return refuse("has more than 8 braces")
-	case strings.Count(text, "**") > maxFolders:
-		return refuse("has more than 8 times **")
+		return reject("must not contain more than 8 braces")
+	case strings.Count(text, "**") > maxDoubleStars:
+		return reject("must not contain ** more than 8 times")
 	}
 	var parts []string
 	for _, part := range strings.Split(text, "/") {
 		switch part {
 		case "", ".":
 		case "..":
-			return refuse("has .. in it")
+			return reject("must not contain ..")
 		default:
 			parts = append(parts, part)
 		}
 	}
 	clean := strings.Join(parts, "/")
 	if !doublestar.ValidatePattern(clean) {
-		return refuse("is malformed: see that brackets and braces are closed")
+		return reject("must have closed brackets and braces")
 	}
 	base, rest := doublestar.SplitPattern("/" + clean)
 	return pattern{base: path.Clean(base), rest: rest}.split(), nil
 }
 
-// split finds the parts that narrow the search.
+// split determines the parts that limit the search.
 func (p pattern) split() pattern {
 	p.exact = true
 	for _, part := range strings.Split(p.rest, "/") {
@@ -112,11 +112,11 @@ func (p pattern) split() pattern {
 	return p
 }
 
-// mayHold is whether something that matches can lie in a folder.
-func (p pattern) mayHold(relative string, level int) bool {
+// canContain reports whether a directory can contain a match.
+func (p pattern) canContain(relative string, level int) bool {
 	if level >= maxDepth || p.exact && level >= len(p.parts) {
 		return false
 	}
-	// What is above was asked the same, so the last name decides.
+	// The parents were checked before, so only the last name must be checked.
 	return level > len(p.parts) || doublestar.MatchUnvalidated(p.parts[level-1], path.Base(relative))
 }

@@ -14,15 +14,15 @@ import (
 
 const permissionBits = 0o7777
 
-// describer makes the answers of one call; the names of owners are looked up once for all of them.
+// describer creates the descriptions for one call. It looks up the names of owners once for all of them.
 type describer struct {
 	names *users.Names
 }
 
 func (s *Service) describer() describer { return describer{names: s.users.Names()} }
 
-// place describes what is at a place, of a symbolic link the link itself.
-func (d describer) place(p *place, path string) (*sandpoolv1.FileInfo, error) {
+// location describes the object at a location; for a symbolic link, the link itself.
+func (d describer) location(p *location, path string) (*sandpoolv1.FileInfo, error) {
 	stat, err := p.stat()
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func (d describer) place(p *place, path string) (*sandpoolv1.FileInfo, error) {
 	return d.info(p.dir, p.name, path, stat)
 }
 
-// info describes a file by its status; the folder and the name in it serve to read a symbolic link.
+// info describes a file by its status. The directory and the name are used to read a symbolic link.
 func (d describer) info(dir int, name, path string, stat *unix.Stat_t) (*sandpoolv1.FileInfo, error) {
 	info := &sandpoolv1.FileInfo{
 		Path:       printable(path),
@@ -56,9 +56,9 @@ func (d describer) info(dir int, name, path string, stat *unix.Stat_t) (*sandpoo
 	return info, nil
 }
 
-// timestamp is a time of a file; one that no Timestamp can hold, for a file may have any, becomes the nearest.
+// timestamp converts a time of a file. A time that Timestamp cannot represent becomes the nearest possible one.
 func timestamp(t unix.Timespec) *timestamppb.Timestamp {
-	const first, last = -62135596800, 253402300799 // The years 1 to 9999.
+	const first, last = -62135596800, 253402300799 // Years 1 to 9999.
 	return timestamppb.New(time.Unix(min(max(t.Sec, first), last), t.Nsec))
 }
 
@@ -75,7 +75,8 @@ func fileType(mode uint32) sandpoolv1.FileType {
 	}
 }
 
-// etag tells contents apart. The time of the last change of status is in it, for that of the content can be set back.
+// etag returns an identifier of the content. It includes the time of the last status change, because a process can set
+// the modification time back.
 func etag(stat *unix.Stat_t) string {
 	var text strings.Builder
 	for _, number := range []int64{int64(stat.Ino), stat.Size, nanoseconds(stat.Mtim), nanoseconds(stat.Ctim)} {
@@ -89,14 +90,14 @@ func etag(stat *unix.Stat_t) string {
 
 func nanoseconds(t unix.Timespec) int64 { return t.Sec*int64(time.Second) + t.Nsec }
 
-func isRegular(stat *unix.Stat_t) bool { return stat.Mode&unix.S_IFMT == unix.S_IFREG }
-func isFolder(stat *unix.Stat_t) bool  { return stat.Mode&unix.S_IFMT == unix.S_IFDIR }
-func isLink(stat *unix.Stat_t) bool    { return stat.Mode&unix.S_IFMT == unix.S_IFLNK }
+func isRegular(stat *unix.Stat_t) bool   { return stat.Mode&unix.S_IFMT == unix.S_IFREG }
+func isDirectory(stat *unix.Stat_t) bool { return stat.Mode&unix.S_IFMT == unix.S_IFDIR }
+func isLink(stat *unix.Stat_t) bool      { return stat.Mode&unix.S_IFMT == unix.S_IFLNK }
 
-// mustBeFile is nil for a regular file.
+// mustBeFile returns nil for a regular file, otherwise an error.
 func mustBeFile(stat *unix.Stat_t) error {
 	switch {
-	case isFolder(stat):
+	case isDirectory(stat):
 		return errIsDirectory
 	case !isRegular(stat):
 		return errNotFile

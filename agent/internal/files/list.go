@@ -18,9 +18,10 @@ import (
 const (
 	defaultPageSize = 100
 	maxPageSize     = 1000
-	// What is kept of one folder in order; a larger one is read again for the names after these.
+	// Number of names of a directory that are held in memory in order. A larger directory is read again for the
+	// following names.
 	orderedNames = 2048
-	// Longer paths can be neither asked for nor given in a page's token, so what lies there is not listed.
+	// Longer paths cannot be requested or used in a page token, so they are not listed.
 	maxListedPath = 4096
 )
 
@@ -49,13 +50,13 @@ func (s *Service) ListDirectory(
 		enter: func(_ string, level int) bool { return level < depth },
 		visit: p.add,
 	}
-	if err := w.folder(root, "", 1, p.after()); err != nil && !isPageFull(err) {
+	if err := w.directory(root, "", 1, p.after()); err != nil && !isPageFull(err) {
 		return nil, failure(name, err)
 	}
 	return &sandpoolv1.ListDirectoryResponse{Files: p.files, NextPageToken: p.next()}, nil
 }
 
-// openTree opens a folder to read all that is in it; a symbolic link to it is followed.
+// openTree opens a directory to read its contents. A symbolic link to it is followed.
 func openTree(name string) (int, error) {
 	p, err := search{follow: true}.find(name)
 	if err != nil {
@@ -66,17 +67,17 @@ func openTree(name string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if !isFolder(stat) {
+	if !isDirectory(stat) {
 		return -1, unix.ENOTDIR
 	}
-	return openAt(p.dir, p.name, openFolder, 0)
+	return openAt(p.dir, p.name, openDirectory, 0)
 }
 
 var errPageFull = errors.New("the page is full")
 
 func isPageFull(err error) bool { return errors.Is(err, errPageFull) }
 
-// page collects a page of a list and knows where the next one begins.
+// page collects one page of a list and determines the start of the next page.
 type page struct {
 	describer describer
 	size      int
@@ -87,7 +88,7 @@ type page struct {
 	full      bool
 }
 
-// newPage reads a page's request. of are the things that must be the same for all pages of a list.
+// newPage returns the page of a request. The strings in of must be equal for all pages of a list.
 func (s *Service) newPage(size int32, token string, of ...string) (*page, error) {
 	sum := sha256.Sum256([]byte(strings.Join(of, "\x00")))
 	p := &page{describer: s.describer(), size: int(size), digest: string(sum[:6])}
@@ -102,13 +103,13 @@ func (s *Service) newPage(size int32, token string, of ...string) (*page, error)
 	from, found := strings.CutPrefix(string(decoded), p.digest)
 	if err != nil || !found || from == "" {
 		return nil, rpcerror.BadField(reasonInvalidField, "page_token",
-			"belongs to another list; repeat the request of the page before, or leave it out")
+			"does not belong to this request; repeat the request of the previous page, or leave page_token empty")
 	}
 	p.from = from
 	return p, nil
 }
 
-// after is the last path of the page before, in names; none for the first page.
+// after returns the last path of the previous page, split into names; nil for the first page.
 func (p *page) after() []string {
 	if p.from == "" {
 		return nil
@@ -116,7 +117,7 @@ func (p *page) after() []string {
 	return strings.Split(p.from, "/")
 }
 
-// next is the token of the next page, empty on the last one.
+// next returns the token of the next page, empty on the last page.
 func (p *page) next() string {
 	if !p.full {
 		return ""
@@ -124,7 +125,7 @@ func (p *page) next() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(p.digest + p.last))
 }
 
-// add takes an entry; errPageFull if there is no room for it. One that vanished meanwhile is left out.
+// add adds an entry. The error is errPageFull if the page is full. An object that has vanished is skipped.
 func (p *page) add(dir int, name, relative, path string) error {
 	if len(p.files) >= p.size {
 		p.full = true
@@ -150,21 +151,22 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// walk goes through a tree in the order of names, folders before what is in them.
+// walk visits a tree in the order of names. A directory precedes its contents.
 type walk struct {
 	ctx context.Context
 	// base is the path of the tree.
 	base string
-	// pseudo is whether the tree lies in the kernel's own file systems; else those are not entered.
+	// pseudo is set if the tree is in a pseudo file system of the kernel. Otherwise such file systems are not entered.
 	pseudo bool
-	// enter is whether to go into a folder, by its path relative to base and how deep it lies, 1 for those in base.
+	// enter reports whether to visit the contents of a directory, given its path relative to base and its level, which
+	// is 1 for directories in base.
 	enter func(relative string, level int) bool
-	// visit takes an entry of an open folder.
+	// visit is called with each entry of an open directory.
 	visit func(dir int, name, relative, path string) error
 }
 
-// folder goes through an open folder, from what follows a path in it on, if one is given.
-func (w *walk) folder(fd int, prefix string, level int, after []string) error {
+// directory visits an open directory. If after is set, it starts with the entry that follows this path.
+func (w *walk) directory(fd int, prefix string, level int, after []string) error {
 	from, inclusive := "", true
 	if len(after) > 0 {
 		from = after[0]
@@ -197,17 +199,17 @@ func (w *walk) entry(fd int, e entry, prefix string, level int, after []string) 
 	}
 	var rest []string
 	if len(after) > 0 && e.name == after[0] {
-		rest = after[1:] // It was visited, on the page before.
+		rest = after[1:] // It is on the previous page.
 	} else if err := w.visit(fd, e.name, relative, path); err != nil {
 		return at(path, err)
 	}
-	if !w.enter(relative, level) || !e.isFolder(fd) {
+	if !w.enter(relative, level) || !e.isDirectory(fd) {
 		return nil
 	}
-	inner, err := openAt(fd, e.name, openFolder, 0)
+	inner, err := openAt(fd, e.name, openDirectory, 0)
 	if err != nil {
 		if isMissing(err) || err == unix.ENOTDIR || err == unix.ELOOP {
-			return nil // Another thing by now.
+			return nil // It was replaced in between.
 		}
 		return at(path, err)
 	}
@@ -215,7 +217,7 @@ func (w *walk) entry(fd int, e entry, prefix string, level int, after []string) 
 	if !w.pseudo && isPseudo(fileSystem(inner)) {
 		return nil
 	}
-	return w.folder(inner, relative, level+1, rest)
+	return w.directory(inner, relative, level+1, rest)
 }
 
 func (w *walk) path(relative string) string {

@@ -9,26 +9,26 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// contentField is the number of the field `data` in the requests that carry content.
+// contentField is the number of the field `data` in requests with content.
 const contentField = 2
 
-// part is one message of a stream that carries content. Content stays in the buffers in which it arrived, until it is
-// written to the disk: to make a message of it would take as much memory again, 64 KiB or more for each, and the collector
-// would take more time than all the rest.
+// part is one message of a stream with content. The content stays in the buffers in which it arrived until it is
+// written to the disk. Decoding it into a message would copy it, 64 KiB or more for each message, and garbage
+// collection would take more time than everything else.
 type part struct {
-	// message is what arrived if it was not content alone; the caller gives an empty one.
+	// message is the decoded message if it is not a message with content only. The caller sets it to an empty message.
 	message proto.Message
-	// isContent says which of the two it was.
+	// isContent is set for a message with content only.
 	isContent bool
 	buffers   mem.BufferSlice
-	// lead is how many bytes of the buffers come before the content.
-	lead int
+	// headBytes is the number of bytes in buffers before the content.
+	headBytes int
 }
 
-// take is called by the codec with what arrived.
-func (p *part) take(data mem.BufferSlice) error {
+// decode is called by the codec with the encoded message.
+func (p *part) decode(data mem.BufferSlice) error {
 	p.free()
-	if p.lead = contentLead(data); p.lead > 0 {
+	if p.headBytes = contentHead(data); p.headBytes > 0 {
 		data.Ref()
 		p.buffers, p.isContent = data, true
 		return nil
@@ -38,8 +38,8 @@ func (p *part) take(data mem.BufferSlice) error {
 	return proto.Unmarshal(buffer.ReadOnlyData(), p.message)
 }
 
-// contentLead is how long the head of a message is that has content and nothing else; 0 for any other.
-func contentLead(data mem.BufferSlice) int {
+// contentHead returns the size of the head of a message that has content only, or 0 for other messages.
+func contentHead(data mem.BufferSlice) int {
 	var head [16]byte
 	start := head[:data.CopyTo(head[:])]
 	number, kind, n := protowire.ConsumeTag(start)
@@ -53,29 +53,29 @@ func contentLead(data mem.BufferSlice) int {
 	return n + m
 }
 
-// pieces gives the content in order. It is not to be kept.
+// pieces yields the content in order. The slices must not be used after the iteration.
 func (p *part) pieces(yield func([]byte) bool) {
-	lead := p.lead
+	headBytes := p.headBytes
 	for _, buffer := range p.buffers {
 		piece := buffer.ReadOnlyData()
-		skipped := min(lead, len(piece))
-		lead -= skipped
+		skipped := min(headBytes, len(piece))
+		headBytes -= skipped
 		if piece = piece[skipped:]; len(piece) > 0 && !yield(piece) {
 			return
 		}
 	}
 }
 
-// size is how many bytes of content there are.
-func (p *part) size() int64 { return int64(p.buffers.Len() - p.lead) }
+// size returns the number of bytes of content.
+func (p *part) size() int64 { return int64(p.buffers.Len() - p.headBytes) }
 
-// free gives the buffers back. To be called after the last message, too.
+// free releases the buffers. It must also be called after the last message.
 func (p *part) free() {
 	p.buffers.Free()
-	p.buffers, p.isContent, p.lead = nil, false, 0
+	p.buffers, p.isContent, p.headBytes = nil, false, 0
 }
 
-// codec is that of gRPC for protobuf, but for parts.
+// codec is gRPC's codec for protobuf with support for part.
 type codec struct {
 	encoding.CodecV2
 }
@@ -83,12 +83,12 @@ type codec struct {
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
 	if p, ok := message.(*part); ok {
-		return p.take(data)
+		return p.decode(data)
 	}
 	return c.CodecV2.Unmarshal(data, message)
 }
 
-// ServerOption is what a gRPC server needs to serve a Service.
+// ServerOption returns the option that a gRPC server requires to serve a Service.
 func ServerOption() grpc.ServerOption {
 	return grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(protocodec.Name)})
 }

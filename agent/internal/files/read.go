@@ -15,21 +15,22 @@ import (
 )
 
 const (
-	// Large enough that the cost of a message is small against that of its bytes on each hop.
+	// Large enough that the overhead of a message is small compared with its content.
 	largeBuffer = 256 << 10
 	smallBuffer = 64 << 10
-	// As many streams work with large buffers at once; with the copies that wait to be sent they take about 8 MiB.
+	// Number of streams that use large buffers at once. With the copies that wait to be sent they use about 8 MiB.
 	largeBuffers = 16
 )
 
-// buffers are what files are read into. Only so many are large, for a stream whose reader has stopped keeps its own.
+// buffers allocates buffers for reading files. The number of large buffers is limited, because a stream whose reader
+// has stopped keeps its buffer.
 type buffers struct {
 	large chan struct{}
 }
 
 func newBuffers() *buffers { return &buffers{large: make(chan struct{}, largeBuffers)} }
 
-// get makes a buffer; done is to be called when it is not needed any more.
+// get returns a buffer. done must be called when the buffer is no longer used.
 func (b *buffers) get() (buffer []byte, done func()) {
 	select {
 	case b.large <- struct{}{}:
@@ -48,7 +49,7 @@ func (s *Service) ReadFile(
 		return err
 	}
 	if request.GetOffset() < 0 || request.GetLength() < 0 {
-		return rpcerror.BadField(reasonInvalidField, "offset", "neither it nor length may be negative")
+		return rpcerror.BadField(reasonInvalidField, "offset", "offset and length must not be negative")
 	}
 	p, err := search{follow: true}.find(path)
 	if err != nil {
@@ -79,20 +80,21 @@ func (s *Service) ReadFile(
 }
 
 func checkRead(request *sandpoolv1.ReadFileRequest, fd int, stat *unix.Stat_t, path string) error {
-	if wanted := request.GetEtag(); wanted != "" && wanted != etag(stat) {
+	if requested := request.GetEtag(); requested != "" && requested != etag(stat) {
 		return rpcerror.About(codes.Aborted, reasonEtagMismatch, printable(path),
-			"the file is not the one that was read before: begin again without the etag")
+			"%s: the current etag is %q, the request contains %q; read the file again from the start",
+			printable(path), etag(stat), requested)
 	}
-	// What the kernel makes up as it is read has no size.
+	// Files whose content the kernel generates on read have size 0.
 	if offset := request.GetOffset(); offset > stat.Size && !isPseudo(fileSystem(fd)) {
 		return rpcerror.About(codes.OutOfRange, reasonOffsetOutOfRange, printable(path),
-			"offset %d lies past the end of the file at %d", offset, stat.Size)
+			"offset %d is after the end of the file, which has %d bytes; use an offset from 0 to %d", offset, stat.Size, stat.Size)
 	}
 	return nil
 }
 
-// openFile opens a regular file for reading. Nothing else is opened at all, for that alone can have an effect.
-func openFile(p *place) (fd int, stat *unix.Stat_t, err error) {
+// openFile opens a regular file for reading. Other objects are not opened, because opening them can have side effects.
+func openFile(p *location) (fd int, stat *unix.Stat_t, err error) {
 	if stat, err = p.stat(); err != nil {
 		return -1, nil, err
 	}
@@ -105,7 +107,7 @@ func openFile(p *place) (fd int, stat *unix.Stat_t, err error) {
 	if fd, err = openAt(p.dir, p.name, openRead, 0); err != nil {
 		return -1, nil, err
 	}
-	// Another may be there by now.
+	// The object can have been replaced in between.
 	if err = unix.Fstat(fd, stat); err == nil {
 		err = mustBeFile(stat)
 	}
@@ -116,9 +118,9 @@ func openFile(p *place) (fd int, stat *unix.Stat_t, err error) {
 	return fd, stat, nil
 }
 
-// isOwnSecret is whether a place is a file of /proc that holds the agent's memory or environment. The kernel keeps them
-// from the sandbox's processes, but not from the agent itself.
-func isOwnSecret(p *place) bool {
+// isOwnSecret reports whether a location is a file of /proc with the memory or the environment of the agent. The kernel
+// protects these from processes of the sandbox, but not from the agent itself.
+func isOwnSecret(p *location) bool {
 	if fileSystem(p.dir) != unix.PROC_SUPER_MAGIC {
 		return false
 	}
@@ -140,7 +142,7 @@ func isOwnSecret(p *place) bool {
 	return bytes.Contains(buffer[:n], []byte("\nTgid:\t"+strconv.Itoa(os.Getpid())+"\n"))
 }
 
-// sendFile sends up to length bytes from an offset on. It reads no further than the caller has taken.
+// sendFile sends up to length bytes from an offset. It reads only as fast as the client receives.
 func (s *Service) sendFile(
 	fd int, offset, length int64, stream grpc.ServerStreamingServer[sandpoolv1.ReadFileResponse],
 ) error {
@@ -149,14 +151,14 @@ func (s *Service) sendFile(
 	data := &sandpoolv1.ReadFileResponse_Data{}
 	response := &sandpoolv1.ReadFileResponse{Part: data}
 	for length > 0 {
-		if err := ended(stream.Context()); err != nil {
+		if err := contextError(stream.Context()); err != nil {
 			return err
 		}
 		n, err := readAt(fd, buffer[:min(int64(len(buffer)), length)], offset)
 		if err != nil || n == 0 {
 			return err
 		}
-		// Send has copied the bytes when it returns.
+		// Send has copied the bytes when it returns, so the buffer can be reused.
 		data.Data = buffer[:n]
 		if err := stream.Send(response); err != nil {
 			return err

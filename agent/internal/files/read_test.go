@@ -14,7 +14,7 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-func TestReadFile(t *testing.T) {
+func TestReadFileReturnsRequestedRange(t *testing.T) {
 	b := newBench(t)
 	text := strings.Repeat("0123456789", 100_000)
 	put(t, b.path("file"), text)
@@ -47,7 +47,7 @@ func TestReadFile(t *testing.T) {
 	wantError(t, err, codes.OutOfRange, reasonOffsetOutOfRange, b.path("file"))
 }
 
-func TestReadingGoesOnInTheSameContentOnly(t *testing.T) {
+func TestReadFileRejectsOutdatedEtag(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("file"), "before")
 	info, _, err := b.read(t.Context(), &sandpoolv1.ReadFileRequest{Path: b.path("file")})
@@ -62,7 +62,7 @@ func TestReadingGoesOnInTheSameContentOnly(t *testing.T) {
 	wantError(t, err, codes.Aborted, reasonEtagMismatch, b.path("file"))
 }
 
-func TestWhatCannotBeRead(t *testing.T) {
+func TestReadFileRejectsOtherObjects(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("file"), "x")
 	must(t, unix.Mkfifo(b.path("pipe"), 0o666))
@@ -97,7 +97,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 	wantError(t, err, codes.InvalidArgument, reasonPathInvalid, "path")
 }
 
-func TestFilesOfTheKernelAreReadToTheirEnd(t *testing.T) {
+func TestReadFileReadsGeneratedFilesToTheirEnd(t *testing.T) {
 	b := newBench(t)
 	for path, want := range map[string]string{"/proc/meminfo": "MemTotal:", "/proc/mounts": " / ", "/proc/self/status": "Tgid:"} {
 		if _, got, err := b.read(t.Context(), &sandpoolv1.ReadFileRequest{Path: path}); err != nil || !strings.Contains(got, want) {
@@ -106,7 +106,7 @@ func TestFilesOfTheKernelAreReadToTheirEnd(t *testing.T) {
 	}
 }
 
-func TestAReaderThatStopsHoldsUpTheAgent(t *testing.T) {
+func TestStalledReaderHoldsItsBufferUntilTheCallEnds(t *testing.T) {
 	b := newBench(t)
 	file, err := os.Create(b.path("large"))
 	must(t, err)
@@ -117,18 +117,18 @@ func TestAReaderThatStopsHoldsUpTheAgent(t *testing.T) {
 	must(t, err)
 	_, err = stream.Recv()
 	must(t, err)
-	// The agent has the large buffer until the call ends, and gives it back then.
+	// The call holds the large buffer until it ends, and then releases it.
 	waitFor(t, func() bool { return len(b.service.buffers.large) == 1 })
 	cancel()
 	waitFor(t, func() bool { return len(b.service.buffers.large) == 0 })
 }
 
-// waitFor looks again and again until something is so.
+// waitFor polls a condition until it is true.
 func waitFor(t *testing.T, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not come to be")
+			t.Fatal("the condition did not become true")
 		}
 	}
 }

@@ -1,9 +1,9 @@
-// Package files is what the agent does with the files of its sandbox: FileService of sandpool.v1.
+// Package files implements FileService of sandpool.v1: access to the files of the sandbox.
 //
-// The agent is root in the container and works there with the rights that this gives. What the files of a sandbox are is
-// up to the hostile code in it, so nothing here waits on a named pipe or a device, trusts a name to be text or a folder to
-// be small or shallow, or follows a symbolic link anywhere but where the contract says so: folders are held open, and
-// names are looked up in them one at a time.
+// The agent is root in the container and works with these rights. Hostile code can run in the sandbox and control its
+// files. So the package never blocks on a named pipe or a device, does not assume that a name is valid text or that a
+// directory is small or shallow, and follows a symbolic link only where the contract specifies it: directories are held
+// open, and names are looked up in them one at a time.
 package files
 
 import (
@@ -19,16 +19,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options are what a service is made of.
+// Options are the parameters of a service.
 type Options struct {
 	Users users.Database
-	// DefaultUser is who owns what is made for nobody in particular, as users.Database.Lookup takes it.
+	// DefaultUser returns the default owner of created files, in the form of users.Database.Lookup.
 	DefaultUser func() string
-	// Stopping is closed when the agent begins to stop: watches end then.
+	// Stopping is closed when the agent starts to stop; watches end then.
 	Stopping <-chan struct{}
 }
 
-// Service implements FileService. Its methods may be called at any time and concurrently.
+// Service implements FileService. Its methods can be called at any time and concurrently.
 type Service struct {
 	sandpoolv1.UnimplementedFileServiceServer
 
@@ -40,7 +40,7 @@ type Service struct {
 	watches     chan struct{}
 }
 
-// New makes a service.
+// New returns a service.
 func New(options Options) *Service {
 	return &Service{
 		users:       options.Users,
@@ -52,42 +52,42 @@ func New(options Options) *Service {
 	}
 }
 
-// owner is whom something belongs to that is made.
+// owner is the owner of created objects.
 type owner struct {
 	uid, gid int
-	// given is whether the caller said so.
-	given bool
+	// explicit is set if the request contains the owner.
+	explicit bool
 }
 
-// owner resolves the owner of a request, empty for the image's user.
+// owner resolves the owner of a request. An empty specification means the image's user.
 func (s *Service) owner(field, spec string) (owner, error) {
-	given := spec != ""
-	if !given {
+	explicit := spec != ""
+	if !explicit {
 		spec = s.defaultUser()
 	}
 	identity, err := s.users.Lookup(spec)
 	if err != nil {
 		return owner{}, rpcerror.BadField(reasonUserUnknown, field, "%v", err)
 	}
-	return owner{uid: int(identity.UID), gid: int(identity.GID), given: given}, nil
+	return owner{uid: int(identity.UID), gid: int(identity.GID), explicit: explicit}, nil
 }
 
-// makeParents is how missing folders on the way to a path are made.
+// makeParents returns a function that creates missing directories on the way to a path.
 func makeParents(mode uint32, owner owner) func(dir int, name string) error {
 	return func(dir int, name string) error {
 		if isPseudo(fileSystem(dir)) {
 			return errPseudo
 		}
-		return makeFolder(dir, name, mode, owner)
+		return makeDirectory(dir, name, mode, owner)
 	}
 }
 
-// makeFolder makes one folder. EEXIST if something is there.
-func makeFolder(dir int, name string, mode uint32, owner owner) error {
+// makeDirectory creates one directory. The error is EEXIST if an object exists.
+func makeDirectory(dir int, name string, mode uint32, owner owner) error {
 	if err := ignoringEINTR(func() error { return unix.Mkdirat(dir, name, 0o700) }); err != nil {
 		return err
 	}
-	fd, err := openAt(dir, name, openFolder, 0)
+	fd, err := openAt(dir, name, openDirectory, 0)
 	if err != nil {
 		return err
 	}
@@ -106,12 +106,12 @@ func (s *Service) StatFile(_ context.Context, request *sandpoolv1.StatFileReques
 	if err != nil {
 		return nil, err
 	}
-	p, err := search{follow: request.GetFollow()}.find(path)
+	p, err := search{follow: request.GetFollowSymlinks()}.find(path)
 	if err != nil {
 		return nil, failure(path, err)
 	}
 	defer p.close()
-	info, err := s.describer().place(p, path)
+	info, err := s.describer().location(p, path)
 	if err != nil {
 		return nil, failure(path, err)
 	}
@@ -148,7 +148,7 @@ func (s *Service) makeDirectory(path string, mode uint32, owner owner) (*sandpoo
 	}
 	defer p.close()
 	if err := makeParents(mode, owner)(p.dir, p.name); err != nil && err != unix.EEXIST {
-		if stat, statErr := p.stat(); statErr != nil || !isFolder(stat) {
+		if stat, statErr := p.stat(); statErr != nil || !isDirectory(stat) {
 			return nil, err
 		}
 	}
@@ -156,23 +156,23 @@ func (s *Service) makeDirectory(path string, mode uint32, owner owner) (*sandpoo
 	if err != nil {
 		return nil, err
 	}
-	if !isFolder(stat) {
+	if !isDirectory(stat) {
 		return nil, unix.EEXIST
 	}
 	return s.describer().info(p.dir, p.name, path, stat)
 }
 
-// ended is the error of a call whose context is over, else nil.
-func ended(ctx context.Context) error {
+// contextError returns the error of a call whose context has ended, otherwise nil.
+func contextError(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return nil
 }
 
-// missingFirst is the error of a stream whose first message does not say what it is about.
-func missingFirst() error {
-	return rpcerror.BadField(reasonInvalidField, "target", "comes first, and once")
+// errTarget returns the error of a stream in which the target is not in the first message only.
+func errTarget() error {
+	return rpcerror.BadField(reasonInvalidField, "target", "must be set in the first message only")
 }
 
 func exhausted(reason, format string, args ...any) error {

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	// Folders in one another that are followed; each holds a file open meanwhile. No path is longer than half of the
-	// kernel's 4,096 bytes in folders of one letter.
+	// Maximum depth of directories that recursive operations follow. Each level holds a file open. No path of at most
+	// 4,096 bytes has more than half as many directories.
 	maxDepth = 2048
-	// What is read of a folder at once.
+	// Number of bytes of a directory that are read at once.
 	direntBytes = 16 << 10
-	// Where the name begins in a directory entry of the kernel.
+	// Offset of the name in a directory entry of the kernel.
 	direntName = 19
 )
 
-// entry is a name in a folder.
+// entry is an entry of a directory.
 type entry struct {
 	name string
-	// kind is DT_DIR and so on, DT_UNKNOWN where the file system does not say.
+	// kind is the type, for example DT_DIR, or DT_UNKNOWN if the file system does not report it.
 	kind uint8
 }
 
-// isFolder is whether the entry of an open folder is one itself.
-func (e entry) isFolder(dir int) bool {
+// isDirectory reports whether the entry of an open directory is a directory.
+func (e entry) isDirectory(dir int) bool {
 	if e.kind != unix.DT_UNKNOWN {
 		return e.kind == unix.DT_DIR
 	}
 	stat, err := lstat(dir, e.name)
-	return err == nil && isFolder(stat)
+	return err == nil && isDirectory(stat)
 }
 
-// nextEntries reads some entries of a folder, none at its end.
+// nextEntries reads some entries of a directory, and none at its end.
 func nextEntries(fd int, buffer []byte) ([]entry, error) {
 	for {
 		var n int
@@ -53,7 +53,8 @@ func nextEntries(fd int, buffer []byte) ([]entry, error) {
 	}
 }
 
-// parseEntries reads the kernel's form: inode, offset, length of the entry, kind, name with a NUL at its end.
+// parseEntries parses directory entries of the kernel: inode, offset, length of the entry, type, and name terminated by
+// NUL.
 func parseEntries(data []byte) []entry {
 	var entries []entry
 	for len(data) > direntName {
@@ -73,7 +74,8 @@ func parseEntries(data []byte) []entry {
 	return entries
 }
 
-// eachEntry calls visit for all that is in an open folder, in no order. However large the folder is, it is read in parts.
+// eachEntry calls visit for all entries of an open directory, in no particular order. It reads the directory in parts,
+// so its size does not matter.
 func eachEntry(fd int, visit func(entry) error) error {
 	buffer := make([]byte, direntBytes)
 	for {
@@ -89,8 +91,9 @@ func eachEntry(fd int, visit func(entry) error) error {
 	}
 }
 
-// smallest gives the first names of an open folder in the order of their bytes: up to limit, of those after a name, or
-// from it on if inclusive. It reads the whole folder but never holds more than two times limit of it.
+// smallest returns the first names of an open directory in byte order, at most limit, that follow the name after,
+// including that name if inclusive is set. It reads the complete directory, but holds at most two times limit names in
+// memory.
 func smallest(ctx context.Context, fd int, after string, inclusive bool, limit int) (found []entry, more bool, err error) {
 	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
 		return nil, false, err
@@ -104,7 +107,7 @@ func smallest(ctx context.Context, fd int, after string, inclusive bool, limit i
 			slices.SortFunc(found, byName)
 			found, more = found[:limit], true
 		}
-		return ended(ctx)
+		return contextError(ctx)
 	})
 	slices.SortFunc(found, byName)
 	if len(found) > limit {
@@ -143,7 +146,7 @@ func remove(ctx context.Context, name string, recursive bool) error {
 		return unix.EBUSY
 	}
 	switch {
-	case !isFolder(stat):
+	case !isDirectory(stat):
 		return unix.Unlinkat(p.dir, p.name, 0)
 	case !recursive:
 		return unix.Unlinkat(p.dir, p.name, unix.AT_REMOVEDIR)
@@ -151,23 +154,23 @@ func remove(ctx context.Context, name string, recursive bool) error {
 	return removeTree(ctx, p.dir, p.name, name, 0)
 }
 
-// removeTree removes whatever a name in an open folder is, with all that is in it. What vanishes meanwhile is fine, but for
-// the name itself. shown is its path for an error.
+// removeTree removes a name in an open directory with all of its contents. It is not an error if contents vanish in
+// between. shown is the path for errors.
 func removeTree(ctx context.Context, dir int, name, shown string, depth int) error {
-	if err := ended(ctx); err != nil {
+	if err := contextError(ctx); err != nil {
 		return err
 	}
 	err := ignoringEINTR(func() error { return unix.Unlinkat(dir, name, 0) })
-	// A folder is EISDIR to Linux, EPERM to POSIX.
+	// For a directory Linux returns EISDIR, POSIX defines EPERM.
 	if err != unix.EISDIR && err != unix.EPERM {
 		return at(shown, err)
 	}
 	if depth > maxDepth {
 		return at(shown, errTooDeep)
 	}
-	fd, openErr := openAt(dir, name, openFolder, 0)
+	fd, openErr := openAt(dir, name, openDirectory, 0)
 	if openErr == unix.ENOTDIR {
-		return at(shown, err) // A file that may not be removed.
+		return at(shown, err) // The object is a file that cannot be removed.
 	}
 	if openErr != nil {
 		return at(shown, openErr)
@@ -180,7 +183,8 @@ func removeTree(ctx context.Context, dir int, name, shown string, depth int) err
 	return at(shown, unix.Unlinkat(dir, name, unix.AT_REMOVEDIR))
 }
 
-// removeContent empties an open folder. It is read until nothing is found in it, for reading while removing may skip.
+// removeContent removes the contents of an open directory. It reads the directory until it is empty, because reading
+// during removal can skip entries.
 func removeContent(ctx context.Context, fd int, shown string, depth int) error {
 	for {
 		count := 0

@@ -17,7 +17,7 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-func TestStatFile(t *testing.T) {
+func TestStatFileDescribesPaths(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("file"), "text")
 	must(t, os.Chmod(b.path("file"), 0o640))
@@ -38,13 +38,13 @@ func TestStatFile(t *testing.T) {
 		{"pipe", false, sandpoolv1.FileType_FILE_TYPE_OTHER, 0, ""},
 		{".", false, sandpoolv1.FileType_FILE_TYPE_DIRECTORY, 0, ""},
 	} {
-		response, err := b.StatFile(t.Context(), &sandpoolv1.StatFileRequest{Path: b.path(test.name), Follow: test.follow})
+		response, err := b.StatFile(t.Context(), &sandpoolv1.StatFileRequest{Path: b.path(test.name), FollowSymlinks: test.follow})
 		info := response.GetFile()
 		if err != nil || info.GetType() != test.kind || info.GetSize() != test.size || info.GetLinkTarget() != test.target {
 			t.Errorf("%v: %v, %v", test, info, err)
 		}
 	}
-	// The path is resolved by its words first, so what is not there does not matter.
+	// The path is cleaned first, so directories in it that do not exist do not matter.
 	response, err := b.StatFile(t.Context(), &sandpoolv1.StatFileRequest{Path: b.dir + "//none/.././file/"})
 	info := response.GetFile()
 	if err != nil || info.GetPath() != b.path("file") || info.GetMode() != 0o640 || info.GetUid() != 1000 || info.GetGid() != 4242 ||
@@ -60,7 +60,7 @@ func TestStatFile(t *testing.T) {
 	}
 }
 
-func TestMakeDirectory(t *testing.T) {
+func TestMakeDirectoryCreatesParents(t *testing.T) {
 	b := newBench(t)
 	response, err := b.MakeDirectory(t.Context(), &sandpoolv1.MakeDirectoryRequest{
 		Path: b.path("a", "b"), Mode: proto.Uint32(0o2770), Owner: "7:8",
@@ -74,7 +74,7 @@ func TestMakeDirectory(t *testing.T) {
 	response, err = b.MakeDirectory(t.Context(), &sandpoolv1.MakeDirectoryRequest{Path: b.path("a")})
 	must(t, err)
 	if response.GetFile().GetMode() != 0o2770 {
-		t.Errorf("what was there was changed: %v", response)
+		t.Errorf("an existing directory was changed: %v", response)
 	}
 	_, err = b.MakeDirectory(t.Context(), &sandpoolv1.MakeDirectoryRequest{Path: "/"})
 	must(t, err)
@@ -89,7 +89,7 @@ func TestMakeDirectory(t *testing.T) {
 	wantError(t, err, codes.FailedPrecondition, reasonNotPermitted, "/proc/x")
 }
 
-func TestMoveFile(t *testing.T) {
+func TestMoveFileRespectsOverwrite(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("file"), "text")
 	move := func(source, destination string, overwrite bool) error {
@@ -98,24 +98,24 @@ func TestMoveFile(t *testing.T) {
 		})
 		return err
 	}
-	must(t, move("file", "new/folder/file", false))
+	must(t, move("file", "new/directory/file", false))
 	wantMissing(t, b.path("file"))
-	wantContent(t, b.path("new/folder/file"), "text")
+	wantContent(t, b.path("new/directory/file"), "text")
 	wantOwner(t, b.path("new"), 1000, 1001, 0o755)
 
 	put(t, b.path("other"), "other")
-	wantError(t, move("other", "new/folder/file", false), codes.AlreadyExists, reasonExists, b.path("new/folder/file"))
-	must(t, move("other", "new/folder/file", true))
-	wantContent(t, b.path("new/folder/file"), "other")
+	wantError(t, move("other", "new/directory/file", false), codes.AlreadyExists, reasonExists, b.path("new/directory/file"))
+	must(t, move("other", "new/directory/file", true))
+	wantContent(t, b.path("new/directory/file"), "other")
 
 	must(t, os.Mkdir(b.path("empty"), 0o755))
 	wantError(t, move("new", "empty", true), codes.AlreadyExists, reasonExists, b.path("empty"))
-	wantError(t, move("new/folder/file", "empty", true), codes.AlreadyExists, reasonExists, b.path("empty"))
+	wantError(t, move("new/directory/file", "empty", true), codes.AlreadyExists, reasonExists, b.path("empty"))
 	wantError(t, move("new", "new/inner", false), codes.InvalidArgument, reasonPathInvalid, "path")
 	wantError(t, move("none", "x/y", false), codes.NotFound, reasonNotFound, b.path("none"))
 	wantMissing(t, b.path("x"))
 	must(t, move("new", "empty/moved", false))
-	wantContent(t, b.path("empty/moved/folder/file"), "other")
+	wantContent(t, b.path("empty/moved/directory/file"), "other")
 
 	must(t, os.Symlink("nowhere", b.path("link")))
 	must(t, move("link", "link2", false))
@@ -124,7 +124,7 @@ func TestMoveFile(t *testing.T) {
 	}
 }
 
-// tree makes a folder with one of everything.
+// tree creates a directory with one object of each type.
 func tree(t *testing.T, dir string) {
 	t.Helper()
 	put(t, dir+"/file", "text")
@@ -161,7 +161,7 @@ func wantTree(t *testing.T, dir string) {
 	}
 }
 
-func TestCopyFile(t *testing.T) {
+func TestCopyFileCopiesTrees(t *testing.T) {
 	b := newBench(t)
 	tree(t, b.path("tree"))
 	duplicate := func(source, destination string, overwrite bool) error {
@@ -186,7 +186,7 @@ func TestCopyFile(t *testing.T) {
 	wantError(t, duplicate("none", "x", false), codes.NotFound, reasonNotFound, b.path("none"))
 }
 
-func TestCopiesOfTheKernelsFiles(t *testing.T) {
+func TestCopyFileCopiesGeneratedFiles(t *testing.T) {
 	b := newBench(t)
 	_, err := b.CopyFile(t.Context(), &sandpoolv1.CopyFileRequest{Source: "/proc/version", Destination: b.path("version")})
 	must(t, err)
@@ -195,7 +195,7 @@ func TestCopiesOfTheKernelsFiles(t *testing.T) {
 	wantContent(t, b.path("version"), string(want))
 }
 
-func TestMovingToAnotherFileSystem(t *testing.T) {
+func TestMoveFileCopiesToAnotherFileSystem(t *testing.T) {
 	b := newBench(t)
 	mountSmall(t, b.path("small"))
 	tree(t, b.path("tree"))
@@ -205,7 +205,7 @@ func TestMovingToAnotherFileSystem(t *testing.T) {
 	wantTree(t, b.path("small", "moved"))
 	wantNames(t, b.dir, "small")
 
-	// One that does not fit stays where it is, and leaves nothing there.
+	// A file that does not fit remains at its source, and no part of it remains at the destination.
 	put(t, b.path("large", "file"), strings.Repeat("x", 1<<20))
 	_, err = b.MoveFile(t.Context(), &sandpoolv1.MoveFileRequest{Source: b.path("large"), Destination: b.path("small", "large")})
 	wantError(t, err, codes.ResourceExhausted, reasonDiskFull, b.path("large", "file"))
@@ -213,7 +213,7 @@ func TestMovingToAnotherFileSystem(t *testing.T) {
 	wantContent(t, b.path("large", "file"), strings.Repeat("x", 1<<20))
 }
 
-func TestRemoveFile(t *testing.T) {
+func TestRemoveFileRemovesTrees(t *testing.T) {
 	b := newBench(t)
 	tree(t, b.path("tree"))
 	put(t, b.path("outside", "file"), "kept")
@@ -237,14 +237,14 @@ func TestRemoveFile(t *testing.T) {
 	}
 }
 
-// deep makes folders in one another, deeper than a path can say.
+// deep creates nested directories that are deeper than a path can name.
 func deep(t *testing.T, dir string, levels int) {
 	t.Helper()
-	fd, err := unix.Open(dir, openPlace|unix.O_DIRECTORY, 0)
+	fd, err := unix.Open(dir, openPath|unix.O_DIRECTORY, 0)
 	must(t, err)
 	for range levels {
-		must(t, unix.Mkdirat(fd, "folder", 0o755))
-		next, err := unix.Openat(fd, "folder", openPlace|unix.O_DIRECTORY, 0)
+		must(t, unix.Mkdirat(fd, "directory", 0o755))
+		next, err := unix.Openat(fd, "directory", openPath|unix.O_DIRECTORY, 0)
 		must(t, err)
 		unix.Close(fd)
 		fd = next
@@ -252,16 +252,16 @@ func deep(t *testing.T, dir string, levels int) {
 	unix.Close(fd)
 }
 
-func TestDeepTrees(t *testing.T) {
+func TestRecursiveOperationsLimitDepth(t *testing.T) {
 	b := newBench(t)
 	deep(t, b.dir, maxDepth)
-	root := b.path("folder")
+	root := b.path("directory")
 	if _, err := b.list(t, root, 64, 1000); err != nil {
 		t.Error(err)
 	}
 	if response, err := b.GlobFiles(t.Context(), &sandpoolv1.GlobFilesRequest{Pattern: root + "/**", PageSize: 1000}); err != nil {
 		t.Error(err)
-	} else if len(response.GetFiles()) != (maxListedPath-1-len(root))/len("/folder") {
+	} else if len(response.GetFiles()) != (maxListedPath-1-len(root))/len("/directory") {
 		t.Errorf("%d paths", len(response.GetFiles()))
 	}
 	_, err := b.CopyFile(t.Context(), &sandpoolv1.CopyFileRequest{Source: root, Destination: b.path("copy")})
@@ -273,12 +273,12 @@ func TestDeepTrees(t *testing.T) {
 	deep(t, b.dir, maxDepth+2)
 	_, err = b.CopyFile(t.Context(), &sandpoolv1.CopyFileRequest{Source: root, Destination: b.path("copy2")})
 	wantError(t, err, codes.FailedPrecondition, reasonNotPermitted, "")
-	wantNames(t, b.dir, "copy", "folder")
+	wantNames(t, b.dir, "copy", "directory")
 	_, err = b.RemoveFile(t.Context(), &sandpoolv1.RemoveFileRequest{Path: root, Recursive: true})
 	wantError(t, err, codes.FailedPrecondition, reasonNotPermitted, "")
 }
 
-// list lists a folder to its end, page by page.
+// list lists a directory to its end, page by page.
 func (b *bench) list(t *testing.T, dir string, depth, pageSize int32) ([]string, error) {
 	t.Helper()
 	var names []string
@@ -298,12 +298,12 @@ func (b *bench) list(t *testing.T, dir string, depth, pageSize int32) ([]string,
 			return names, nil
 		}
 		if len(response.GetFiles()) != int(pageSize) {
-			t.Fatalf("a page of %d", len(response.GetFiles()))
+			t.Fatalf("a page has %d entries", len(response.GetFiles()))
 		}
 	}
 }
 
-func TestListDirectory(t *testing.T) {
+func TestListDirectoryReturnsSortedPages(t *testing.T) {
 	b := newBench(t)
 	for _, name := range []string{"b/z", "b/a/deep/er", "b.txt", "a", "c\nd", "b/é", "e\xff/x"} {
 		put(t, b.path(name), "")
@@ -330,18 +330,18 @@ func TestListDirectory(t *testing.T) {
 	wantError(t, err, codes.NotFound, reasonNotFound, b.path("none"))
 }
 
-func TestPagesHoldWhileTheFolderChanges(t *testing.T) {
+func TestListDirectoryPagesAreStableWhileTheDirectoryChanges(t *testing.T) {
 	b := newBench(t)
 	for i := range 10 {
-		put(t, b.path("folder", fmt.Sprint(i), "x"), "")
+		put(t, b.path("directory", fmt.Sprint(i), "x"), "")
 	}
-	request := &sandpoolv1.ListDirectoryRequest{Path: b.path("folder"), PageSize: 4}
+	request := &sandpoolv1.ListDirectoryRequest{Path: b.path("directory"), PageSize: 4}
 	first, err := b.ListDirectory(t.Context(), request)
 	must(t, err)
-	must(t, os.RemoveAll(b.path("folder", "3")))
-	must(t, os.RemoveAll(b.path("folder", "5")))
-	put(t, b.path("folder", "4a"), "")
-	put(t, b.path("folder", "1a"), "")
+	must(t, os.RemoveAll(b.path("directory", "3")))
+	must(t, os.RemoveAll(b.path("directory", "5")))
+	put(t, b.path("directory", "4a"), "")
+	put(t, b.path("directory", "1a"), "")
 	request.PageToken = first.GetNextPageToken()
 	second, err := b.ListDirectory(t.Context(), request)
 	must(t, err)
@@ -362,9 +362,9 @@ func TestPagesHoldWhileTheFolderChanges(t *testing.T) {
 	}
 }
 
-func TestLargeFoldersAreReadInOrderInParts(t *testing.T) {
+func TestSmallestReadsLargeDirectoriesInParts(t *testing.T) {
 	b := newBench(t)
-	fd, err := unix.Open(b.dir, openFolder, 0)
+	fd, err := unix.Open(b.dir, openDirectory, 0)
 	must(t, err)
 	defer unix.Close(fd)
 	var want []string
@@ -388,7 +388,7 @@ func TestLargeFoldersAreReadInOrderInParts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, err := smallest(ctx, fd, "", true, 7); err == nil {
-		t.Error("a call that was cancelled goes on")
+		t.Error("a cancelled call returned no error")
 	}
 }
 
@@ -411,7 +411,7 @@ func (b *bench) glob(t *testing.T, pattern string, pageSize int32) ([]string, er
 	}
 }
 
-func TestGlobFiles(t *testing.T) {
+func TestGlobFilesReturnsSortedMatches(t *testing.T) {
 	b := newBench(t)
 	for _, name := range []string{"a.go", "b.py", "src/c.go", "src/deep/d.go", "src/deep/e.txt", ".hidden/f.go", "set/x1", "set/y2", "set/[z]"} {
 		put(t, b.path(name), "")
@@ -450,7 +450,7 @@ func TestGlobFiles(t *testing.T) {
 	}
 }
 
-func TestSearchesStayOutOfTheKernelsFiles(t *testing.T) {
+func TestRecursiveOperationsSkipPseudoFileSystems(t *testing.T) {
 	b := newBench(t)
 	got, err := b.glob(t, "/proc*/**/meminfo", 10)
 	if err != nil || len(got) != 0 {
@@ -475,7 +475,7 @@ func FuzzCleanPath(f *testing.F) {
 		if !strings.HasPrefix(got, "/") || strings.Contains(got, "//") || strings.ContainsRune(got, 0) ||
 			slices.Contains(strings.Split(got, "/"), "..") || slices.Contains(strings.Split(got, "/"), ".") ||
 			got != "/" && strings.HasSuffix(got, "/") {
-			t.Errorf("%q became %q", text, got)
+			t.Errorf("cleanPath changed %q to %q", text, got)
 		}
 	})
 }

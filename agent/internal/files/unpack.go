@@ -15,13 +15,13 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-// UploadFolder implements FileService.
-func (s *Service) UploadFolder(
-	stream grpc.ClientStreamingServer[sandpoolv1.UploadFolderRequest, sandpoolv1.UploadFolderResponse],
+// UploadDirectory implements FileService.
+func (s *Service) UploadDirectory(
+	stream grpc.ClientStreamingServer[sandpoolv1.UploadDirectoryRequest, sandpoolv1.UploadDirectoryResponse],
 ) error {
 	first, err := stream.Recv()
 	if err == io.EOF || err == nil && first.GetTarget() == nil {
-		return missingFirst()
+		return errTarget()
 	}
 	if err != nil {
 		return err
@@ -41,13 +41,13 @@ func (s *Service) UploadFolder(
 	defer unix.Close(root)
 	buffer, done := s.buffers.get()
 	defer done()
-	u := &unpacker{base: name, root: root, owner: owner, buffer: buffer, folder: -1}
-	defer u.leaveFolder()
-	in := newArriving(stream)
+	u := &unpacker{base: name, root: root, owner: owner, buffer: buffer, directory: -1}
+	defer u.leaveDirectory()
+	in := newUploadReader(stream)
 	defer in.close()
 	err = u.unpack(tar.NewReader(in))
 	if in.err != nil {
-		return in.err // The archive is broken because the call is.
+		return in.err // The archive is incomplete because the call failed.
 	}
 	if err != nil {
 		return failure(name, err)
@@ -55,10 +55,10 @@ func (s *Service) UploadFolder(
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return err
 	}
-	return stream.SendAndClose(&sandpoolv1.UploadFolderResponse{Entries: u.entries, BytesWritten: u.bytes})
+	return stream.SendAndClose(&sandpoolv1.UploadDirectoryResponse{Entries: u.entries, BytesWritten: u.bytes})
 }
 
-// openTarget opens the folder to write to; it is made where it is missing.
+// openTarget opens the directory to write to. It is created if it is missing.
 func (s *Service) openTarget(name string, owner owner) (int, error) {
 	if _, err := s.makeDirectory(name, parentMode, owner); err != nil {
 		if err == unix.EEXIST {
@@ -74,29 +74,29 @@ func (s *Service) openTarget(name string, owner owner) (int, error) {
 	return fd, err
 }
 
-// arriving reads the content of a stream's messages.
-type arriving struct {
-	stream  grpc.ClientStreamingServer[sandpoolv1.UploadFolderRequest, sandpoolv1.UploadFolderResponse]
+// uploadReader reads the content of the messages of a stream.
+type uploadReader struct {
+	stream  grpc.ClientStreamingServer[sandpoolv1.UploadDirectoryRequest, sandpoolv1.UploadDirectoryResponse]
 	part    part
 	content *mem.Reader
-	// err is what broke the call.
+	// err is the error of the call.
 	err error
 }
 
-func newArriving(
-	stream grpc.ClientStreamingServer[sandpoolv1.UploadFolderRequest, sandpoolv1.UploadFolderResponse],
-) *arriving {
-	return &arriving{
-		stream: stream, part: part{message: &sandpoolv1.UploadFolderRequest{}}, content: mem.BufferSlice(nil).Reader(),
+func newUploadReader(
+	stream grpc.ClientStreamingServer[sandpoolv1.UploadDirectoryRequest, sandpoolv1.UploadDirectoryResponse],
+) *uploadReader {
+	return &uploadReader{
+		stream: stream, part: part{message: &sandpoolv1.UploadDirectoryRequest{}}, content: mem.BufferSlice(nil).Reader(),
 	}
 }
 
-func (a *arriving) close() {
+func (a *uploadReader) close() {
 	a.part.free()
-	_ = a.content.Close() // Never fails.
+	_ = a.content.Close() // This never fails.
 }
 
-func (a *arriving) Read(buffer []byte) (int, error) {
+func (a *uploadReader) Read(buffer []byte) (int, error) {
 	for a.content.Remaining() == 0 {
 		if err := a.receive(); err != nil {
 			return 0, err
@@ -105,41 +105,41 @@ func (a *arriving) Read(buffer []byte) (int, error) {
 	return a.content.Read(buffer)
 }
 
-func (a *arriving) receive() error {
+func (a *uploadReader) receive() error {
 	err := a.stream.RecvMsg(&a.part)
 	if err == io.EOF {
 		return err
 	}
 	if err == nil && !a.part.isContent {
-		err = missingFirst()
+		err = errTarget()
 	}
 	if err != nil {
 		a.err = err
 		return err
 	}
 	a.content.Reset(a.part.buffers)
-	_, err = a.content.Discard(a.part.lead)
+	_, err = a.content.Discard(a.part.headBytes)
 	return err
 }
 
-// unpacker writes an archive's entries into an open folder. No symbolic link is followed, neither one of the archive nor
-// one that was there.
+// unpacker writes the entries of an archive into an open directory. It follows no symbolic link, neither of the archive
+// nor an existing one.
 type unpacker struct {
 	base   string
 	root   int
 	owner  owner
 	buffer []byte
 
-	// folder is that of the last entry, kept for the next; -1 if none is.
-	folder     int
-	folderName string
+	// directory is the directory of the last entry, held open for the next entry; -1 if there is none.
+	directory     int
+	directoryName string
 
 	entries int64
 	bytes   int64
 }
 
 func invalid(text string) error {
-	return &refusal{codes.FailedPrecondition, reasonArchiveInvalid, text}
+	return &pathError{codes.FailedPrecondition, reasonArchiveInvalid, text}
 }
 
 func (u *unpacker) unpack(archive *tar.Reader) error {
@@ -149,7 +149,8 @@ func (u *unpacker) unpack(archive *tar.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return at(u.base, invalid("what arrived is no tar archive, or a part of one ("+err.Error()+"); a compressed one has to be unpacked first"))
+			return at(u.base, invalid("the received bytes are not a complete tar archive ("+err.Error()+
+				"); send an uncompressed tar archive"))
 		}
 		if header.Typeflag == tar.TypeXGlobalHeader {
 			continue
@@ -159,7 +160,7 @@ func (u *unpacker) unpack(archive *tar.Reader) error {
 			return at(path.Join(u.base, header.Name), err)
 		}
 		if len(parts) == 0 {
-			continue // The folder itself, which stays as it is.
+			continue // The entry is the directory itself, which is not changed.
 		}
 		if err := u.entry(archive, header, parts); err != nil {
 			return at(path.Join(u.base, path.Join(parts...)), err)
@@ -168,20 +169,20 @@ func (u *unpacker) unpack(archive *tar.Reader) error {
 	}
 }
 
-// entryParts takes the name of an entry apart.
+// entryParts splits the name of an entry.
 func entryParts(name string) ([]string, error) {
 	if strings.HasPrefix(name, "/") {
-		return nil, invalid("an entry of the archive has an absolute name")
+		return nil, invalid("the name of the archive entry is absolute; use relative names")
 	}
 	if strings.ContainsRune(name, 0) {
-		return nil, invalid("an entry of the archive has a NUL in its name")
+		return nil, invalid("the name of the archive entry contains NUL; rename it")
 	}
 	var parts []string
 	for _, part := range strings.Split(name, "/") {
 		switch part {
 		case "", ".":
 		case "..":
-			return nil, invalid("an entry of the archive has .. in its name")
+			return nil, invalid("the name of the archive entry contains ..; use names inside of the directory")
 		default:
 			parts = append(parts, part)
 		}
@@ -206,67 +207,67 @@ func (u *unpacker) entry(archive *tar.Reader, header *tar.Header, parts []string
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(archive, header, dir, name, owner)
 	case tar.TypeDir:
-		return u.makeFolder(header, dir, name, owner)
+		return u.makeDirectory(header, dir, name, owner)
 	case tar.TypeSymlink:
 		return replace(dir, name, func(hidden string) error {
 			if err := unix.Symlinkat(header.Linkname, dir, hidden); err != nil {
 				return err
 			}
-			return u.likeHeader(dir, hidden, header, owner)
+			return u.applyHeader(dir, hidden, header, owner)
 		})
 	case tar.TypeFifo:
 		return replace(dir, name, func(hidden string) error {
 			if err := unix.Mknodat(dir, hidden, unix.S_IFIFO|0o600, 0); err != nil {
 				return err
 			}
-			return u.likeHeader(dir, hidden, header, owner)
+			return u.applyHeader(dir, hidden, header, owner)
 		})
 	case tar.TypeLink:
 		return u.link(header, dir, name)
 	case tar.TypeChar, tar.TypeBlock:
-		return invalid("an entry of the archive is a device")
+		return invalid("the archive entry is a device; remove it from the archive")
 	}
-	return invalid("an entry of the archive is of a kind that is not known")
+	return invalid("the type of the archive entry is not supported; remove it from the archive")
 }
 
 func (u *unpacker) ownerOf(header *tar.Header) (owner, error) {
-	if u.owner.given {
+	if u.owner.explicit {
 		return u.owner, nil
 	}
-	const most = 1<<32 - 2 // The next one means nobody to the kernel.
+	const most = 1<<32 - 2 // The kernel uses the next number for "no id".
 	if header.Uid < 0 || header.Gid < 0 || header.Uid > most || header.Gid > most {
-		return owner{}, invalid("an entry of the archive has an owner that no file can have")
+		return owner{}, invalid("the owner of the archive entry is out of range; set target.owner")
 	}
-	return owner{uid: header.Uid, gid: header.Gid, given: true}, nil
+	return owner{uid: header.Uid, gid: header.Gid, explicit: true}, nil
 }
 
-// enter opens a folder in the root by its names, makes it where it is missing and keeps it open for the next entry.
+// enter opens a directory in the root, creates missing directories, and holds it open for the next entry.
 func (u *unpacker) enter(parts []string) (int, error) {
-	wanted := strings.Join(parts, "/")
-	if u.folder >= 0 && u.folderName == wanted {
-		return u.folder, nil
+	wantedName := strings.Join(parts, "/")
+	if u.directory >= 0 && u.directoryName == wantedName {
+		return u.directory, nil
 	}
-	fd, err := u.look(parts, true)
+	fd, err := u.walkTo(parts, true)
 	if err != nil {
 		return -1, err
 	}
-	u.leaveFolder()
-	u.folder, u.folderName = fd, wanted
+	u.leaveDirectory()
+	u.directory, u.directoryName = fd, wantedName
 	return fd, nil
 }
 
-func (u *unpacker) leaveFolder() {
-	if u.folder >= 0 {
-		unix.Close(u.folder)
-		u.folder = -1
+func (u *unpacker) leaveDirectory() {
+	if u.directory >= 0 {
+		unix.Close(u.directory)
+		u.directory = -1
 	}
 }
 
 func (u *unpacker) step(dir int, name string, create bool) (int, error) {
-	next, err := openAt(dir, name, openPlace|unix.O_DIRECTORY, 0)
+	next, err := openAt(dir, name, openPath|unix.O_DIRECTORY, 0)
 	if err == unix.ENOENT && create {
-		if err = makeFolder(dir, name, parentMode, u.owner); err == nil || err == unix.EEXIST {
-			next, err = openAt(dir, name, openPlace|unix.O_DIRECTORY, 0)
+		if err = makeDirectory(dir, name, parentMode, u.owner); err == nil || err == unix.EEXIST {
+			next, err = openAt(dir, name, openPath|unix.O_DIRECTORY, 0)
 		}
 	}
 	if err == nil && isPseudo(fileSystem(next)) {
@@ -275,15 +276,15 @@ func (u *unpacker) step(dir int, name string, create bool) (int, error) {
 	}
 	if err == unix.ENOTDIR || err == unix.ELOOP {
 		if stat, statErr := lstat(dir, name); statErr == nil && isLink(stat) {
-			return -1, invalid("an entry of the archive lies behind a symbolic link")
+			return -1, invalid("the path of the archive entry contains a symbolic link; remove the link or the entry")
 		}
 	}
 	return next, err
 }
 
-func (u *unpacker) makeFolder(header *tar.Header, dir int, name string, owner owner) error {
+func (u *unpacker) makeDirectory(header *tar.Header, dir int, name string, owner owner) error {
 	mode := uint32(header.Mode) & permissionBits
-	err := makeFolder(dir, name, mode, owner)
+	err := makeDirectory(dir, name, mode, owner)
 	if err != unix.EEXIST {
 		return err
 	}
@@ -292,7 +293,7 @@ func (u *unpacker) makeFolder(header *tar.Header, dir int, name string, owner ow
 		return err
 	}
 	unix.Close(fd)
-	fd, err = openAt(dir, name, openFolder, 0)
+	fd, err = openAt(dir, name, openDirectory, 0)
 	if err != nil {
 		return err
 	}
@@ -322,13 +323,13 @@ func (u *unpacker) file(archive *tar.Reader, header *tar.Header, dir int, name s
 			break
 		}
 		if err != nil {
-			return invalid("the archive ends in the middle of a file: " + err.Error())
+			return invalid("the archive ends within a file (" + err.Error() + "); send the complete archive")
 		}
 	}
-	if err := scratch.own(owner.uid, owner.gid, uint32(header.Mode)&permissionBits); err != nil {
+	if err := scratch.setOwner(owner.uid, owner.gid, uint32(header.Mode)&permissionBits); err != nil {
 		return err
 	}
-	if err := scratch.publish(&place{dir, name}, true); err != nil {
+	if err := scratch.publish(&location{dir, name}, true); err != nil {
 		return err
 	}
 	return setTimes(dir, name, timesOf(header))
@@ -339,28 +340,28 @@ func timesOf(header *tar.Header) *unix.Stat_t {
 	return &unix.Stat_t{Atim: modified, Mtim: modified}
 }
 
-// likeHeader gives what cannot be opened the owner, mode and time of an entry.
-func (u *unpacker) likeHeader(dir int, name string, header *tar.Header, owner owner) error {
+// applyHeader sets the owner, the mode and the time of an entry that cannot be opened.
+func (u *unpacker) applyHeader(dir int, name string, header *tar.Header, owner owner) error {
 	stat := timesOf(header)
 	stat.Uid, stat.Gid, stat.Mode = uint32(owner.uid), uint32(owner.gid), uint32(header.Mode)&permissionBits|unix.S_IFIFO
 	if header.Typeflag == tar.TypeSymlink {
 		stat.Mode = unix.S_IFLNK
 	}
-	return likeNode(dir, name, stat, nil)
+	return applyStatAt(dir, name, stat, nil)
 }
 
-// link makes another name for a file in the same folder.
+// link creates another name for a file in the same tree.
 func (u *unpacker) link(header *tar.Header, dir int, name string) error {
 	parts, err := entryParts(header.Linkname)
 	if err != nil {
 		return err
 	}
 	if len(parts) == 0 {
-		return invalid("a hard link of the archive leads to no file")
+		return invalid("the target of the hard link in the archive is not a file; put the file before the link")
 	}
-	target, err := u.look(parts[:len(parts)-1], false)
+	target, err := u.walkTo(parts[:len(parts)-1], false)
 	if errors.Is(err, unix.ENOENT) {
-		return invalid("a hard link of the archive leads to no file")
+		return invalid("the target of the hard link in the archive is not a file; put the file before the link")
 	}
 	if err != nil {
 		return err
@@ -369,14 +370,14 @@ func (u *unpacker) link(header *tar.Header, dir int, name string) error {
 	last := parts[len(parts)-1]
 	stat, err := lstat(target, last)
 	if err != nil || !isRegular(stat) {
-		return invalid("a hard link of the archive leads to no file")
+		return invalid("the target of the hard link in the archive is not a file; put the file before the link")
 	}
 	return replace(dir, name, func(hidden string) error { return unix.Linkat(target, last, dir, hidden, 0) })
 }
 
-// look opens a folder in the root by its names; missing ones are made if wanted.
-func (u *unpacker) look(parts []string, create bool) (int, error) {
-	fd, err := openAt(u.root, ".", openPlace|unix.O_DIRECTORY, 0)
+// walkTo opens a directory in the root. If create is set, missing directories are created.
+func (u *unpacker) walkTo(parts []string, create bool) (int, error) {
+	fd, err := openAt(u.root, ".", openPath|unix.O_DIRECTORY, 0)
 	for _, part := range parts {
 		if err != nil {
 			return -1, err
@@ -388,14 +389,15 @@ func (u *unpacker) look(parts []string, create bool) (int, error) {
 	return fd, err
 }
 
-// replace makes something under a hidden name and gives it its own, in the place of what is there unless that is a folder.
+// replace creates an object under a hidden name and renames it. It replaces an existing object unless that is a
+// directory.
 func replace(dir int, name string, build func(hidden string) error) error {
 	hidden := hiddenName()
 	err := build(hidden)
 	if err == nil {
 		err = unix.Renameat(dir, hidden, dir, name)
 	}
-	// Also after success: renaming one name of a file to another one of it does nothing.
+	// This is also necessary after success: renaming a name of a file to another name of the same file does nothing.
 	if clean := unix.Unlinkat(dir, hidden, 0); clean != nil && clean != unix.ENOENT {
 		return errors.Join(err, clean)
 	}

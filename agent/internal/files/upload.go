@@ -17,39 +17,39 @@ import (
 )
 
 const (
-	// How long an upload is kept after its last byte.
+	// Time for which an upload is retained after its last byte.
 	uploadTime = time.Hour
 	maxUploads = 256
 )
 
-// upload is a file on its way. What has arrived is in a scratch file beside the place where it shall be, so that the
-// kernel can move it there, and so that it takes the disk of the sandbox and no memory.
+// upload is a file that is being received. The received bytes are in a scratch file in the directory of the final path,
+// so that the kernel can rename it, and so that it uses disk space of the sandbox instead of memory.
 type upload struct {
 	id   string
 	path string
 	mode sandpoolv1.WriteMode
 
-	// mu is held over one step of one call.
+	// mu is held during one step of a call.
 	mu sync.Mutex
-	// call counts the calls that have taken the upload up. The last one has it: one before may be of a client or a
-	// server that is gone, of which the agent has not heard yet.
+	// call counts the calls that opened the upload. Only the last call can use it. An earlier call can belong to a
+	// client or a server that disconnected without the agent's knowledge.
 	call     int
 	target   target
 	scratch  *scratch
 	received int64
 	lastByte time.Time
 	timer    *time.Timer
-	over     bool
+	finished bool
 }
 
-// target is what a call says of the file to write.
+// target contains the parameters of the file to write.
 type target struct {
 	owner owner
 	mode  *uint32
 	size  *int64
 }
 
-// uploads are those with an identifier, which outlive their calls.
+// uploads contains the uploads with an identifier. They outlive their calls.
 type uploads struct {
 	mu   sync.Mutex
 	byID map[string]*upload
@@ -59,37 +59,37 @@ type uploads struct {
 
 func newUploads() *uploads { return &uploads{byID: make(map[string]*upload), now: time.Now} }
 
-// session is one call's hold of an upload.
-type session struct {
+// uploadCall is a call that uses an upload.
+type uploadCall struct {
 	service *Service
 	upload  *upload
 	call    int
 }
 
-// begin takes an upload up or starts one.
-func (s *Service) begin(wanted *sandpoolv1.WriteFileTarget) (*session, error) {
-	name, err := cleanPath("target.path", wanted.GetPath())
+// openUpload resumes an upload or starts a new one.
+func (s *Service) openUpload(requested *sandpoolv1.WriteFileTarget) (*uploadCall, error) {
+	name, err := cleanPath("target.path", requested.GetPath())
 	if err != nil {
 		return nil, err
 	}
-	owner, err := s.owner("target.owner", wanted.GetOwner())
+	owner, err := s.owner("target.owner", requested.GetOwner())
 	if err != nil {
 		return nil, err
 	}
-	if wanted.GetOffset() < 0 || wanted.GetSize() < 0 {
-		return nil, rpcerror.BadField(reasonInvalidField, "target.offset", "neither it nor size may be negative")
+	if requested.GetOffset() < 0 || requested.GetSize() < 0 {
+		return nil, rpcerror.BadField(reasonInvalidField, "target.offset", "offset and size must not be negative")
 	}
-	up, err := s.uploads.get(wanted.GetUploadId(), name, wanted.GetWriteMode())
+	up, err := s.uploads.get(requested.GetUploadId(), name, requested.GetWriteMode())
 	if err != nil {
 		return nil, err
 	}
 	up.mu.Lock()
 	defer up.mu.Unlock()
-	if up.over {
-		return nil, conflict(up.id, "has ended this moment: ask for it again")
+	if up.finished {
+		return nil, errConflict(up.id, "was finished or expired while this call started; call GetUpload and try again")
 	}
-	up.target = target{owner: owner, mode: wanted.Mode, size: wanted.Size}
-	if err := up.prepare(wanted.GetOffset()); err != nil {
+	up.target = target{owner: owner, mode: requested.Mode, size: requested.Size}
+	if err := up.prepare(requested.GetOffset()); err != nil {
 		if up.scratch == nil {
 			s.uploads.drop(up)
 		}
@@ -97,56 +97,56 @@ func (s *Service) begin(wanted *sandpoolv1.WriteFileTarget) (*session, error) {
 	}
 	up.call++
 	up.lastByte = s.uploads.now()
-	return &session{service: s, upload: up, call: up.call}, nil
+	return &uploadCall{service: s, upload: up, call: up.call}, nil
 }
 
-// get finds an upload or registers a new one, which has no scratch file yet. One without identifier is known to its call
-// alone.
+// get returns an upload, or registers a new one without a scratch file. An upload without identifier is not registered.
 func (u *uploads) get(id, name string, mode sandpoolv1.WriteMode) (*upload, error) {
 	if mode == sandpoolv1.WriteMode_WRITE_MODE_UNSPECIFIED {
 		mode = sandpoolv1.WriteMode_WRITE_MODE_REPLACE
 	}
-	fresh := &upload{id: id, path: name, mode: mode, lastByte: u.now()}
+	started := &upload{id: id, path: name, mode: mode, lastByte: u.now()}
 	if id == "" {
-		return fresh, nil
+		return started, nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	known := u.byID[id]
 	switch {
 	case known == nil && len(u.byID) >= maxUploads:
-		return nil, exhausted(reasonUploadLimit, "%d uploads are open in this sandbox already: finish some, or wait until they expire", maxUploads)
+		return nil, exhausted(reasonUploadLimit,
+			"%d uploads are open in this sandbox, which is the limit; finish one or wait until one expires", maxUploads)
 	case known == nil:
-		u.byID[id] = fresh
-		fresh.timer = time.AfterFunc(uploadTime, func() { u.expire(fresh) })
-		return fresh, nil
+		u.byID[id] = started
+		started.timer = time.AfterFunc(uploadTime, func() { u.expire(started) })
+		return started, nil
 	case known.path != name || known.mode != mode:
-		return nil, conflict(id, fmt.Sprintf("is one of %q in another way: use another upload_id", printable(known.path)))
+		return nil, errConflict(id, fmt.Sprintf("writes %q with another path or write_mode; use another upload_id", shorten(known.path)))
 	}
 	return known, nil
 }
 
-func conflict(id, text string) error {
+func errConflict(id, text string) error {
 	return rpcerror.About(codes.FailedPrecondition, reasonUploadConflict, id, "upload %q %s", id, text)
 }
 
-// expire throws an upload away if nothing has arrived for long.
+// expire discards an upload that has received no bytes for uploadTime.
 func (u *uploads) expire(up *upload) {
 	up.mu.Lock()
 	defer up.mu.Unlock()
-	if left := up.lastByte.Add(uploadTime).Sub(u.now()); left > 0 && !up.over {
+	if left := up.lastByte.Add(uploadTime).Sub(u.now()); left > 0 && !up.finished {
 		up.timer.Reset(left)
 		return
 	}
 	u.drop(up)
 }
 
-// drop forgets an upload and throws away what has arrived. Called with its mu held.
+// drop removes an upload and its scratch file. up.mu must be held.
 func (u *uploads) drop(up *upload) {
-	if up.over {
+	if up.finished {
 		return
 	}
-	up.over = true
+	up.finished = true
 	if up.scratch != nil {
 		up.scratch.close()
 	}
@@ -159,11 +159,11 @@ func (u *uploads) drop(up *upload) {
 	delete(u.byID, up.id)
 }
 
-// prepare makes the scratch file or sets an earlier one to go on at an offset. Called with mu held.
+// prepare creates the scratch file, or truncates the existing one to an offset. mu must be held.
 func (up *upload) prepare(offset int64) error {
 	if offset > up.received {
 		return rpcerror.About(codes.OutOfRange, reasonOffsetOutOfRange, printable(up.path),
-			"only %d bytes have arrived: go on at that offset, not at %d", up.received, offset)
+			"offset %d is after the %d received bytes; continue at offset %d", offset, up.received, up.received)
 	}
 	if up.scratch != nil {
 		if offset < up.received {
@@ -186,11 +186,11 @@ func (up *upload) prepare(offset int64) error {
 	return err
 }
 
-// checkDestination refuses at once what could only fail in the end.
+// checkDestination returns errors early that would otherwise occur only at the end.
 func (up *upload) checkDestination() error {
 	p, err := search{follow: true}.find(up.path)
 	if err == unix.ENOENT {
-		return nil // A folder on the way is missing, and will be made.
+		return nil // A missing directory on the way is created later.
 	}
 	if err != nil {
 		return err
@@ -209,9 +209,9 @@ func (up *upload) checkDestination() error {
 	return mustBeFile(stat)
 }
 
-// nearest is a place in the folder of a path, or in the nearest one above it that is there: parents are made when the
-// file is, so that a call that breaks leaves none.
-func nearest(name string) (*place, error) {
+// nearest returns a location in the directory of a path, or in its nearest existing parent. Missing directories are
+// created together with the file, so that a broken call leaves none.
+func nearest(name string) (*location, error) {
 	for {
 		p, err := search{follow: true}.toChange(name)
 		if err != unix.ENOENT || name == "/" {
@@ -221,25 +221,26 @@ func nearest(name string) (*place, error) {
 	}
 }
 
-// step does something with the upload, unless another call has taken it up meanwhile.
-func (c *session) step(do func(up *upload) error) error {
+// do calls action with the upload, unless another call has opened it.
+func (c *uploadCall) do(action func(up *upload) error) error {
 	up := c.upload
 	up.mu.Lock()
 	defer up.mu.Unlock()
 	switch {
 	case up.call != c.call:
-		return conflict(up.id, "was taken up by another call")
-	case up.over:
-		return rpcerror.About(codes.NotFound, reasonUploadNotFound, up.id, "upload %q has expired", up.id)
+		return errConflict(up.id, "was resumed by another call; use one call at a time")
+	case up.finished:
+		return rpcerror.About(codes.NotFound, reasonUploadNotFound, up.id,
+			"upload %q has expired; start it again", up.id)
 	}
-	return failure(up.path, do(up))
+	return failure(up.path, action(up))
 }
 
-// write takes the next bytes, which come in pieces.
-func (c *session) write(length int64, pieces iter.Seq[[]byte]) error {
-	return c.step(func(up *upload) error {
+// write writes the next bytes, which are passed in pieces.
+func (c *uploadCall) write(length int64, pieces iter.Seq[[]byte]) error {
+	return c.do(func(up *upload) error {
 		if size := up.target.size; size != nil && up.received+length > *size {
-			return up.wrongSize(up.received+length, "more than")
+			return up.wrongSize(up.received + length)
 		}
 		offset := up.received
 		for piece := range pieces {
@@ -254,19 +255,19 @@ func (c *session) write(length int64, pieces iter.Seq[[]byte]) error {
 	})
 }
 
-func (up *upload) wrongSize(got int64, relation string) error {
+func (up *upload) wrongSize(got int64) error {
 	return rpcerror.About(codes.FailedPrecondition, reasonSizeMismatch, printable(up.path),
-		"%d bytes have arrived, %s the %d that were announced", got, relation, *up.target.size)
+		"%d bytes were received, but target.size is %d; continue the upload or start it again", got, *up.target.size)
 }
 
-// received is how many bytes have arrived.
-func (c *session) received() (count int64, err error) {
-	err = c.step(func(up *upload) error { count = up.received; return nil })
+// received returns the number of received bytes.
+func (c *uploadCall) received() (count int64, err error) {
+	err = c.do(func(up *upload) error { count = up.received; return nil })
 	return count, err
 }
 
-// leave ends the hold: an upload without identifier is thrown away unless it was finished.
-func (c *session) leave() {
+// release ends the use of the upload by this call. An upload without identifier is discarded unless it was finished.
+func (c *uploadCall) release() {
 	up := c.upload
 	up.mu.Lock()
 	defer up.mu.Unlock()
@@ -275,11 +276,11 @@ func (c *session) leave() {
 	}
 }
 
-// finish makes the file of what has arrived.
-func (c *session) finish() (info *sandpoolv1.FileInfo, err error) {
-	err = c.step(func(up *upload) error {
+// finish creates the file from the received bytes.
+func (c *uploadCall) finish() (info *sandpoolv1.FileInfo, err error) {
+	err = c.do(func(up *upload) error {
 		if size := up.target.size; size != nil && up.received != *size {
-			return up.wrongSize(up.received, "not")
+			return up.wrongSize(up.received)
 		}
 		p, err := search{follow: true, make: makeParents(parentMode, up.target.owner)}.toChange(up.path)
 		if err != nil {
@@ -289,7 +290,7 @@ func (c *session) finish() (info *sandpoolv1.FileInfo, err error) {
 		if err := up.put(p); err != nil {
 			return err
 		}
-		if info, err = c.service.describer().place(p, up.path); err != nil {
+		if info, err = c.service.describer().location(p, up.path); err != nil {
 			return err
 		}
 		c.service.uploads.drop(up)
@@ -306,12 +307,12 @@ func (s *Service) GetUpload(
 	up := s.uploads.byID[request.GetUploadId()]
 	s.uploads.mu.Unlock()
 	if up == nil {
-		return nil, noUpload(request.GetUploadId())
+		return nil, errUploadNotFound(request.GetUploadId())
 	}
 	up.mu.Lock()
 	defer up.mu.Unlock()
-	if up.over {
-		return nil, noUpload(request.GetUploadId())
+	if up.finished {
+		return nil, errUploadNotFound(request.GetUploadId())
 	}
 	return &sandpoolv1.GetUploadResponse{
 		ReceivedBytes: up.received,
@@ -320,7 +321,7 @@ func (s *Service) GetUpload(
 	}, nil
 }
 
-func noUpload(id string) error {
+func errUploadNotFound(id string) error {
 	return rpcerror.About(codes.NotFound, reasonUploadNotFound, id,
-		"upload %q is not known: it was finished, has expired, or nothing of it has arrived", id)
+		"upload %q does not exist: it was finished, it expired, or no bytes were received; start it again", id)
 }

@@ -19,16 +19,18 @@ import (
 )
 
 const (
-	// Watches at once. Each takes one of the few that the kernel gives to a user on the whole machine.
+	// Maximum number of simultaneous watches. Each uses one inotify instance, of which the kernel permits few for each
+	// user of the machine.
 	maxWatches = 8
-	// Folders of one watch.
+	// Maximum number of directories of one watch.
 	maxWatched = 8192
-	// How often something is said when nothing happens.
+	// Interval after which a response is sent if no change occurred.
 	keepAlive = 15 * time.Second
-	// What is read of events at once; the kernel keeps up to 16,384 more, then tells that it lost some.
+	// Number of bytes of events that are read at once. The kernel queues up to 16,384 more events and then reports an
+	// overflow.
 	eventBytes = 16 << 10
 
-	folderEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_MODIFY |
+	directoryEvents = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_MODIFY |
 		unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_EXCL_UNLINK | unix.IN_ONLYDIR
 )
 
@@ -44,44 +46,45 @@ func (s *Service) WatchFiles(
 	case s.watches <- struct{}{}:
 		defer func() { <-s.watches }()
 	default:
-		return exhausted(reasonWatchLimit, "%d watches run in this sandbox already: end one, or watch a common folder", maxWatches)
+		return exhausted(reasonWatchLimit,
+			"%d watches are running in this sandbox, which is the limit; end one, or watch a common directory", maxWatches)
 	}
 	w, err := newWatch(name, request.GetRecursive(), stream)
 	if err != nil {
 		return failure(name, err)
 	}
 	defer w.events.Close()
-	// Closing makes a read that waits return.
+	// Closing the file ends a Read that waits.
 	defer context.AfterFunc(stream.Context(), func() { w.events.Close() })()
-	over := make(chan struct{})
-	defer close(over)
+	finished := make(chan struct{})
+	defer close(finished)
 	go func() {
 		select {
 		case <-s.stopping:
 			w.events.Close()
-		case <-over:
+		case <-finished:
 		}
 	}()
 	err = w.run()
 	if errors.Is(err, os.ErrClosed) {
-		return ended(stream.Context())
+		return contextError(stream.Context())
 	}
 	return failure(name, err)
 }
 
-// watch follows one folder, or one file by its name in its folder: so it is seen when the file is replaced.
+// watch follows one directory, or one file by its name in its directory, so that a replaced file is noticed.
 type watch struct {
 	stream    grpc.ServerStreamingServer[sandpoolv1.WatchFilesResponse]
 	events    *os.File
 	fd        int
 	recursive bool
-	// base is the path that is watched, root the folder of it that the kernel watches.
+	// base is the watched path. root is the kernel's number of the watched directory.
 	base string
 	root int32
-	// only is the one name of the folder that counts, empty for all.
+	// only is the name of the watched file in the directory, or empty to watch all names.
 	only string
-	// folders are the paths of what is watched.
-	folders map[int32]string
+	// directories are the paths of the watched directories.
+	directories map[int32]string
 }
 
 func newWatch(
@@ -102,19 +105,19 @@ func newWatch(
 	}
 	w := &watch{
 		stream: stream, events: os.NewFile(uintptr(fd), "inotify"), fd: fd, base: name,
-		recursive: recursive && isFolder(stat), folders: make(map[int32]string),
+		recursive: recursive && isDirectory(stat), directories: make(map[int32]string),
 	}
 	inner := p.name
-	if !isFolder(stat) {
+	if !isDirectory(stat) {
 		inner, w.only = ".", p.name
 	}
-	folder, err := openAt(p.dir, inner, openFolder, 0)
+	directory, err := openAt(p.dir, inner, openDirectory, 0)
 	if err == nil {
-		w.root, err = w.add(folder, name)
+		w.root, err = w.add(directory, name)
 		if err == nil && w.recursive {
-			err = w.addInner(folder, name, false, 0)
+			err = w.addInner(directory, name, false, 0)
 		}
-		unix.Close(folder)
+		unix.Close(directory)
 	}
 	if err != nil {
 		w.events.Close()
@@ -125,46 +128,50 @@ func newWatch(
 
 func watchError(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EMFILE) {
-		return exhausted(reasonWatchLimit, "the machine's kernel lets nobody watch more files at the moment: watch less")
+		return exhausted(reasonWatchLimit,
+			"the limit of inotify watches of the machine is reached; end watches or watch fewer directories")
 	}
 	return err
 }
 
-// add watches an open folder.
-func (w *watch) add(folder int, name string) (int32, error) {
-	if len(w.folders) >= maxWatched {
-		return 0, exhausted(reasonWatchLimit, "more than %d folders: watch a smaller part, or not recursively", maxWatched)
+// add watches an open directory.
+func (w *watch) add(directory int, name string) (int32, error) {
+	if len(w.directories) >= maxWatched {
+		return 0, exhausted(reasonWatchLimit,
+			"the watch contains more than %d directories, which is the limit; watch a smaller tree, or not recursively", maxWatched)
 	}
-	number, err := unix.InotifyAddWatch(w.fd, fmt.Sprintf("/proc/self/fd/%d", folder), folderEvents)
+	number, err := unix.InotifyAddWatch(w.fd, fmt.Sprintf("/proc/self/fd/%d", directory), directoryEvents)
 	if err != nil {
 		return 0, watchError(err)
 	}
-	w.folders[int32(number)] = name
+	w.directories[int32(number)] = name
 	return int32(number), nil
 }
 
-// addInner watches the folders in an open folder. What is in it is told if it was made since the folder was.
-func (w *watch) addInner(folder int, name string, tell bool, depth int) error {
+// addInner watches the directories in an open directory. If report is set, it also reports the contents as created,
+// because they were created after the directory and before its watch.
+func (w *watch) addInner(directory int, name string, report bool, depth int) error {
 	if depth > maxDepth {
 		return errTooDeep
 	}
-	return eachEntry(folder, func(e entry) error {
+	return eachEntry(directory, func(e entry) error {
 		inner := path.Join(name, e.name)
-		if tell {
+		if report {
 			if err := w.send(sandpoolv1.FileChange_FILE_CHANGE_CREATED, inner); err != nil {
 				return err
 			}
 		}
-		if !e.isFolder(folder) {
-			return ended(w.stream.Context())
+		if !e.isDirectory(directory) {
+			return contextError(w.stream.Context())
 		}
-		return w.addFolder(folder, e.name, inner, tell, depth+1)
+		return w.addDirectory(directory, e.name, inner, report, depth+1)
 	})
 }
 
-// addFolder watches a folder in an open one, with all in it. One that is another thing by now is left out.
-func (w *watch) addFolder(dir int, name, full string, tell bool, depth int) error {
-	fd, err := openAt(dir, name, openFolder, 0)
+// addDirectory watches a directory in an open directory, with all of its contents. It does nothing if the object was
+// replaced in between.
+func (w *watch) addDirectory(dir int, name, full string, report bool, depth int) error {
+	fd, err := openAt(dir, name, openDirectory, 0)
 	if err == unix.ENOTDIR || err == unix.ELOOP {
 		return nil
 	}
@@ -178,14 +185,14 @@ func (w *watch) addFolder(dir int, name, full string, tell bool, depth int) erro
 	if _, err := w.add(fd, full); err != nil {
 		return err
 	}
-	return w.addInner(fd, full, tell, depth)
+	return w.addInner(fd, full, report, depth)
 }
 
 func (w *watch) send(change sandpoolv1.FileChange, name string) error {
 	return w.stream.Send(&sandpoolv1.WatchFilesResponse{Change: change, Path: printable(name)})
 }
 
-// run tells what happens until nothing more can.
+// run sends the changes until the watch ends.
 func (w *watch) run() error {
 	if err := w.send(sandpoolv1.FileChange_FILE_CHANGE_UNSPECIFIED, w.base); err != nil {
 		return err
@@ -205,53 +212,53 @@ func (w *watch) run() error {
 		if err != nil {
 			return err
 		}
-		over, err := w.tell(buffer[:n])
-		if err != nil || over {
+		finished, err := w.reportEvents(buffer[:n])
+		if err != nil || finished {
 			return err
 		}
 	}
 }
 
-// tell tells the events of the kernel's form: watch, mask, cookie, length of the name, name with NULs at its end. It is
-// over when what was watched is gone.
-func (w *watch) tell(data []byte) (over bool, err error) {
+// reportEvents sends the changes for events of the kernel: watch, mask, cookie, length of the name, and name padded
+// with NULs. finished is set when the watched path no longer exists.
+func (w *watch) reportEvents(data []byte) (finished bool, err error) {
 	for len(data) >= unix.SizeofInotifyEvent {
 		number := int32(binary.NativeEndian.Uint32(data))
 		mask := binary.NativeEndian.Uint32(data[4:])
 		length := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(data[12:]))
 		if length > len(data) {
-			return false, errors.New("the kernel gave a part of an event")
+			return false, errors.New("the kernel returned an incomplete inotify event")
 		}
 		name := strings.TrimRight(string(data[unix.SizeofInotifyEvent:length]), "\x00")
 		data = data[length:]
-		if over, err := w.event(number, mask, name); err != nil || over {
-			return over, err
+		if finished, err := w.event(number, mask, name); err != nil || finished {
+			return finished, err
 		}
 	}
 	return false, nil
 }
 
-func (w *watch) event(number int32, mask uint32, name string) (over bool, err error) {
+func (w *watch) event(number int32, mask uint32, name string) (finished bool, err error) {
 	if mask&unix.IN_Q_OVERFLOW != 0 {
 		return false, w.send(sandpoolv1.FileChange_FILE_CHANGE_OVERFLOW, w.base)
 	}
-	folder, known := w.folders[number]
+	directory, known := w.directories[number]
 	switch {
 	case !known:
 		return false, nil
 	case number == w.root && mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_UNMOUNT) != 0:
 		return true, w.send(sandpoolv1.FileChange_FILE_CHANGE_REMOVED, w.base)
 	case mask&unix.IN_IGNORED != 0:
-		delete(w.folders, number)
+		delete(w.directories, number)
 		return false, nil
 	case name == "" && (number != w.root || w.only != ""):
-		return false, nil // The folder above tells the same with a name.
+		return false, nil // The parent directory reports the same change with a name.
 	case w.only != "" && name != w.only, isHidden(name):
 		return false, nil
 	}
 	full := w.base
 	if w.only == "" {
-		full = path.Join(folder, name)
+		full = path.Join(directory, name)
 	}
 	if w.isUnnamed(name, full) {
 		return false, nil
@@ -265,8 +272,8 @@ func (w *watch) event(number int32, mask uint32, name string) (over bool, err er
 	return false, err
 }
 
-// isUnnamed is whether an event is of a file that has no name yet, such as our own scratch files: the kernel calls it
-// by the number of its inode.
+// isUnnamed reports whether an event is about a file without a name, for example a scratch file of the agent. The
+// kernel uses the number of its inode as name.
 func (w *watch) isUnnamed(name, full string) bool {
 	digits, found := strings.CutPrefix(name, "#")
 	if !found || digits == "" || strings.Trim(digits, "0123456789") != "" {
@@ -295,15 +302,15 @@ func changeOf(mask uint32) sandpoolv1.FileChange {
 	return sandpoolv1.FileChange_FILE_CHANGE_UNSPECIFIED
 }
 
-// follow watches a folder that came, or no longer one that was moved away. What was put into a new one before the watch
-// began is told too; so of a file that comes at the same moment it may be told twice that it was made.
+// follow starts to watch a new directory, or stops to watch one that was moved away or removed. It reports objects that
+// were created in a new directory before its watch started, so the creation of an object can be reported twice.
 func (w *watch) follow(mask uint32, full string) error {
 	if mask&(unix.IN_MOVED_FROM|unix.IN_DELETE) != 0 {
-		for _, number := range slices.Collect(maps.Keys(w.folders)) {
-			if name := w.folders[number]; name == full || strings.HasPrefix(name, full+"/") {
-				// Fails if the folder is gone, and the watch with it.
+		for _, number := range slices.Collect(maps.Keys(w.directories)) {
+			if name := w.directories[number]; name == full || strings.HasPrefix(name, full+"/") {
+				// This fails if the directory was removed, and the watch with it.
 				_, _ = unix.InotifyRmWatch(w.fd, uint32(number))
-				delete(w.folders, number)
+				delete(w.directories, number)
 			}
 		}
 		return nil
@@ -316,5 +323,5 @@ func (w *watch) follow(mask uint32, full string) error {
 		return ignoreMissing(err)
 	}
 	defer p.close()
-	return w.addFolder(p.dir, p.name, full, true, 0)
+	return w.addDirectory(p.dir, p.name, full, true, 0)
 }

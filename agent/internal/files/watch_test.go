@@ -18,7 +18,7 @@ type watching struct {
 	stop   context.CancelFunc
 }
 
-// watch returns when the watch has begun.
+// watch starts a watch and returns when the server has confirmed it.
 func (b *bench) watch(t *testing.T, path string, recursive bool) *watching {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -39,7 +39,7 @@ const (
 	attributes = sandpoolv1.FileChange_FILE_CHANGE_ATTRIBUTES
 )
 
-// want takes messages up to one, and fails if another path is among them than may be.
+// want receives messages until the given one, and logs the others.
 func (w *watching) want(t *testing.T, change sandpoolv1.FileChange, path string) {
 	t.Helper()
 	for range 100 {
@@ -55,7 +55,7 @@ func (w *watching) want(t *testing.T, change sandpoolv1.FileChange, path string)
 	t.Fatalf("no %v %s", change, path)
 }
 
-// wantNext takes one message.
+// wantNext receives one message, which must be the given one.
 func (w *watching) wantNext(t *testing.T, change sandpoolv1.FileChange, path string) {
 	t.Helper()
 	if got, err := w.stream.Recv(); err != nil || got.GetChange() != change || got.GetPath() != path {
@@ -63,7 +63,7 @@ func (w *watching) wantNext(t *testing.T, change sandpoolv1.FileChange, path str
 	}
 }
 
-func TestWatchingAFolder(t *testing.T) {
+func TestWatchReportsChangesOfDirectory(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("inner/file"), "")
 	w := b.watch(t, b.dir, false)
@@ -85,13 +85,13 @@ func TestWatchingAFolder(t *testing.T) {
 	w.wantNext(t, removed, b.path("moved\n"))
 }
 
-func TestWatchingATree(t *testing.T) {
+func TestRecursiveWatchIncludesNewDirectories(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("a/b/file"), "")
 	w := b.watch(t, b.dir, true)
 	put(t, b.path("a/b/new"), "")
 	w.wantNext(t, created, b.path("a/b/new"))
-	// Made at once with all in it, before the agent can watch it.
+	// These objects are created together, before the agent can watch the new directory.
 	put(t, b.path("a/fresh/x/y/deep"), "")
 	w.want(t, created, b.path("a/fresh/x/y/deep"))
 	put(t, b.path("a/fresh/x/y/later"), "")
@@ -111,7 +111,7 @@ func TestWatchingATree(t *testing.T) {
 	w.wantNext(t, created, b.path("seen"))
 }
 
-func TestWatchingAFile(t *testing.T) {
+func TestWatchOfFileSurvivesReplacement(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("file"), "")
 	put(t, b.path("other"), "")
@@ -129,18 +129,18 @@ func TestWatchingAFile(t *testing.T) {
 	}
 }
 
-func TestAWatchEndsWithItsFolder(t *testing.T) {
+func TestWatchEndsWhenItsDirectoryIsRemoved(t *testing.T) {
 	b := newBench(t)
-	must(t, os.Mkdir(b.path("folder"), 0o755))
-	w := b.watch(t, b.path("folder"), false)
-	must(t, os.Remove(b.path("folder")))
-	w.want(t, removed, b.path("folder"))
+	must(t, os.Mkdir(b.path("directory"), 0o755))
+	w := b.watch(t, b.path("directory"), false)
+	must(t, os.Remove(b.path("directory")))
+	w.want(t, removed, b.path("directory"))
 	if got, err := w.stream.Recv(); err != io.EOF {
 		t.Errorf("%v, %v", got, err)
 	}
 }
 
-func TestWatchesEndWhenTheAgentStops(t *testing.T) {
+func TestWatchEndsWhenTheAgentStops(t *testing.T) {
 	b := newBench(t)
 	w := b.watch(t, b.dir, false)
 	close(b.stopping)
@@ -149,28 +149,28 @@ func TestWatchesEndWhenTheAgentStops(t *testing.T) {
 	}
 }
 
-func TestWatchesAreLimited(t *testing.T) {
+func TestWatchFilesLimitsTheNumberOfWatches(t *testing.T) {
 	b := newBench(t)
 	var last *watching
 	for range maxWatches {
 		last = b.watch(t, b.dir, false)
 	}
-	refused := func() error {
+	startWatch := func() error {
 		stream, err := b.WatchFiles(t.Context(), &sandpoolv1.WatchFilesRequest{Path: b.dir})
 		must(t, err)
 		_, err = stream.Recv()
 		return err
 	}
-	wantError(t, refused(), codes.ResourceExhausted, reasonWatchLimit, "")
+	wantError(t, startWatch(), codes.ResourceExhausted, reasonWatchLimit, "")
 	last.stop()
 	waitFor(t, func() bool { return len(b.service.watches) < maxWatches })
 	b.watch(t, b.dir, false)
 }
 
-func TestWhatIsLostIsTold(t *testing.T) {
+func TestWatchReportsOverflow(t *testing.T) {
 	b := newBench(t)
 	w := b.watch(t, b.dir, false)
-	// More than the kernel keeps, and what fits into the stream, while nobody reads.
+	// More changes than the kernel and the stream buffer, while the client does not read.
 	for i := range 60_000 {
 		file, err := os.Create(b.path(fmt.Sprint(i % 2)))
 		must(t, err)
@@ -189,13 +189,13 @@ func TestWhatIsLostIsTold(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeWatched(t *testing.T) {
+func TestWatchFilesRejectsMissingPath(t *testing.T) {
 	b := newBench(t)
 	stream, err := b.WatchFiles(t.Context(), &sandpoolv1.WatchFilesRequest{Path: b.path("none")})
 	must(t, err)
 	_, err = stream.Recv()
 	wantError(t, err, codes.NotFound, reasonNotFound, b.path("none"))
 	if len(b.service.watches) != 0 {
-		t.Error("the watch still counts")
+		t.Error("the failed watch is still counted")
 	}
 }

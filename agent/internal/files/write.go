@@ -20,16 +20,16 @@ func (s *Service) WriteFile(
 ) error {
 	first, err := stream.Recv()
 	if err == io.EOF || err == nil && first.GetTarget() == nil {
-		return missingFirst()
+		return errTarget()
 	}
 	if err != nil {
 		return err
 	}
-	call, err := s.begin(first.GetTarget())
+	call, err := s.openUpload(first.GetTarget())
 	if err != nil {
 		return err
 	}
-	defer call.leave()
+	defer call.release()
 	p := part{message: &sandpoolv1.WriteFileRequest{}}
 	defer p.free()
 	for {
@@ -41,7 +41,7 @@ func (s *Service) WriteFile(
 			return err
 		}
 		if !p.isContent {
-			return missingFirst()
+			return errTarget()
 		}
 		if err := call.write(p.size(), p.pieces); err != nil {
 			return err
@@ -57,13 +57,13 @@ func (s *Service) WriteFile(
 // PutFile implements FileService.
 func (s *Service) PutFile(_ context.Context, request *sandpoolv1.PutFileRequest) (*sandpoolv1.PutFileResponse, error) {
 	if request.GetTarget() == nil {
-		return nil, missingFirst()
+		return nil, errTarget()
 	}
-	call, err := s.begin(request.GetTarget())
+	call, err := s.openUpload(request.GetTarget())
 	if err != nil {
 		return nil, err
 	}
-	defer call.leave()
+	defer call.release()
 	if err := call.write(int64(len(request.GetData())), slices.Values([][]byte{request.GetData()})); err != nil {
 		return nil, err
 	}
@@ -81,47 +81,47 @@ func (s *Service) PutFile(_ context.Context, request *sandpoolv1.PutFileRequest)
 	return &sandpoolv1.PutFileResponse{File: info, ReceivedBytes: received}, nil
 }
 
-// put makes the file at a place of the upload's scratch file.
-func (up *upload) put(at *place) error {
-	present, err := at.stat()
+// put creates the file at a location from the scratch file of the upload.
+func (up *upload) put(at *location) error {
+	existing, err := at.stat()
 	switch {
 	case err == unix.ENOENT:
-		present = nil
+		existing = nil
 	case err != nil:
 		return err
 	case up.mode == sandpoolv1.WriteMode_WRITE_MODE_CREATE:
 		return unix.EEXIST
 	default:
-		if err := mustBeFile(present); err != nil {
+		if err := mustBeFile(existing); err != nil {
 			return err
 		}
 	}
-	if present != nil && up.mode == sandpoolv1.WriteMode_WRITE_MODE_APPEND {
+	if existing != nil && up.mode == sandpoolv1.WriteMode_WRITE_MODE_APPEND {
 		return up.appendTo(at)
 	}
-	uid, gid, mode := up.owning(present)
-	if err := up.scratch.own(uid, gid, mode); err != nil {
+	uid, gid, mode := up.ownership(existing)
+	if err := up.scratch.setOwner(uid, gid, mode); err != nil {
 		return err
 	}
 	err = up.scratch.publish(at, up.mode != sandpoolv1.WriteMode_WRITE_MODE_CREATE)
 	switch {
 	case errors.Is(err, unix.EXDEV):
-		// The place lies in another file system than the nearest folder that was there at the beginning.
+		// The location is in another file system than the nearest existing directory at the start of the upload.
 		return up.moveOver(at)
 	case errors.Is(err, unix.EBUSY):
-		// A mounted file, as engines mount /etc/hosts, has to stay the file that it is.
+		// A mounted file, for example /etc/hosts, must remain the same file.
 		return up.overwrite(at, uid, gid, mode)
 	}
 	return err
 }
 
-// owning is the owner and the mode of the file to be; present is the one that it replaces, if any.
-func (up *upload) owning(present *unix.Stat_t) (uid, gid int, mode uint32) {
+// ownership returns the owner and the mode of the new file. existing is the file that it replaces, or nil.
+func (up *upload) ownership(existing *unix.Stat_t) (uid, gid int, mode uint32) {
 	uid, gid, mode = up.target.owner.uid, up.target.owner.gid, defaultFileMode
-	if present != nil {
-		mode = present.Mode & permissionBits
-		if !up.target.owner.given {
-			uid, gid = int(present.Uid), int(present.Gid)
+	if existing != nil {
+		mode = existing.Mode & permissionBits
+		if !up.target.owner.explicit {
+			uid, gid = int(existing.Uid), int(existing.Gid)
 		}
 	}
 	if up.target.mode != nil {
@@ -131,7 +131,7 @@ func (up *upload) owning(present *unix.Stat_t) (uid, gid int, mode uint32) {
 }
 
 // moveOver publishes the scratch file in another file system.
-func (up *upload) moveOver(at *place) error {
+func (up *upload) moveOver(at *location) error {
 	there, err := newScratch(at.dir)
 	if err != nil {
 		return err
@@ -143,18 +143,18 @@ func (up *upload) moveOver(at *place) error {
 	here := up.scratch
 	up.scratch = there
 	here.close()
-	uid, gid, mode := up.owning(nil)
-	if present, err := at.stat(); err == nil {
-		uid, gid, mode = up.owning(present)
+	uid, gid, mode := up.ownership(nil)
+	if existing, err := at.stat(); err == nil {
+		uid, gid, mode = up.ownership(existing)
 	}
-	if err := up.scratch.own(uid, gid, mode); err != nil {
+	if err := up.scratch.setOwner(uid, gid, mode); err != nil {
 		return err
 	}
 	return up.scratch.publish(at, up.mode != sandpoolv1.WriteMode_WRITE_MODE_CREATE)
 }
 
-// openToWrite opens a regular file that is there.
-func openToWrite(at *place) (int, *unix.Stat_t, error) {
+// openToWrite opens an existing regular file.
+func openToWrite(at *location) (int, *unix.Stat_t, error) {
 	flags := unix.O_WRONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
 	fd, err := openAt(at.dir, at.name, flags, 0)
 	if err != nil {
@@ -174,8 +174,8 @@ func openToWrite(at *place) (int, *unix.Stat_t, error) {
 	return fd, &stat, nil
 }
 
-// overwrite puts the content into a file that cannot be replaced.
-func (up *upload) overwrite(at *place, uid, gid int, mode uint32) error {
+// overwrite writes the content into a file that cannot be replaced.
+func (up *upload) overwrite(at *location, uid, gid int, mode uint32) error {
 	fd, _, err := openToWrite(at)
 	if err != nil {
 		return err
@@ -193,8 +193,8 @@ func (up *upload) overwrite(at *place, uid, gid int, mode uint32) error {
 	return unix.Fchmod(fd, mode)
 }
 
-// appendTo puts the content at the end of a file; one that does not take all of it is cut to what it was.
-func (up *upload) appendTo(at *place) error {
+// appendTo appends the content to a file. If this fails, the file is truncated to its previous size.
+func (up *upload) appendTo(at *location) error {
 	fd, stat, err := openToWrite(at)
 	if err != nil {
 		return err

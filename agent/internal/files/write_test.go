@@ -33,7 +33,7 @@ func wantOwner(t *testing.T, path string, uid, gid uint32, mode os.FileMode) {
 	}
 }
 
-func TestWriteFile(t *testing.T) {
+func TestWriteFileSetsOwnerAndMode(t *testing.T) {
 	b := newBench(t)
 	path := b.path("a", "b", "file")
 	info, err := b.write(t.Context(), &sandpoolv1.WriteFileTarget{Path: path}, "one", " two")
@@ -46,7 +46,7 @@ func TestWriteFile(t *testing.T) {
 		t.Error(info)
 	}
 
-	// A file that is replaced keeps mode and owner unless others are asked for.
+	// A replaced file keeps its mode and owner unless the request sets them.
 	must(t, os.Chown(path, 5, 6))
 	must(t, os.Chmod(path, 0o600))
 	_, err = b.write(t.Context(), &sandpoolv1.WriteFileTarget{Path: path}, "new")
@@ -62,7 +62,7 @@ func TestWriteFile(t *testing.T) {
 	wantError(t, err, codes.InvalidArgument, reasonUserUnknown, "target.owner")
 }
 
-func TestWriteModes(t *testing.T) {
+func TestWriteModesReplaceCreateAndAppend(t *testing.T) {
 	b := newBench(t)
 	path := b.path("file")
 	create := &sandpoolv1.WriteFileTarget{Path: path, WriteMode: sandpoolv1.WriteMode_WRITE_MODE_CREATE}
@@ -86,7 +86,7 @@ func TestWriteModes(t *testing.T) {
 	wantNames(t, b.dir, "file")
 }
 
-func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
+func TestCreateDoesNotReplaceAFileCreatedDuringTheUpload(t *testing.T) {
 	b := newBench(t)
 	path := b.path("file")
 	target := &sandpoolv1.WriteFileTarget{Path: path, WriteMode: sandpoolv1.WriteMode_WRITE_MODE_CREATE, UploadId: "u"}
@@ -99,13 +99,13 @@ func TestAFileThatAppearsMeanwhileIsNotReplaced(t *testing.T) {
 	wantContent(t, path, "theirs")
 }
 
-func TestSymbolicLinksAreFollowedToTheFile(t *testing.T) {
+func TestWriteFileFollowsSymbolicLinks(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("real", "file"), "old")
 	must(t, os.Symlink("real/../real/file", b.path("link")))
-	must(t, os.Symlink(b.path("real"), b.path("folder")))
+	must(t, os.Symlink(b.path("real"), b.path("directory")))
 	must(t, os.Symlink("missing", b.path("dangling")))
-	for name, real := range map[string]string{"link": "real/file", "folder/file": "real/file", "dangling": "missing", "folder/new": "real/new"} {
+	for name, real := range map[string]string{"link": "real/file", "directory/file": "real/file", "dangling": "missing", "directory/new": "real/new"} {
 		_, err := b.write(t.Context(), &sandpoolv1.WriteFileTarget{Path: b.path(name)}, name)
 		must(t, err)
 		wantContent(t, b.path(real), name)
@@ -115,15 +115,15 @@ func TestSymbolicLinksAreFollowedToTheFile(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeWritten(t *testing.T) {
+func TestWriteFileRejectsOtherObjects(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("file"), "x")
-	must(t, os.Mkdir(b.path("folder"), 0o755))
+	must(t, os.Mkdir(b.path("directory"), 0o755))
 	must(t, unix.Mkfifo(b.path("pipe"), 0o666))
 	must(t, os.Symlink("/proc/sys/kernel/hostname", b.path("planted")))
 	must(t, os.Symlink("/sys", b.path("sys")))
 	for path, reason := range map[string]string{
-		b.path("folder"):          reasonIsDirectory,
+		b.path("directory"):       reasonIsDirectory,
 		"/":                       reasonIsDirectory,
 		b.path("pipe"):            reasonNotFile,
 		"/dev/null":               reasonNotFile,
@@ -143,15 +143,15 @@ func TestWhatCannotBeWritten(t *testing.T) {
 	wantError(t, err, codes.InvalidArgument, reasonInvalidField, "target")
 }
 
-func TestABrokenCallLeavesNothing(t *testing.T) {
+func TestBrokenUploadLeavesNoFile(t *testing.T) {
 	b := newBench(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := b.WriteFile(ctx)
 	must(t, err)
-	target := &sandpoolv1.WriteFileTarget{Path: b.path("folder", "file")}
+	target := &sandpoolv1.WriteFileTarget{Path: b.path("directory", "file")}
 	must(t, stream.Send(&sandpoolv1.WriteFileRequest{Part: &sandpoolv1.WriteFileRequest_Target{Target: target}}))
 	data := &sandpoolv1.WriteFileRequest_Data{Data: make([]byte, 1<<20)}
-	for range 16 { // More than is on the way at once, so some of it has been written.
+	for range 16 { // More than is in transit at once, so a part of it has been written.
 		must(t, stream.Send(&sandpoolv1.WriteFileRequest{Part: data}))
 	}
 	wantNames(t, b.dir)
@@ -168,7 +168,7 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-func TestSizesAreChecked(t *testing.T) {
+func TestWriteFileRejectsSizeMismatch(t *testing.T) {
 	b := newBench(t)
 	path := b.path("file")
 	target := func(size int64) *sandpoolv1.WriteFileTarget {
@@ -184,7 +184,7 @@ func TestSizesAreChecked(t *testing.T) {
 	wantContent(t, path, "123")
 }
 
-func TestAFileInUseAsAMountIsOverwritten(t *testing.T) {
+func TestWriteFileOverwritesMountedFile(t *testing.T) {
 	b := newBench(t)
 	put(t, b.path("inner"), "a longer text")
 	put(t, b.path("mounted"), "")
@@ -205,7 +205,7 @@ func mountSmall(t *testing.T, path string) {
 	t.Cleanup(func() { must(t, unix.Unmount(path, unix.MNT_DETACH)) })
 }
 
-func TestAFullDisk(t *testing.T) {
+func TestWriteFileReportsFullDisk(t *testing.T) {
 	b := newBench(t)
 	path := b.path("small", "file")
 	mountSmall(t, b.path("small"))
@@ -216,7 +216,7 @@ func TestAFullDisk(t *testing.T) {
 		wantError(t, err, codes.ResourceExhausted, reasonDiskFull, path)
 		wantContent(t, path, "kept")
 	}
-	// The upload fits, but not twice: what was appended is taken away again.
+	// The upload fits, but not twice, so the appended part must be removed again.
 	_, err := b.write(t.Context(), &sandpoolv1.WriteFileTarget{
 		Path: path, WriteMode: sandpoolv1.WriteMode_WRITE_MODE_APPEND,
 	}, large[:40<<10])
@@ -228,7 +228,7 @@ func TestAFullDisk(t *testing.T) {
 	wantContent(t, path, large[:40<<10])
 }
 
-func TestAnUploadGoesOnAfterABrokenCall(t *testing.T) {
+func TestUploadResumesAfterBrokenCall(t *testing.T) {
 	b := newBench(t)
 	target := &sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u", Size: proto.Int64(6)}
 	get := &sandpoolv1.GetUploadRequest{UploadId: "u"}
@@ -267,13 +267,13 @@ func TestAnUploadGoesOnAfterABrokenCall(t *testing.T) {
 	wantError(t, err, codes.NotFound, reasonUploadNotFound, "u")
 }
 
-func TestPutFileInParts(t *testing.T) {
+func TestPutFileAcceptsRepeatedParts(t *testing.T) {
 	b := newBench(t)
 	target := &sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u"}
 	for _, part := range []struct {
 		offset, received int64
 		data             string
-	}{{0, 3, "abc"}, {3, 6, "def"}, {3, 6, "DEF"}} { // The second again, as after a lost answer.
+	}{{0, 3, "abc"}, {3, 6, "def"}, {3, 6, "DEF"}} { // The second part is repeated, as after a lost response.
 		target.Offset = part.offset
 		response, err := b.PutFile(t.Context(), &sandpoolv1.PutFileRequest{Target: target, Data: []byte(part.data), More: true})
 		if err != nil || response.GetReceivedBytes() != part.received || response.GetFile() != nil {
@@ -288,34 +288,34 @@ func TestPutFileInParts(t *testing.T) {
 	wantContent(t, b.path("file"), "abcDEF!")
 }
 
-func writeText(call *session, text string) error {
+func writeText(call *uploadCall, text string) error {
 	return call.write(int64(len(text)), slices.Values([][]byte{[]byte(text)}))
 }
 
-func TestTheLastCallHasTheUpload(t *testing.T) {
+func TestLastCallOwnsTheUpload(t *testing.T) {
 	b := newBench(t)
 	target := &sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u"}
-	stale, err := b.service.begin(target)
+	stale, err := b.service.openUpload(target)
 	must(t, err)
 	must(t, writeText(stale, "abc"))
 	target.Offset = 3
-	fresh, err := b.service.begin(target)
+	current, err := b.service.openUpload(target)
 	must(t, err)
 	wantError(t, writeText(stale, "x"), codes.FailedPrecondition, reasonUploadConflict, "u")
 	_, err = stale.finish()
 	wantError(t, err, codes.FailedPrecondition, reasonUploadConflict, "u")
-	stale.leave()
-	must(t, writeText(fresh, "d"))
-	_, err = fresh.finish()
+	stale.release()
+	must(t, writeText(current, "d"))
+	_, err = current.finish()
 	must(t, err)
 	wantContent(t, b.path("file"), "abcd")
 }
 
-func TestUploadsExpire(t *testing.T) {
+func TestUploadExpires(t *testing.T) {
 	b := newBench(t)
 	now := time.Now()
 	b.service.uploads.now = func() time.Time { return now }
-	call, err := b.service.begin(&sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u"})
+	call, err := b.service.openUpload(&sandpoolv1.WriteFileTarget{Path: b.path("file"), UploadId: "u"})
 	must(t, err)
 	must(t, writeText(call, "abc"))
 	now = now.Add(uploadTime - time.Second)
@@ -325,14 +325,14 @@ func TestUploadsExpire(t *testing.T) {
 	before := openFiles(t)
 	b.service.uploads.expire(call.upload)
 	if openFiles(t) != before-1 {
-		t.Error("what had arrived is still there")
+		t.Error("the received bytes were not discarded")
 	}
 	wantError(t, writeText(call, "e"), codes.NotFound, reasonUploadNotFound, "u")
 	_, err = b.GetUpload(t.Context(), &sandpoolv1.GetUploadRequest{UploadId: "u"})
 	wantError(t, err, codes.NotFound, reasonUploadNotFound, "u")
 }
 
-func TestUploadsAreLimited(t *testing.T) {
+func TestNumberOfUploadsIsLimited(t *testing.T) {
 	b := newBench(t)
 	for i := range maxUploads {
 		_, err := b.PutFile(t.Context(), &sandpoolv1.PutFileRequest{
@@ -346,17 +346,17 @@ func TestUploadsAreLimited(t *testing.T) {
 	wantError(t, err, codes.ResourceExhausted, reasonUploadLimit, "")
 }
 
-func TestFileSystemsWithoutUnnamedFiles(t *testing.T) {
+func TestScratchWorksWithoutUnnamedFiles(t *testing.T) {
 	dir := t.TempDir()
-	folder, err := unix.Open(dir, openPlace|unix.O_DIRECTORY, 0)
+	directory, err := unix.Open(dir, openPath|unix.O_DIRECTORY, 0)
 	must(t, err)
-	defer unix.Close(folder)
+	defer unix.Close(directory)
 	put(t, dir+"/file", "old")
 	for _, replace := range []bool{false, true} {
-		scratch, err := newNamedScratch(folder)
+		scratch, err := newNamedScratch(directory)
 		must(t, err)
 		must(t, scratch.write([]byte("new"), 0))
-		err = scratch.publish(&place{folder, "file"}, replace)
+		err = scratch.publish(&location{directory, "file"}, replace)
 		scratch.close()
 		if replace != (err == nil) || !replace && err != unix.EEXIST {
 			t.Errorf("replace %v: %v", replace, err)
@@ -366,7 +366,7 @@ func TestFileSystemsWithoutUnnamedFiles(t *testing.T) {
 	wantContent(t, dir+"/file", "new")
 }
 
-func TestPartsThatAreNotContentAlone(t *testing.T) {
+func TestWriteFileRejectsTargetAfterContent(t *testing.T) {
 	b := newBench(t)
 	stream, err := b.WriteFile(t.Context())
 	must(t, err)
@@ -380,7 +380,7 @@ func TestPartsThatAreNotContentAlone(t *testing.T) {
 	wantNames(t, b.dir)
 }
 
-func TestContentIsToldFromOtherMessages(t *testing.T) {
+func TestContentHeadRecognizesContentMessages(t *testing.T) {
 	for name, test := range map[string]struct {
 		data []byte
 		want int
@@ -397,11 +397,11 @@ func TestContentIsToldFromOtherMessages(t *testing.T) {
 	} {
 		for split := range len(test.data) + 1 {
 			buffers := mem.BufferSlice{mem.SliceBuffer(test.data[:split]), mem.SliceBuffer(test.data[split:])}
-			if got := contentLead(buffers); got != test.want {
+			if got := contentHead(buffers); got != test.want {
 				t.Errorf("%s, split at %d: %d, want %d", name, split, got, test.want)
 			}
 			p := part{message: &sandpoolv1.WriteFileRequest{}}
-			if err := p.take(buffers); err != nil || test.want == 0 {
+			if err := p.decode(buffers); err != nil || test.want == 0 {
 				continue
 			}
 			if got := slices.Concat(slices.Collect(p.pieces)...); string(got) != string(test.data[2:]) || p.size() != int64(len(got)) {

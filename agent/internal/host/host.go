@@ -1,4 +1,4 @@
-// Package host puts this process into the state that the first process of a container needs to be in.
+// Package host prepares this process to be the first process of a container.
 package host
 
 import (
@@ -14,20 +14,21 @@ import (
 
 const (
 	maxProcessors = 2
-	// Collect at half again the live memory instead of double: the agent's share of a sandbox's memory is to stay
-	// small, and it has little to collect.
+	// The garbage collector runs when memory has grown by half instead of doubled, because the agent must use little of
+	// the sandbox's memory and allocates little.
 	collectAtPercent = 50
-	// Beyond this the collector works harder; it is far above what the agent needs but for many commands with much
-	// output at once.
+	// The garbage collector works harder above this limit. The agent exceeds it only with many simultaneous commands
+	// with much output.
 	softMemoryLimit = 48 << 20
-	// Threads made at once, see reserveThreads.
+	// Number of threads to create in advance, see reserveThreads.
 	spareThreads = 8
 	firstOwnFile = 3
 	// Default file mode mask of processes.
 	umask = 0o022
 )
 
-// Prepare is called once, before the first process is started. What the container does not permit is left out.
+// Prepare prepares this process. Call it once, before the first process is started. Steps that the container does not
+// permit are skipped.
 func Prepare() {
 	runtime.GOMAXPROCS(min(maxProcessors, runtime.NumCPU()))
 	debug.SetGCPercent(collectAtPercent)
@@ -35,44 +36,46 @@ func Prepare() {
 	reserveThreads(spareThreads)
 
 	unix.Umask(umask)
-	// Whatever was left open by whoever started the agent ends here and is not handed on.
+	// Descriptors that were inherited from the parent must not be inherited by processes of the sandbox.
 	if err := unix.CloseRange(firstOwnFile, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		slog.Debug("cannot mark inherited files", "error", err)
+		slog.Debug("marking inherited files as close-on-exec failed", "error", err)
 	}
 	takeSignals()
 	if os.Getpid() != 1 {
-		// Somebody else is first (a pid namespace shared by several containers): orphans shall come here all the same.
+		// Another process is the first one, for example in a pid namespace that several containers share. As a
+		// subreaper the agent gets orphans anyway.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			slog.Warn("cannot become a subreaper", "error", err)
+			slog.Warn("becoming a subreaper failed; orphaned processes are not reaped", "error", err)
 		}
 	}
 }
 
-// Hide keeps the memory and environment of the agent from the sandbox's processes, those of root included: tracing and
-// /proc/1/mem, environ and fd then need a capability that containers lack. Processes started later are not affected,
-// for an exec makes them visible again. To be called when the agent has opened what it needs of its own in /proc.
+// Hide protects the memory and the environment of the agent from the processes of the sandbox, including those of root:
+// tracing and access to /proc/1/mem, environ and fd then require a capability that containers do not have. Processes
+// that are started later are not affected, because exec resets the flag. Call it after the agent has opened the files
+// that it needs in its /proc directory.
 func Hide() {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		slog.Warn("cannot hide the agent's memory", "error", err)
+		slog.Warn("hiding the agent's memory failed; processes of the sandbox may be able to read it", "error", err)
 	}
 }
 
-// takeSignals catches signals that mean nothing here. Caught ones are back at their defaults in each new process, also
-// those that the agent itself was started with as ignored; and none of them can end the agent by mistake.
+// takeSignals catches signals that have no meaning for the agent. New processes start with the default action for
+// caught signals, also for signals that were ignored when the agent started. No caught signal can end the agent.
 func takeSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2,
 		unix.SIGALRM, unix.SIGXFSZ, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 }
 
-// reserveThreads makes the runtime create threads while the container can still have some. It keeps and reuses them;
-// one that it needs and cannot get, because the sandbox has used up its limit of processes, would end the agent.
+// reserveThreads makes the Go runtime create threads while the container's process limit is not reached. The runtime
+// retains and reuses them. If it needed another thread after the sandbox has reached the limit, the agent would crash.
 func reserveThreads(count int) {
 	var started, done sync.WaitGroup
 	release := make(chan struct{})
 	for range count {
 		started.Add(1)
 		done.Go(func() {
-			// A locked goroutine keeps its thread even while it waits.
+			// A locked goroutine keeps its thread while it waits.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			started.Done()

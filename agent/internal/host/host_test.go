@@ -12,8 +12,8 @@ import (
 	"sandpool/agent/internal/host"
 )
 
-func TestInheritedFilesAreNotHandedOn(t *testing.T) {
-	// unix.Dup makes a descriptor without the close-on-exec flag, as one that was inherited.
+func TestPrepareMarksInheritedFilesCloseOnExec(t *testing.T) {
+	// unix.Dup creates a descriptor without the close-on-exec flag, like an inherited one.
 	fd, err := unix.Dup(0)
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func TestInheritedFilesAreNotHandedOn(t *testing.T) {
 	}
 }
 
-func TestThreadsAreReserved(t *testing.T) {
+func TestPrepareReservesThreads(t *testing.T) {
 	host.Prepare()
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil || len(tasks) < 8 {
@@ -34,7 +34,7 @@ func TestThreadsAreReserved(t *testing.T) {
 	}
 }
 
-func TestHiddenProcessIsNotDumpable(t *testing.T) {
+func TestHideMakesProcessNotDumpable(t *testing.T) {
 	host.Hide()
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err != nil || dumpable != 0 {
@@ -42,7 +42,7 @@ func TestHiddenProcessIsNotDumpable(t *testing.T) {
 	}
 }
 
-func TestSignalsThatMeanNothingAreSurvived(t *testing.T) {
+func TestPrepareCatchesIrrelevantSignals(t *testing.T) {
 	host.Prepare()
 	for _, signal := range []unix.Signal{unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM} {
 		if err := unix.Kill(os.Getpid(), signal); err != nil {
@@ -56,9 +56,9 @@ func TestSignalsThatMeanNothingAreSurvived(t *testing.T) {
 	_, rest, _ := strings.Cut(string(data), "SigIgn:\t")
 	mask, _, _ := strings.Cut(rest, "\n")
 	ignored, err := strconv.ParseUint(mask, 16, 64)
-	// 32 and 33 belong to the C library; whoever started the tests (GNU make does) may have left them ignored.
+	// Signals 32 and 33 belong to the C library. The parent of the tests, for example GNU make, can leave them ignored.
 	const reserved = 1<<31 | 1<<32
 	if err != nil || ignored&^reserved != 0 {
-		t.Errorf("ignored signals would be handed on to processes: %v\n%s", err, data)
+		t.Errorf("processes would inherit ignored signals: %v\n%s", err, data)
 	}
 }

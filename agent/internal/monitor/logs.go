@@ -12,7 +12,7 @@ import (
 
 const (
 	keepAlive = 15 * time.Second
-	// How much is sent in one message.
+	// Limits of one message.
 	maxBatch      = 256
 	maxBatchBytes = 256 << 10
 )
@@ -24,13 +24,13 @@ func (s *Service) ReadLogs(request *sandpoolv1.ReadLogsRequest, stream sandpoolv
 	defer timer.Stop()
 	for first := true; ; first = false {
 		sent := false
-		found, lost, more := s.book.Since(after)
-		wanted := filter(request, found)
+		found, dropped, more := s.buffer.Since(after)
+		matching := filter(request, found)
 		if first && request.Tail != nil {
-			wanted = wanted[max(0, len(wanted)-int(request.GetTail())):]
+			matching = matching[max(0, len(matching)-int(request.GetTail())):]
 		}
-		if len(wanted) > 0 || lost > 0 {
-			if err := send(stream, wanted, lost); err != nil {
+		if len(matching) > 0 || dropped > 0 {
+			if err := send(stream, matching, dropped); err != nil {
 				return err
 			}
 			sent = true
@@ -42,7 +42,8 @@ func (s *Service) ReadLogs(request *sandpoolv1.ReadLogsRequest, stream sandpoolv
 			return nil
 		}
 		if sent {
-			// Entries that nobody asked for are no sign of life for whoever waits for others.
+			// Entries that the request excludes do not count as a sign of life, so the timer is reset only after a
+			// message was sent.
 			timer.Reset(s.keepAlive)
 		}
 		select {
@@ -68,22 +69,22 @@ func filter(request *sandpoolv1.ReadLogsRequest, entries []logs.Entry) []logs.En
 	if len(request.GetSources()) == 0 && since.IsZero() {
 		return entries
 	}
-	var wanted []logs.Entry
+	var matching []logs.Entry
 	for _, entry := range entries {
 		if len(request.GetSources()) > 0 && !slices.Contains(request.GetSources(), entry.Source) {
 			continue
 		}
 		if !entry.Time.Before(since) {
-			wanted = append(wanted, entry)
+			matching = append(matching, entry)
 		}
 	}
-	return wanted
+	return matching
 }
 
-// send sends entries in as many messages as they take, each when the one before has gone.
-func send(stream sandpoolv1.MonitorService_ReadLogsServer, entries []logs.Entry, lost int64) error {
-	for len(entries) > 0 || lost > 0 {
-		message := &sandpoolv1.ReadLogsResponse{LostEntries: lost}
+// send sends entries in as many messages as needed, one after the other.
+func send(stream sandpoolv1.MonitorService_ReadLogsServer, entries []logs.Entry, dropped int64) error {
+	for len(entries) > 0 || dropped > 0 {
+		message := &sandpoolv1.ReadLogsResponse{DroppedEntries: dropped}
 		bytes := 0
 		for len(entries) > 0 && len(message.Entries) < maxBatch && bytes < maxBatchBytes {
 			entry := entries[0]
@@ -101,7 +102,7 @@ func send(stream sandpoolv1.MonitorService_ReadLogsServer, entries []logs.Entry,
 		if err := stream.Send(message); err != nil {
 			return err
 		}
-		lost = 0
+		dropped = 0
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"sandpool/agent/internal/logs"
 )
 
-// client is a client of the service, over gRPC.
+// client returns a gRPC client of the service.
 func client(t *testing.T, service *Service) sandpoolv1.MonitorServiceClient {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
@@ -32,12 +32,12 @@ func client(t *testing.T, service *Service) sandpoolv1.MonitorServiceClient {
 	return sandpoolv1.NewMonitorServiceClient(connection)
 }
 
-// TestAFollowerOfAQuietSourceHearsThatItLives has another source print all the time.
-func TestAFollowerOfAQuietSourceHearsThatItLives(t *testing.T) {
-	book := logs.New(time.Now)
-	service := New(book, make(chan struct{}))
+// TestReadLogsSendsKeepAlivesForAQuietSource lets another source write continuously.
+func TestReadLogsSendsKeepAlivesForAQuietSource(t *testing.T) {
+	buffer := logs.New(time.Now)
+	service := New(buffer, make(chan struct{}))
 	service.keepAlive = 50 * time.Millisecond
-	noisy := book.Writer("entrypoint", sandpoolv1.OutputStream_OUTPUT_STREAM_STDOUT)
+	noisy := buffer.Writer("entrypoint", sandpoolv1.OutputStream_OUTPUT_STREAM_STDOUT)
 	ctx, stop := context.WithCancel(t.Context())
 	go func() {
 		for ctx.Err() == nil {
@@ -58,31 +58,31 @@ func TestAFollowerOfAQuietSourceHearsThatItLives(t *testing.T) {
 	}
 }
 
-func TestLostEntriesAreTold(t *testing.T) {
-	book := logs.New(time.Now)
-	writer := book.Writer("web", sandpoolv1.OutputStream_OUTPUT_STREAM_STDOUT)
+func TestReadLogsReportsDroppedEntries(t *testing.T) {
+	buffer := logs.New(time.Now)
+	writer := buffer.Writer("web", sandpoolv1.OutputStream_OUTPUT_STREAM_STDOUT)
 	for range 3000 {
 		_, _ = writer.Write(append(make([]byte, 1000), '\n'))
 	}
-	stream, err := client(t, New(book, nil)).ReadLogs(t.Context(), &sandpoolv1.ReadLogsRequest{})
+	stream, err := client(t, New(buffer, nil)).ReadLogs(t.Context(), &sandpoolv1.ReadLogsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lost, seen int64
+	var dropped, seen int64
 	for {
 		message, err := stream.Recv()
 		if err != nil {
 			break
 		}
-		lost += message.GetLostEntries()
+		dropped += message.GetDroppedEntries()
 		seen += int64(len(message.GetEntries()))
 	}
-	if lost == 0 || lost+seen != 3000 {
-		t.Fatal(lost, seen)
+	if dropped == 0 || dropped+seen != 3000 {
+		t.Fatal(dropped, seen)
 	}
 }
 
-func TestNetworkFigures(t *testing.T) {
+func TestParseNetworkSumsAllInterfacesExceptLoopback(t *testing.T) {
 	received, sent := parseNetwork([]byte(`Inter-|   Receive                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
@@ -94,7 +94,7 @@ func TestNetworkFigures(t *testing.T) {
 	}
 }
 
-func TestLimitsThatAreNone(t *testing.T) {
+func TestLimitReturnsZeroForUnlimited(t *testing.T) {
 	for text, want := range map[string]int64{"max": 0, "9223372036854771712": 0, "512": 512, "": 0} {
 		if got := limit(text, true); got != want {
 			t.Errorf("%q: %d", text, got)

@@ -1,4 +1,4 @@
-// Package monitor shows what goes on in the sandbox: MonitorService of sandpool.v1.
+// Package monitor implements MonitorService of sandpool.v1: logs and metrics of the sandbox.
 package monitor
 
 import (
@@ -14,41 +14,42 @@ import (
 
 const (
 	defaultInterval = time.Second
-	// Over how long the use of CPUs is measured at least.
-	shortest = 50 * time.Millisecond
-	// A measurement older than this says nothing of now.
-	longest = time.Minute
+	// Minimum interval over which the CPU usage is measured.
+	minMeasureTime = 50 * time.Millisecond
+	// Maximum age of a sample that is used as the start of the interval.
+	maxSampleAge = time.Minute
 )
 
 // Service implements MonitorService.
 type Service struct {
 	sandpoolv1.UnimplementedMonitorServiceServer
 
-	book     *logs.Book
+	buffer   *logs.Buffer
 	stopping <-chan struct{}
-	// keepAlive is how often something is sent on a stream on which nothing happens.
+	// keepAlive is the interval after which an empty message is sent on an idle stream.
 	keepAlive time.Duration
 
 	mu   sync.Mutex
 	last sample
 }
 
-// New makes a service that tells of the book. stopping is closed when the agent begins to stop: streams end then.
-func New(book *logs.Book, stopping <-chan struct{}) *Service {
-	return &Service{book: book, stopping: stopping, keepAlive: keepAlive}
+// New returns a service that reads from the log buffer. stopping is closed when the agent starts to stop; streams end
+// then.
+func New(buffer *logs.Buffer, stopping <-chan struct{}) *Service {
+	return &Service{buffer: buffer, stopping: stopping, keepAlive: keepAlive}
 }
 
-// GetStats implements MonitorService.
-func (s *Service) GetStats(
-	ctx context.Context, _ *sandpoolv1.GetStatsRequest,
-) (*sandpoolv1.GetStatsResponse, error) {
+// GetMetrics implements MonitorService.
+func (s *Service) GetMetrics(
+	ctx context.Context, _ *sandpoolv1.GetMetricsRequest,
+) (*sandpoolv1.GetMetricsResponse, error) {
 	s.mu.Lock()
 	earlier := s.last
 	s.mu.Unlock()
-	if age := time.Since(earlier.time); age > longest {
+	if age := time.Since(earlier.time); age > maxSampleAge {
 		earlier = measure()
 	}
-	if missing := shortest - time.Since(earlier.time); missing > 0 {
+	if missing := minMeasureTime - time.Since(earlier.time); missing > 0 {
 		timer := time.NewTimer(missing)
 		defer timer.Stop()
 		select {
@@ -61,14 +62,14 @@ func (s *Service) GetStats(
 	s.mu.Lock()
 	s.last = now
 	s.mu.Unlock()
-	return &sandpoolv1.GetStatsResponse{Stats: now.since(earlier)}, nil
+	return &sandpoolv1.GetMetricsResponse{Metrics: now.since(earlier)}, nil
 }
 
-// WatchStats implements MonitorService.
-func (s *Service) WatchStats(request *sandpoolv1.WatchStatsRequest, stream sandpoolv1.MonitorService_WatchStatsServer) error {
+// WatchMetrics implements MonitorService.
+func (s *Service) WatchMetrics(request *sandpoolv1.WatchMetricsRequest, stream sandpoolv1.MonitorService_WatchMetricsServer) error {
 	interval := defaultInterval
-	if request.IntervalSecs != nil {
-		interval = time.Duration(request.GetIntervalSecs() * float64(time.Second))
+	if request.GetInterval() != nil {
+		interval = request.GetInterval().AsDuration()
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -82,7 +83,7 @@ func (s *Service) WatchStats(request *sandpoolv1.WatchStatsRequest, stream sandp
 			return nil
 		}
 		now := measure()
-		if err := stream.Send(&sandpoolv1.WatchStatsResponse{Stats: now.since(earlier)}); err != nil {
+		if err := stream.Send(&sandpoolv1.WatchMetricsResponse{Metrics: now.since(earlier)}); err != nil {
 			return err
 		}
 		earlier = now

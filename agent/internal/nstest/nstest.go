@@ -1,4 +1,4 @@
-// Package nstest lets a package's tests run as the first process of a pid namespace of their own, as the agent does.
+// Package nstest runs the tests of a package as the first process of a new pid namespace, as the agent runs.
 package nstest
 
 import (
@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Main is called by TestMain. It runs the tests in a new pid namespace with a /proc of its own, which needs root, and
-// ends the program. setUp is called there before the tests.
+// Main is called by TestMain. It runs the tests in a new pid namespace with its own /proc and exits. This requires
+// root. setUp is called in the namespace before the tests.
 func Main(m *testing.M, setUp func()) {
 	if os.Getpid() != 1 {
 		os.Exit(runInNamespace())
 	}
 	if err := mountProc(); err != nil {
-		fmt.Fprintln(os.Stderr, "cannot mount /proc for the tests:", err)
+		fmt.Fprintln(os.Stderr, "mounting /proc for the tests failed:", err)
 		os.Exit(1)
 	}
 	setUp()
@@ -42,7 +42,7 @@ func runInNamespace() int {
 	case errors.As(err, &exit):
 		return max(exit.ExitCode(), 1)
 	default:
-		fmt.Fprintln(os.Stderr, "these tests need root, for a pid namespace of their own:", err)
+		fmt.Fprintln(os.Stderr, "creating a pid namespace for the tests failed; run the tests as root:", err)
 		return 1
 	}
 }

@@ -1,4 +1,4 @@
-// Package oom counts how often the kernel's out-of-memory killer struck in this container.
+// Package oom counts the kills of the kernel's out-of-memory killer in this container.
 package oom
 
 import (
@@ -14,13 +14,13 @@ import (
 
 var killsFile = cgroup.File{Controller: "memory", Legacy: "memory.oom_control", Unified: "memory.events"}
 
-// Counter reads the kernel's count of out-of-memory kills of this process's memory cgroup.
+// Counter reads the kernel's count of out-of-memory kills in the memory cgroup of this process.
 type Counter struct {
 	file *os.File
 }
 
 // Open finds the counter: `memory.events` of the unified hierarchy, or `memory.oom_control` of the memory controller's
-// own one (cgroup v1, on a hybrid system too). A counter that is not to be found reads as unknown.
+// own hierarchy (cgroup v1, also on a hybrid system). If it is not found, Kills returns false.
 func Open() *Counter {
 	for _, place := range killsFile.Places() {
 		file, err := os.Open(place.Path)
@@ -36,7 +36,7 @@ func Open() *Counter {
 	return &Counter{}
 }
 
-// Kills is the number of kills since the container started; ok is false if it cannot be known.
+// Kills returns the number of kills since the container started. ok is false if the number is unknown.
 func (c *Counter) Kills() (kills int64, ok bool) {
 	if c.file == nil {
 		return 0, false
@@ -49,7 +49,7 @@ func (c *Counter) Kills() (kills int64, ok bool) {
 	return parse(buffer[:n])
 }
 
-// parse finds the line `oom_kill N`, which both hierarchies have.
+// parse returns the value of the line `oom_kill N`, which exists in both hierarchies.
 func parse(data []byte) (kills int64, ok bool) {
 	scanner := bufio.NewScanner(bytes.NewReader(data))
 	for scanner.Scan() {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestCounterFollowsTheFile(t *testing.T) {
+func TestKillsReturnsTheCurrentValueOfTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "memory.events")
 	write := func(text string) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -29,12 +29,12 @@ func TestCounterFollowsTheFile(t *testing.T) {
 	}
 	write("oom_kill_disable 0\n")
 	if kills, ok := counter.Kills(); ok {
-		t.Errorf("%d is known of a file without the count", kills)
+		t.Errorf("got %d for a file without the counter, want unknown", kills)
 	}
 }
 
-func TestUnknownCounter(t *testing.T) {
+func TestKillsReturnsFalseForUnknownCounter(t *testing.T) {
 	if kills, ok := (&Counter{}).Kills(); kills != 0 || ok {
-		t.Errorf("%d, %v; want it unknown", kills, ok)
+		t.Errorf("%d, %v; want unknown", kills, ok)
 	}
 }

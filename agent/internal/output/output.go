@@ -1,4 +1,4 @@
-// Package output keeps the first bytes that a process writes to a pipe and counts the rest.
+// Package output captures the first bytes that a process writes to a pipe and counts the others.
 package output
 
 import (
@@ -14,10 +14,10 @@ import (
 
 const (
 	chunkSize = 32 << 10
-	// The most that a pipe may hold unless a privileged process enlarged it (/proc/sys/fs/pipe-max-size).
+	// Maximum capacity of a pipe that an unprivileged process can set (/proc/sys/fs/pipe-max-size).
 	maxPipeSize = 1 << 20
-	// Pipes that background children left open and that are still read so that the children do not die of SIGPIPE.
-	// Beyond so many of them the oldest way of all systems applies: the pipe breaks.
+	// Maximum number of pipes that background children hold open and that are still read, so that the children do not
+	// get SIGPIPE. Further pipes are closed.
 	maxDrains = 128
 )
 
@@ -32,19 +32,19 @@ type Capture struct {
 	limit int64
 	done  chan struct{}
 
-	kept     []byte
+	captured []byte
 	dropped  int64
 	leftOpen bool
 }
 
-// Start makes a pipe and reads it in the background, keeping the first limit bytes. The returned descriptor is the end
-// to write to; the caller closes it once the process has it.
+// Start creates a pipe and reads it in the background. It captures the first limit bytes. The caller must close the
+// returned write end after the process has it.
 func Start(limit int64) (capture *Capture, writeEnd int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, err
 	}
-	// The reading end alone: the process must find an ordinary, blocking pipe.
+	// Only the read end is non-blocking. The process must get a blocking pipe.
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		unix.Close(fds[0])
 		unix.Close(fds[1])
@@ -55,21 +55,21 @@ func Start(limit int64) (capture *Capture, writeEnd int, err error) {
 	return c, fds[1], nil
 }
 
-// Finish waits for the end of the output, at most until the deadline: what is in the pipe by then belongs to it, what
-// comes later is thrown away without disturbing whoever writes it.
+// Finish waits for the end of the output, at most until the deadline. Bytes that are in the pipe at the deadline are
+// captured. Later bytes are discarded without an error for their writers.
 func (c *Capture) Finish(deadline time.Time) {
-	// An error means that run is done with the file already.
+	// An error means that run has closed the file already.
 	_ = c.file.SetReadDeadline(deadline)
 	<-c.done
 }
 
-// Bytes is what was kept. To be called after Finish.
-func (c *Capture) Bytes() []byte { return c.kept }
+// Bytes returns the captured bytes. Call it after Finish.
+func (c *Capture) Bytes() []byte { return c.captured }
 
-// Dropped is the number of bytes beyond those kept. To be called after Finish.
+// Dropped returns the number of bytes that were not captured. Call it after Finish.
 func (c *Capture) Dropped() int64 { return c.dropped }
 
-// LeftOpen is whether the pipe was still open for writing at the deadline. To be called after Finish.
+// LeftOpen reports whether the pipe was still open for writing at the deadline. Call it after Finish.
 func (c *Capture) LeftOpen() bool { return c.leftOpen }
 
 func (c *Capture) run() {
@@ -77,12 +77,12 @@ func (c *Capture) run() {
 	defer chunks.Put(chunk)
 	for {
 		n, err := c.file.Read(*chunk)
-		c.keep((*chunk)[:n])
+		c.store((*chunk)[:n])
 		if err == nil {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.leftOpen = takeRest(c.file, *chunk, c.keep)
+			c.leftOpen = readAvailable(c.file, *chunk, c.store)
 		}
 		break
 	}
@@ -94,9 +94,9 @@ func (c *Capture) run() {
 	close(c.done)
 }
 
-// takeRest reads what is in the pipe without waiting for more, for the deadline may pass before a busy machine has come
-// to reading. It says whether somebody still holds the other end.
-func takeRest(file *os.File, chunk []byte, keep func([]byte)) (open bool) {
+// readAvailable reads the content of the pipe without waiting for more. It is necessary because the deadline can expire
+// before a busy machine has read the pipe. It reports whether another process still holds the write end open.
+func readAvailable(file *os.File, chunk []byte, store func([]byte)) (open bool) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return false
@@ -113,21 +113,21 @@ func takeRest(file *os.File, chunk []byte, keep func([]byte)) (open bool) {
 				return
 			}
 			taken += n
-			keep(chunk[:n])
+			store(chunk[:n])
 		}
 		open = true
 	})
 	return err == nil && open
 }
 
-func (c *Capture) keep(data []byte) {
-	room := max(c.limit-int64(len(c.kept)), 0)
+func (c *Capture) store(data []byte) {
+	room := max(c.limit-int64(len(c.captured)), 0)
 	n := min(room, int64(len(data)))
-	c.kept = append(c.kept, data[:n]...)
+	c.captured = append(c.captured, data[:n]...)
 	c.dropped += int64(len(data)) - n
 }
 
-// Drain throws away what is written to the pipe from now on, until its last writer is gone.
+// Drain discards the bytes that are written to the pipe from now on, until the last writer closes it.
 func Drain(file *os.File) {
 	select {
 	case drains <- struct{}{}:
@@ -139,7 +139,7 @@ func Drain(file *os.File) {
 		defer func() { <-drains }()
 		defer file.Close()
 		if err := file.SetReadDeadline(time.Time{}); err == nil {
-			// Ends with the writers; what it returns is of no use to anyone.
+			// Returns when the writers have closed the pipe. The result is not needed.
 			_, _ = io.Copy(io.Discard, file)
 		}
 	}()

@@ -31,42 +31,42 @@ func write(t *testing.T, writer *os.File, data []byte) {
 
 func soon() time.Time { return time.Now().Add(20 * time.Second) }
 
-func TestFirstBytesAreKept(t *testing.T) {
+func TestCapturesTheFirstBytes(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 50_000)
 	for _, limit := range []int64{0, 1, 32 << 10, 100_001, int64(len(data)), 1 << 20} {
 		capture, writer := start(t, limit)
 		write(t, writer, data)
 		writer.Close()
 		capture.Finish(soon())
-		kept := min(limit, int64(len(data)))
-		if !bytes.Equal(capture.Bytes(), data[:kept]) {
-			t.Errorf("limit %d: kept %d bytes, want the first %d", limit, len(capture.Bytes()), kept)
+		captured := min(limit, int64(len(data)))
+		if !bytes.Equal(capture.Bytes(), data[:captured]) {
+			t.Errorf("limit %d: captured %d bytes, want the first %d", limit, len(capture.Bytes()), captured)
 		}
-		if dropped := int64(len(data)) - kept; capture.Dropped() != dropped {
+		if dropped := int64(len(data)) - captured; capture.Dropped() != dropped {
 			t.Errorf("limit %d: dropped %d, want %d", limit, capture.Dropped(), dropped)
 		}
 		if capture.LeftOpen() {
-			t.Errorf("limit %d: says that the closed pipe is open", limit)
+			t.Errorf("limit %d: LeftOpen is true for a closed pipe", limit)
 		}
 	}
 }
 
-func TestOpenPipeIsLeftAtTheDeadline(t *testing.T) {
+func TestFinishReturnsAtTheDeadlineWhileThePipeIsOpen(t *testing.T) {
 	capture, writer := start(t, 100)
 	write(t, writer, []byte("before"))
-	// A deadline in the past: what is in the pipe has to be returned nevertheless.
+	// The deadline is in the past. Bytes that are in the pipe must be returned anyway.
 	capture.Finish(time.Now().Add(-time.Second))
 	if string(capture.Bytes()) != "before" || !capture.LeftOpen() {
 		t.Errorf("%q, open %v; want \"before\" and open", capture.Bytes(), capture.LeftOpen())
 	}
-	// More than a pipe holds: were nobody reading, this would block, and with nobody there at all, fail.
+	// This is more than a pipe holds. The write would block if the pipe were not read, and fail if it were closed.
 	write(t, writer, make([]byte, 1<<20))
 	if string(capture.Bytes()) != "before" {
-		t.Error("what came after the deadline was added")
+		t.Error("bytes that were written after the deadline were captured")
 	}
 }
 
-func TestProcessGetsABlockingPipe(t *testing.T) {
+func TestWriteEndIsBlocking(t *testing.T) {
 	_, end, err := output.Start(1)
 	if err != nil {
 		t.Fatal(err)

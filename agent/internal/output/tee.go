@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long a file that takes nothing is waited for at the end.
+// Time for which Finish waits for a file that accepts no data.
 const stuckTime = time.Second
 
-// Teed is a pipe whose content goes to two places.
+// Teed is a pipe whose content is copied to two destinations.
 type Teed struct {
-	// WriteEnd is the descriptor to give to the process.
+	// WriteEnd is the descriptor for the process.
 	WriteEnd int
 
 	file *os.File
 	done chan struct{}
 }
 
-// Tee makes a pipe and passes what is written to it on to a file, and to a log, which is closed at the end. The file may
-// make the writer wait, the log never does. A file that cannot be written to any more does not keep lines from the log.
+// Tee creates a pipe and copies its content to a file and to a log. It closes the log at the end. The file can block
+// the writer, the log never does. If the file can no longer be written, the log still gets all lines.
 func Tee(file *os.File, log io.WriteCloser) (*Teed, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -41,10 +41,10 @@ func Tee(file *os.File, log io.WriteCloser) (*Teed, error) {
 // CloseWriteEnd closes the agent's copy of WriteEnd.
 func (t *Teed) CloseWriteEnd() { unix.Close(t.WriteEnd) }
 
-// Finish waits until all was passed on, at most until the deadline if somebody still holds the pipe open, and a second
-// longer if the file does not take it.
+// Finish waits until everything was copied. If another process holds the pipe open, it waits until the deadline. If the
+// file accepts no data, it waits one second longer.
 func (t *Teed) Finish(deadline time.Time) {
-	// An error means that it is over already.
+	// An error means that the copying has ended already.
 	_ = t.file.SetReadDeadline(deadline)
 	timer := time.NewTimer(time.Until(deadline) + stuckTime)
 	defer timer.Stop()
@@ -70,7 +70,7 @@ func (t *Teed) run(file *os.File, log io.WriteCloser) {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && takeRest(t.file, *chunk, pass):
+		case errors.Is(err, os.ErrDeadlineExceeded) && readAvailable(t.file, *chunk, pass):
 			Drain(t.file)
 			return
 		default:

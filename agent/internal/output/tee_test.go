@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lines is a log that can be looked at.
+// lines is a log that a test can read.
 type lines struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
@@ -30,7 +30,7 @@ func (l *lines) Close() error {
 	return nil
 }
 
-func TestATeePassesAllOnToBoth(t *testing.T) {
+func TestTeeCopiesToFileAndLog(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestATeePassesAllOnToBoth(t *testing.T) {
 	}
 }
 
-func TestAFileThatTakesNothingHoldsUpNoEnd(t *testing.T) {
+func TestFinishReturnsWhenTheFileAcceptsNoData(t *testing.T) {
 	_, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +77,6 @@ func TestAFileThatTakesNothingHoldsUpNoEnd(t *testing.T) {
 	select {
 	case <-finished:
 	case <-time.After(20 * time.Second):
-		t.Fatal("it waits for ever")
+		t.Fatal("Finish did not return")
 	}
 }

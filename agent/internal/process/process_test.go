@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 }
 
 var (
-	root   = users.Identity{Name: "root", Home: "/"}
-	nobody = users.Identity{UID: 65534, GID: 65533, Groups: []uint32{5, 7}, Name: "nobody", Home: "/"}
+	root         = users.Identity{Name: "root", Home: "/"}
+	unprivileged = users.Identity{UID: 65534, GID: 65533, Groups: []uint32{5, 7}, Name: "nobody", Home: "/"}
 )
 
 func start(t *testing.T, identity users.Identity, script string) *process.Process {
@@ -71,16 +71,16 @@ func kill(t *testing.T, started *process.Process) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := started.KillTree(ctx); err != nil {
-		t.Error("the tree is not dead:", err)
+		t.Error("the tree was not killed:", err)
 	}
 	select {
 	case <-started.Done():
 	case <-ctx.Done():
-		t.Error("the root is not reaped")
+		t.Error("the root was not reaped")
 	}
 }
 
-// reports is a named pipe through which processes tell their ids.
+// reports is a named pipe through which processes report their ids.
 type reports struct {
 	path  string
 	lines *bufio.Scanner
@@ -88,7 +88,7 @@ type reports struct {
 
 func newReports(t *testing.T) *reports {
 	t.Helper()
-	// Not t.TempDir(), which other users cannot enter.
+	// t.TempDir() is not used because other users cannot enter it.
 	dir, err := os.MkdirTemp("/tmp", "agent-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func newReports(t *testing.T) *reports {
 			t.Fatal(err)
 		}
 	}
-	// Both ends, so that neither opening nor reading ever meets an end of file.
+	// Open both ends, so that opening does not block and reading does not return end of file.
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func newReports(t *testing.T) *reports {
 func (r *reports) next(t *testing.T) int {
 	t.Helper()
 	if !r.lines.Scan() {
-		t.Fatal("no process has reported:", r.lines.Err())
+		t.Fatal("no process reported its id:", r.lines.Err())
 	}
 	pid, err := strconv.Atoi(r.lines.Text())
 	if err != nil {
@@ -156,10 +156,10 @@ func readProc(t *testing.T, pid int, name string) string {
 	return string(data)
 }
 
-func TestProcessStartsClean(t *testing.T) {
-	// It reports by itself: right after the start the kernel may be about to lay out the environment.
+func TestProcessStartsWithCleanState(t *testing.T) {
+	// The process reports its id, because the kernel may not have set up its environment right after the start.
 	pipe := newReports(t)
-	started := start(t, nobody, "echo $$ >"+pipe.path+"; kill -STOP $$")
+	started := start(t, unprivileged, "echo $$ >"+pipe.path+"; kill -STOP $$")
 	pid := pipe.next(t)
 	if pid != started.PID {
 		t.Errorf("pid %d, want %d", pid, started.PID)
@@ -174,7 +174,7 @@ func TestProcessStartsClean(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	// 32 and 33 belong to the C library; whoever started the tests (GNU make does) may have left them ignored.
+	// Signals 32 and 33 belong to the C library. The parent of the tests, for example GNU make, can leave them ignored.
 	const reserved = 1<<31 | 1<<32
 	if ignored, err := strconv.ParseUint(fields["SigIgn"], 16, 64); err != nil || ignored&^reserved != 0 {
 		t.Errorf("SigIgn: %q, want none", fields["SigIgn"])
@@ -185,14 +185,14 @@ func TestProcessStartsClean(t *testing.T) {
 	}
 	for _, file := range files {
 		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, file.Name()))
-		// The shell closes some between the listing and this.
+		// The shell closes some descriptors after the directory was read.
 		if !errors.Is(err, os.ErrNotExist) && target != "/dev/null" && target != pipe.path {
 			t.Errorf("file %s is open: %s", file.Name(), target)
 		}
 	}
 	stat, err := procfs.ReadStat(pid)
 	if err != nil || stat.Session != pid || stat.Group != pid {
-		t.Errorf("%+v, %v; want a session and group of its own", stat, err)
+		t.Errorf("%+v, %v; want a new session and a new group", stat, err)
 	}
 	environment := strings.Split(strings.TrimRight(readProc(t, pid, "environ"), "\x00"), "\x00")
 	slices.Sort(environment)
@@ -202,7 +202,7 @@ func TestProcessStartsClean(t *testing.T) {
 	}
 }
 
-func TestAgentDiesLast(t *testing.T) {
+func TestProcessHasHigherOOMScoreThanTheAgent(t *testing.T) {
 	before := readProc(t, os.Getpid(), "oom_score_adj")
 	started := startProgram(t, root, "/bin/sleep", "1000")
 	own, other := readProc(t, os.Getpid(), "oom_score_adj"), readProc(t, started.PID, "oom_score_adj")
@@ -212,14 +212,14 @@ func TestAgentDiesLast(t *testing.T) {
 	ownScore, _ := strconv.Atoi(strings.TrimSpace(own))
 	score, err := strconv.Atoi(strings.TrimSpace(other))
 	if err != nil || score <= ownScore {
-		t.Errorf("score %d of the process, %d of the agent; want the process first", score, ownScore)
+		t.Errorf("score %d of the process, %d of the agent; want the score of the process to be higher", score, ownScore)
 	}
 	if limit, ok := procfs.LocksLimit(os.Getpid()); ok {
-		t.Errorf("the agent itself is left with the marker %d", limit)
+		t.Errorf("the marker %d remained set on the agent", limit)
 	}
 }
 
-func TestTreeIsKilledHoweverItHides(t *testing.T) {
+func TestKillTreeKillsHiddenDescendants(t *testing.T) {
 	for name, script := range map[string]string{
 		"child":                   `sh -c 'echo $$ >PIPE; exec sleep 1000' & wait`,
 		"orphan":                  `(sh -c 'echo $$ >PIPE; exec sleep 1000' &); exec sleep 1000`,
@@ -230,18 +230,18 @@ func TestTreeIsKilledHoweverItHides(t *testing.T) {
 		"ignores signals":         `trap "" TERM INT HUP; echo $$ >PIPE; sleep 1000; sleep 1000`,
 		"stopped":                 `setsid --fork sh -c 'echo $$ >PIPE; kill -STOP $$'; exec sleep 1000`,
 	} {
-		for _, identity := range []users.Identity{root, nobody} {
+		for _, identity := range []users.Identity{root, unprivileged} {
 			t.Run(name+" as "+identity.Name, func(t *testing.T) {
 				pipe := newReports(t)
 				bystander := startProgram(t, root, "/bin/sleep", "1000")
 				started := start(t, identity, strings.ReplaceAll(script, "PIPE", pipe.path))
 				pid := pipe.next(t)
 				if !alive(pid) {
-					t.Fatal("the process to kill is gone already")
+					t.Fatal("the process ended before it was killed")
 				}
 				kill(t, started)
 				if alive(pid) {
-					t.Error("the process has survived")
+					t.Error("the process survived")
 				}
 				if !alive(bystander.PID) {
 					t.Error("another command was killed too")
@@ -251,19 +251,19 @@ func TestTreeIsKilledHoweverItHides(t *testing.T) {
 	}
 }
 
-func TestForkBombIsKilled(t *testing.T) {
+func TestKillTreeKillsForkBomb(t *testing.T) {
 	pipe := newReports(t)
-	// Bounded in number, endless in time: each generation starts the next one and ends.
+	// The number of processes is limited, but the chain is endless: each process starts the next one and exits.
 	started := start(t, root, `f() { sleep 0.02; (f &) ; }; for i in 1 2 3 4 5 6 7 8 9 10; do (f &); done; echo $$ >`+pipe.path+`; f`)
 	pipe.next(t)
 	kill(t, started)
 	waitNoProcess(t)
 }
 
-func TestRelayIsKilled(t *testing.T) {
+func TestKillTreeKillsChainOfSessions(t *testing.T) {
 	pipe := newReports(t)
 	script := filepath.Join(filepath.Dir(pipe.path), "relay")
-	// Each runner is in a new session without environment, starts the next one and is gone.
+	// Each process of the chain is in a new session without environment, starts the next one and exits.
 	text := "if [ $2 = 50 ]; then echo $$ >" + pipe.path + "; fi\nenv -i setsid --fork sh $1 $1 $(($2 + 1))\n"
 	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -279,11 +279,11 @@ func waitNoProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := children.WaitIdle(ctx); err != nil {
-		t.Error("something is left:", err)
+		t.Error("a process is left:", err)
 	}
 }
 
-func TestErrorsAreThoseOfTheKernel(t *testing.T) {
+func TestStartReturnsTheErrorOfTheKernel(t *testing.T) {
 	for _, test := range []struct {
 		path, dir string
 		want      error

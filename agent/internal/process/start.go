@@ -1,4 +1,4 @@
-// Package process starts processes the way a sandbox's commands need it and kills them with all their descendants.
+// Package process starts the processes of a sandbox and kills them with all of their descendants.
 package process
 
 import (
@@ -16,64 +16,64 @@ import (
 	"sandpool/agent/internal/users"
 )
 
-// MarkerVariable is in the environment of every process that the agent starts; its value tells commands apart.
-const MarkerVariable = "SANDPOOL_COMMAND_ID"
+// MarkerVariable is in the environment of every process that the agent starts. Its value identifies the process tree.
+const MarkerVariable = "SANDPOOL_PROCESS_MARKER"
 
-// Every started process gets its marker as soft limit RLIMIT_LOCKS, which the kernel has kept but ignored since 2.4.
-// It is inherited by all descendants, survives a cleared environment, a new session and the loss of the parent, and is
-// readable for every process. Markers begin high enough that nobody sets such a limit for another reason.
+// The soft limit RLIMIT_LOCKS of every started process is set to its marker. The kernel has stored but ignored this
+// limit since version 2.4. All descendants inherit it; it survives a cleared environment, a new session and the exit of
+// the parent; and every process can read it. Markers start at a value that is not used as a real limit.
 const (
 	limitLocks  = 0xa
 	firstMarker = 1 << 40
 )
 
-// Added to the out-of-memory score of every started process for as long as the kernel lets the agent go back: the
-// agent dies last, however little memory each process uses.
+// Added to the out-of-memory score of every started process, so that the kernel kills the agent last, however little
+// memory a process uses.
 const oomScoreRaise = 500
 
-// Spec is a process to start.
+// Spec describes a process to start.
 type Spec struct {
-	// Path is the executable's file; no search is made for it.
+	// Path is the path of the executable. It is not searched on PATH.
 	Path string
 	Argv []string
-	// Env is the whole environment, `NAME=value` each; the marker is added.
+	// Env is the complete environment, each entry as `NAME=value`. The marker is added to it.
 	Env []string
-	// Dir is the working directory, entered as the user that the process runs as.
+	// Dir is the working directory. The process enters it as the user that it runs as.
 	Dir      string
 	Identity users.Identity
-	// Stdin, Stdout and Stderr are the file descriptors to give it. No other is inherited.
+	// Stdin, Stdout and Stderr are the file descriptors of the process. It inherits no other descriptor.
 	Stdin  int
 	Stdout int
 	Stderr int
-	// Terminal says that Stdin is a terminal, which the process gets as its session's own.
+	// Terminal is set if Stdin is a terminal that becomes the controlling terminal of the process.
 	Terminal bool
 }
 
-// Launcher starts processes. There is one per agent.
+// Launcher starts processes. An agent has one launcher.
 type Launcher struct {
 	reaper   *reaper.Reaper
 	markers  atomic.Uint64
 	oomScore *oomScore
 }
 
-// NewLauncher makes a launcher whose processes the reaper follows.
+// NewLauncher returns a launcher whose processes the reaper waits for.
 func NewLauncher(r *reaper.Reaper) *Launcher {
 	return &Launcher{reaper: r, oomScore: openOOMScore()}
 }
 
-// Process is a started process and the root of a tree.
+// Process is a started process and the root of a process tree.
 type Process struct {
 	*reaper.Child
-	// StartTime is when it was started.
+	// StartTime is the time at which the process was started.
 	StartTime time.Time
 
 	marker uint64
-	// startTicks is 0 if the process had been reaped or /proc was unreadable right after the start.
+	// startTicks is 0 if the process was reaped, or /proc was not readable, right after the start.
 	startTicks uint64
 }
 
-// Start starts a process in a session of its own, with all signals unblocked and at their defaults. The error is that
-// of the system call that failed, a syscall.Errno.
+// Start starts a process in a new session, with all signals unblocked and with default actions. The error is a
+// syscall.Errno: the error of the system call that failed.
 func (l *Launcher) Start(spec Spec) (*Process, error) {
 	marker := firstMarker + l.markers.Add(1)
 	env := make([]string, 0, len(spec.Env)+1)
@@ -88,7 +88,7 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	}
 	process := &Process{marker: marker}
 	child, err := l.reaper.Start(func() (int, error) {
-		// Limits and score are inherited over the fork and put back after it; the reaper lets one fork in at a time.
+		// The process inherits limit and score at the fork; then they are restored. The reaper serializes forks.
 		defer setLocksLimit(marker)()
 		defer l.oomScore.raise()()
 		process.StartTime = time.Now()
@@ -107,7 +107,7 @@ func (l *Launcher) Start(spec Spec) (*Process, error) {
 	return process, nil
 }
 
-// credential is nil when an agent that is not root runs a process as itself, which needs no right.
+// credential returns nil if an agent that is not root runs a process as its own user, which requires no privilege.
 func credential(identity users.Identity) *syscall.Credential {
 	if os.Geteuid() != 0 && int(identity.UID) == os.Geteuid() && int(identity.GID) == os.Getegid() {
 		return nil
@@ -119,8 +119,8 @@ func markerEntry(marker uint64) string {
 	return MarkerVariable + "=" + strconv.FormatUint(marker-firstMarker, 10)
 }
 
-// setLocksLimit sets this process's own soft limit and returns what puts it back. Where the limit cannot be set (the
-// container was started with a low hard one) the environment is the only marker.
+// setLocksLimit sets the soft limit of this process and returns a function that restores it. If the limit cannot be set
+// because the container was started with a low hard limit, the environment is the only marker.
 func setLocksLimit(marker uint64) (restore func()) {
 	var before unix.Rlimit
 	if err := unix.Prlimit(0, limitLocks, nil, &before); err != nil {
@@ -131,12 +131,12 @@ func setLocksLimit(marker uint64) (restore func()) {
 		return func() {}
 	}
 	return func() {
-		// Going back to a limit that was in force before cannot be refused.
+		// Restoring a previous limit cannot fail.
 		_ = unix.Prlimit(0, limitLocks, &before, nil)
 	}
 }
 
-// oomScore changes this process's out-of-memory score. The zero value does nothing.
+// oomScore changes the out-of-memory score of this process. The zero value does nothing.
 type oomScore struct {
 	file   *os.File
 	own    []byte
@@ -162,8 +162,8 @@ func openOOMScore() *oomScore {
 	}
 }
 
-// raise raises the score and returns what puts it back. Any process may raise its score and go back to where a
-// privileged one had set it.
+// raise raises the score and returns a function that restores it. Every process can raise its score, and lower it to
+// the value that a privileged process set.
 func (s *oomScore) raise() (restore func()) {
 	if s.file == nil {
 		return func() {}
@@ -172,7 +172,8 @@ func (s *oomScore) raise() (restore func()) {
 		return func() {}
 	}
 	return func() {
-		// A refusal would leave the agent with the score of its children, which is no worse than without this.
+		// If this fails, the agent keeps the score of its children. This is acceptable: it is the state without this
+		// function.
 		_, _ = s.file.WriteAt(s.own, 0)
 	}
 }

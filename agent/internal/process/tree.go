@@ -12,36 +12,37 @@ import (
 	"sandpool/agent/internal/procfs"
 )
 
-// Time between two looks at /proc while a tree is dying. The kernel reports the end of a process to its parent alone,
-// which the agent often is not, so there is nothing to wait for but the clock.
+// Pauses between two sweeps over /proc while a tree is being killed. The kernel reports the exit of a process only to
+// its parent, which is often not the agent, so the agent must poll.
 const (
-	firstSweepPause = time.Millisecond
-	longSweepPause  = 20 * time.Millisecond
-	// Empty sweeps in a row that are believed while other processes come and go.
+	minSweepPause = time.Millisecond
+	maxSweepPause = 20 * time.Millisecond
+	// Number of consecutive empty sweeps after which a tree counts as killed even if other processes were started.
 	emptySweeps = 5
 )
 
-// KillTree kills the process and all its descendants with SIGKILL, looking again until none is left or ctx ends; then
-// the error is that of ctx.
+// KillTree kills the process and all of its descendants with SIGKILL. It repeats the sweep over /proc until no process
+// is left, or until ctx ends; then it returns the error of ctx.
 //
-// A process belongs to the tree if it carries the tree's marker as a limit or in its environment, descends from a member
-// by an unbroken chain of parents, or is in the root's session or process group. So a process escapes only if it
-// has done all of this on purpose: changed RLIMIT_LOCKS, replaced its environment (or is being replaced by another
-// program just then), begun a session of its own, and outlived its parent. It could then harm nobody but its own sandbox, and ends with the container.
+// A process belongs to the tree if it has the tree's marker as a limit or in its environment, is connected to a process
+// of the tree by an unbroken chain of parents, or is in the session or the process group of the root. So a process
+// escapes only if it did all of the following: changed RLIMIT_LOCKS, replaced its environment (or is executing another
+// program at this moment), created a new session, and outlived its parent. Such a process can affect its own sandbox
+// only, and ends with the container.
 //
-// Whole process groups are killed at once, which the kernel does atomically with respect to fork, so a fork bomb that
-// stays in its group cannot outrun the sweeps. A process that hands over to a child and ends while /proc is being read
-// can hide from one sweep, so an empty one counts only if no process at all was made in the meantime; in a container
-// that never rests, several of them in a row do.
+// Complete process groups are killed at once. The kernel does this atomically with respect to fork, so a fork bomb that
+// stays in its group cannot escape the sweeps. A process that starts a child and exits while /proc is read can be
+// missed by one sweep. So an empty sweep counts only if no process was created during it; in a container that creates
+// processes continuously, several consecutive empty sweeps count.
 func (p *Process) KillTree(ctx context.Context) error {
-	pause := firstSweepPause
+	pause := minSweepPause
 	empty := 0
 	seen := make(map[int]procfs.Stat)
 	for {
 		lastBefore, knownBefore := procfs.LastPID()
 		left, err := p.signalTree(unix.SIGKILL, seen)
 		if err != nil {
-			// Without /proc the root's own process group is all that can be found.
+			// Without /proc only the process group of the root can be found.
 			_ = unix.Kill(-p.PID, unix.SIGKILL)
 			return err
 		}
@@ -62,11 +63,11 @@ func (p *Process) KillTree(ctx context.Context) error {
 			timer.Stop()
 			return ctx.Err()
 		}
-		pause = min(2*pause, longSweepPause)
+		pause = min(2*pause, maxSweepPause)
 	}
 }
 
-// Signal sends a signal to the process itself. The error is ESRCH when it is gone.
+// Signal sends a signal to the process itself. The error is ESRCH if the process has exited.
 func (p *Process) Signal(signal unix.Signal) error {
 	stat, err := procfs.ReadStat(p.PID)
 	if err != nil || stat.Dead || (p.startTicks != 0 && stat.StartTicks != p.startTicks) {
@@ -82,13 +83,13 @@ func (p *Process) SignalTree(signal unix.Signal) error {
 	return err
 }
 
-// signalTree signals the tree's processes as they are now, says how many there are and adds them to seen.
-func (p *Process) signalTree(signal unix.Signal, seen map[int]procfs.Stat) (members int, err error) {
+// signalTree sends a signal to the current processes of the tree, returns their number and adds them to seen.
+func (p *Process) signalTree(signal unix.Signal, seen map[int]procfs.Stat) (count int, err error) {
 	stats, err := liveProcesses()
 	if err != nil {
 		return 0, err
 	}
-	tree := p.members(stats, seen)
+	tree := p.treeOf(stats, seen)
 	maps.Copy(seen, tree)
 	if signal == unix.SIGKILL {
 		groups := make(map[int]bool)
@@ -97,8 +98,8 @@ func (p *Process) signalTree(signal unix.Signal, seen map[int]procfs.Stat) (memb
 		}
 		delete(groups, unix.Getpgrp())
 		for group := range groups {
-			// Each tree begins with a session of its own and groups do not span sessions, so a group with one member
-			// of the tree holds no stranger. Groups 0 and 1 would mean something else to kill(2).
+			// Each tree starts with a new session, and groups do not span sessions, so a group that contains a process
+			// of the tree contains no process of another tree. kill(2) interprets groups 0 and 1 differently.
 			if group > 1 {
 				_ = unix.Kill(-group, signal)
 			}
@@ -110,11 +111,11 @@ func (p *Process) signalTree(signal unix.Signal, seen map[int]procfs.Stat) (memb
 	return len(tree), nil
 }
 
-// signalOne signals the process that was seen and no later one with its number.
+// signalOne sends a signal to the process that was seen, but not to a later process with the same id.
 func signalOne(seen procfs.Stat, signal unix.Signal) {
 	fd, err := unix.PidfdOpen(seen.PID, 0)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		// A kernel, or a filter of system calls, from before process descriptors.
+		// The kernel or a system call filter does not support process descriptors.
 		_ = unix.Kill(seen.PID, signal)
 		return
 	}
@@ -127,13 +128,12 @@ func signalOne(seen procfs.Stat, signal unix.Signal) {
 	}
 }
 
-// members picks the tree's processes out of all. One seen as a member before is one until it is gone: when it is dying
-// its environment cannot be read any more.
-func (p *Process) members(stats, seen map[int]procfs.Stat) map[int]procfs.Stat {
+// treeOf selects the processes of the tree. A process that was seen in the tree belongs to it until it has ended:
+// the environment of an exiting process can no longer be read.
+func (p *Process) treeOf(stats, seen map[int]procfs.Stat) map[int]procfs.Stat {
 	tree := make(map[int]procfs.Stat)
 	entry := markerEntry(p.marker)
-	// The number of the root names its session and group only as long as it is still the root's: until it is reaped,
-	// and after that until another process gets it.
+	// The id of the root identifies its session and its group only while no other process has this id.
 	root, rootAlive := stats[p.PID]
 	foreign := rootAlive && p.startTicks != 0 && root.StartTicks != p.startTicks
 	for pid, stat := range stats {
@@ -168,7 +168,7 @@ func (p *Process) isMarked(pid int, entry string) bool {
 	return procfs.HasEnvironment(pid, entry)
 }
 
-// liveProcesses is every process but this one and those that have ended already.
+// liveProcesses returns all processes except the agent and processes that have exited.
 func liveProcesses() (map[int]procfs.Stat, error) {
 	pids, err := procfs.PIDs()
 	if err != nil {
@@ -179,7 +179,7 @@ func liveProcesses() (map[int]procfs.Stat, error) {
 		if pid == os.Getpid() {
 			continue
 		}
-		// One that has gone since the listing is no error.
+		// A process that exited after the listing is not an error.
 		if stat, err := procfs.ReadStat(pid); err == nil && !stat.Dead {
 			stats[pid] = stat
 		}

@@ -12,26 +12,27 @@ import (
 
 const defaultKeepAlive = 15 * time.Second
 
-// watcher is one attached client: up to where it was sent each stream, and what of the record.
-type watcher struct {
+// client is one attached client: the offset up to which each stream was sent to it, the version of the record that was
+// sent, and the stream that is sent next.
+type client struct {
 	sent    [streamCount]int64
 	version int64
 	next    int
 }
 
-// Attach sends what happens to the process from the given offsets on, until it has ended and all was sent, or sending
-// fails, or ctx ends. Each event is sent when the one before has gone.
+// Attach sends the events of the process from the requested offsets until the process has exited and all output was
+// sent, sending fails, or ctx ends. An event is sent after send has returned for the previous event.
 func (p *Process) Attach(
 	ctx context.Context, request *sandpoolv1.AttachProcessRequest, send func(*sandpoolv1.ProcessEvent) error,
 ) error {
-	w, err := p.addWatcher(request)
+	c, err := p.addClient(request)
 	if err != nil {
 		return err
 	}
-	defer p.removeWatcher(w)
+	defer p.removeClient(c)
 	keepAlive := defaultKeepAlive
-	if request.KeepAliveSecs != nil {
-		keepAlive = seconds(request.GetKeepAliveSecs())
+	if request.GetKeepAliveInterval() != nil {
+		keepAlive = request.GetKeepAliveInterval().AsDuration()
 	}
 	chunk := chunks.Get().(*[]byte)
 	defer chunks.Put(chunk)
@@ -39,7 +40,7 @@ func (p *Process) Attach(
 	defer timer.Stop()
 	for {
 		p.mu.Lock()
-		event, sent := p.nextLocked(w, *chunk)
+		event, sent := p.nextLocked(c, *chunk)
 		changed := p.changed
 		p.mu.Unlock()
 		if event == nil {
@@ -60,87 +61,84 @@ func (p *Process) Attach(
 			sent()
 			p.mu.Unlock()
 		}
-		if event.GetEnded() != nil {
+		if event.GetExited() != nil {
 			return nil
 		}
 		timer.Reset(keepAlive)
 	}
 }
 
-func (p *Process) addWatcher(request *sandpoolv1.AttachProcessRequest) (*watcher, error) {
+func (p *Process) addClient(request *sandpoolv1.AttachProcessRequest) (*client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w := &watcher{version: -1}
+	c := &client{version: -1}
 	for stream, offset := range [streamCount]int64{request.GetStdoutOffset(), request.GetStderrOffset()} {
 		end := p.rings[stream].end
 		if offset > end {
 			return nil, rpcerror.About(codes.OutOfRange, reasonOffset, p.request.GetProcessId(),
-				"%s has %d bytes so far, there is no byte %d", streamWords[stream], end, offset)
+				"offset %d is after the end of %s, which has %d bytes; attach at an offset from 0 to %d", offset, streamLabels[stream], end, end)
 		}
 		if offset < 0 {
 			offset = end
 		}
-		w.sent[stream] = offset
+		c.sent[stream] = offset
 	}
-	p.watchers[w] = struct{}{}
-	p.noteLocked()
-	return w, nil
+	p.clients[c] = struct{}{}
+	p.recordChangedLocked()
+	return c, nil
 }
 
-var streamWords = [streamCount]string{"standard output", "standard error"}
+var streamLabels = [streamCount]string{"standard output", "standard error"}
 
-func (p *Process) removeWatcher(w *watcher) {
+func (p *Process) removeClient(c *client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.watchers, w)
-	p.noteLocked()
-	if len(p.watchers) == 0 && p.request.GetKillOnDisconnect() {
+	delete(p.clients, c)
+	p.recordChangedLocked()
+	if len(p.clients) == 0 && p.request.GetKillOnDisconnect() {
 		select {
-		case p.orders <- order{reason: sandpoolv1.CommandEndReason_COMMAND_END_REASON_DISCONNECTED}:
-		default: // It is to end already.
+		case p.killRequests <- killRequest{reason: sandpoolv1.ExitReason_EXIT_REASON_DISCONNECTED}:
+		default: // A kill request is pending already.
 		}
 	}
 }
 
-// nextLocked is the next event for a client, nil if there is none yet, and what is to be done, with mu held, once it
-// was sent. Streams take turns.
-func (p *Process) nextLocked(w *watcher, chunk []byte) (event *sandpoolv1.ProcessEvent, sent func()) {
-	if w.version != p.version {
+// nextLocked returns the next event for a client, or nil if there is none, and a function to call with mu held after
+// the event was sent. The streams take turns.
+func (p *Process) nextLocked(c *client, chunk []byte) (event *sandpoolv1.ProcessEvent, sent func()) {
+	if c.version != p.version {
 		version := p.version
 		record := p.recordLocked()
 		return &sandpoolv1.ProcessEvent{Event: &sandpoolv1.ProcessEvent_Process{Process: record}},
-			func() { w.version = version }
+			func() { c.version = version }
 	}
 	for range streamCount {
-		stream := w.next
-		w.next = (w.next + 1) % streamCount
-		kept := &p.rings[stream]
-		at := w.sent[stream]
-		if at < kept.begin {
-			begin := kept.begin
+		stream := c.next
+		c.next = (c.next + 1) % streamCount
+		buffer := &p.rings[stream]
+		at := c.sent[stream]
+		if at < buffer.start {
+			start := buffer.start
 			return &sandpoolv1.ProcessEvent{Event: &sandpoolv1.ProcessEvent_Gap{Gap: &sandpoolv1.OutputGap{
-				Stream: streamNames[stream], Begin: at, End: begin,
-			}}}, func() { p.sentLocked(w, stream, begin) }
+				Stream: streamTypes[stream], StartOffset: at, EndOffset: start,
+			}}}, func() { p.sentLocked(c, stream, start) }
 		}
-		if n := kept.read(at, chunk); n > 0 {
+		if n := buffer.read(at, chunk); n > 0 {
 			return &sandpoolv1.ProcessEvent{Event: &sandpoolv1.ProcessEvent_Output{Output: &sandpoolv1.ProcessOutput{
-				Stream: streamNames[stream], Offset: at, Data: chunk[:n],
-			}}}, func() { p.sentLocked(w, stream, at+int64(n)) }
+				Stream: streamTypes[stream], Offset: at, Data: chunk[:n],
+			}}}, func() { p.sentLocked(c, stream, at+int64(n)) }
 		}
 	}
-	if p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED && p.pumping == 0 {
-		return &sandpoolv1.ProcessEvent{Event: &sandpoolv1.ProcessEvent_Ended{Ended: p.end}}, nil
+	if p.state == sandpoolv1.ProcessState_PROCESS_STATE_EXITED && p.openOutputs == 0 {
+		return &sandpoolv1.ProcessEvent{Event: &sandpoolv1.ProcessEvent_Exited{Exited: p.exit}}, nil
 	}
 	return nil, nil
 }
 
-// sentLocked notes up to where a client was sent a stream, and lets a process go on that waits for that.
-func (p *Process) sentLocked(w *watcher, stream int, offset int64) {
-	w.sent[stream] = offset
+// sentLocked records the offset up to which a stream was sent to a client. This unblocks a process that waits for room
+// in its buffer.
+func (p *Process) sentLocked(c *client, stream int, offset int64) {
+	c.sent[stream] = offset
 	p.delivered[stream] = max(p.delivered[stream], offset)
-	p.changedLocked()
-}
-
-func seconds(value float64) time.Duration {
-	return time.Duration(value * float64(time.Second))
+	p.notifyLocked()
 }

@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	defaultInterval = 2 * time.Second
-	defaultTimeout  = 2 * time.Second
-	defaultRetries  = 3
-	// How much of an answer is read, so that a server that is asked again can use the connection's end as it likes.
-	maxAnswerBytes = 64 << 10
-	loopback       = "127.0.0.1"
+	defaultInterval         = 2 * time.Second
+	defaultTimeout          = 2 * time.Second
+	defaultFailureThreshold = 3
+	// Part of a response that is read before the connection is closed.
+	maxResponseBytes = 64 << 10
+	loopback         = "127.0.0.1"
 )
 
-// checkHealth checks a service's present run again and again until it is told to stop.
+// checkHealth starts to check the current run of a service periodically. The returned function stops the checks and
+// waits until they have stopped.
 func (p *Process) checkHealth() (stop func()) {
 	check := p.service.GetHealthCheck()
 	if check == nil {
@@ -31,7 +32,7 @@ func (p *Process) checkHealth() (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.keepChecking(ctx, check)
+		p.runChecks(ctx, check)
 	}()
 	return func() {
 		cancel()
@@ -39,16 +40,16 @@ func (p *Process) checkHealth() (stop func()) {
 	}
 }
 
-func (p *Process) keepChecking(ctx context.Context, check *sandpoolv1.HealthCheck) {
-	interval, timeout, retries := defaultInterval, defaultTimeout, defaultRetries
-	if check.IntervalSecs != nil {
-		interval = seconds(check.GetIntervalSecs())
+func (p *Process) runChecks(ctx context.Context, check *sandpoolv1.HealthCheck) {
+	interval, timeout, failureThreshold := defaultInterval, defaultTimeout, defaultFailureThreshold
+	if check.GetInterval() != nil {
+		interval = check.GetInterval().AsDuration()
 	}
-	if check.TimeoutSecs != nil {
-		timeout = seconds(check.GetTimeoutSecs())
+	if check.GetTimeout() != nil {
+		timeout = check.GetTimeout().AsDuration()
 	}
-	if check.Retries != nil {
-		retries = int(check.GetRetries())
+	if check.FailureThreshold != nil {
+		failureThreshold = int(check.GetFailureThreshold())
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -61,7 +62,7 @@ func (p *Process) keepChecking(ctx context.Context, check *sandpoolv1.HealthChec
 		if err == nil {
 			failures = 0
 			p.setHealth(sandpoolv1.ProcessHealth_PROCESS_HEALTH_HEALTHY, "")
-		} else if failures++; failures >= retries {
+		} else if failures++; failures >= failureThreshold {
 			p.setHealth(sandpoolv1.ProcessHealth_PROCESS_HEALTH_UNHEALTHY, err.Error())
 		}
 		select {
@@ -79,7 +80,7 @@ func (p *Process) setHealth(health sandpoolv1.ProcessHealth, message string) {
 		return
 	}
 	p.health, p.healthMessage = health, message
-	p.noteLocked()
+	p.recordChangedLocked()
 }
 
 func checkOnce(ctx context.Context, check *sandpoolv1.HealthCheck, timeout time.Duration) error {
@@ -101,7 +102,7 @@ func checkOnce(ctx context.Context, check *sandpoolv1.HealthCheck, timeout time.
 		return err
 	}
 	client := http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxAnswerBytes},
+		Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxResponseBytes},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	response, err := client.Do(request)
@@ -109,9 +110,9 @@ func checkOnce(ctx context.Context, check *sandpoolv1.HealthCheck, timeout time.
 		return err
 	}
 	defer response.Body.Close()
-	_, _ = io.CopyN(io.Discard, response.Body, maxAnswerBytes)
+	_, _ = io.CopyN(io.Discard, response.Body, maxResponseBytes)
 	if response.StatusCode < http.StatusOK || response.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("the answer was %s", response.Status)
+		return fmt.Errorf("HTTP status %q is not from 200 to 399; check the service", response.Status)
 	}
 	return nil
 }

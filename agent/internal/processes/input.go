@@ -14,32 +14,32 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// endOfFile is the character by which a terminal's user ends input.
+// endOfFile is the character (Ctrl-D) that ends the input on a terminal.
 const endOfFile = 4
 
-// Write gives input to the process and says how many bytes it was given in all. It waits for a process that does not
-// read until ctx ends; what was taken until then is counted, so a retry with an offset is safe.
+// Write writes input to the process and returns how many bytes the process received in total. If the process does not
+// read, Write waits until ctx ends. Bytes that were written before that are counted, so a retry with an offset is safe.
 func (p *Process) Write(ctx context.Context, input *sandpoolv1.ProcessInput) (int64, error) {
 	p.inputMu.Lock()
 	defer p.inputMu.Unlock()
 	p.mu.Lock()
-	file, given, isTerminal := p.input, p.inputBytes, p.terminal != nil
+	file, received, isTerminal := p.input, p.inputBytes, p.terminal != nil
 	p.mu.Unlock()
 	data := input.GetData()
 	if input.Offset != nil {
 		switch at := input.GetOffset(); {
-		case at > given:
-			return given, rpcerror.About(codes.OutOfRange, reasonOffset, p.request.GetProcessId(),
-				"the process was given %d bytes so far, bytes before offset %d are missing", given, at)
+		case at > received:
+			return received, rpcerror.About(codes.OutOfRange, reasonOffset, p.request.GetProcessId(),
+				"offset %d is after the %d bytes that the process received; continue at offset %d", at, received, received)
 		default:
-			data = data[min(given-at, int64(len(data))):]
+			data = data[min(received-at, int64(len(data))):]
 		}
 	}
 	if file == nil {
 		if len(data) == 0 && input.GetClose() {
-			return given, nil
+			return received, nil
 		}
-		return given, p.errStdinClosed()
+		return received, p.errStdinClosed()
 	}
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -53,14 +53,14 @@ func (p *Process) Write(ctx context.Context, input *sandpoolv1.ProcessInput) (in
 	}
 	p.mu.Lock()
 	p.inputBytes += int64(n)
-	given = p.inputBytes
+	received = p.inputBytes
 	p.mu.Unlock()
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
-		return given, status.FromContextError(ctx.Err()).Err()
+		return received, status.FromContextError(ctx.Err()).Err()
 	case err != nil:
 		p.closeInput()
-		return given, p.errStdinClosed()
+		return received, p.errStdinClosed()
 	}
 	if input.GetClose() {
 		if isTerminal {
@@ -69,36 +69,38 @@ func (p *Process) Write(ctx context.Context, input *sandpoolv1.ProcessInput) (in
 			p.closeInput()
 		}
 	}
-	return given, nil
+	return received, nil
 }
 
 func (p *Process) errStdinClosed() error {
 	return rpcerror.About(codes.FailedPrecondition, reasonStdinClosed, p.request.GetProcessId(),
-		"the process has no open standard input: start it with stdin, and write before it is closed or the process ends")
+		"process %q has no open standard input; start the process with stdin, and write before it exits or its input is closed",
+		p.request.GetProcessId())
 }
 
-// closeInput ends the process's standard input, once.
+// closeInput closes the standard input of the process. It does nothing if the input is closed already.
 func (p *Process) closeInput() {
 	p.mu.Lock()
 	file, isTerminal := p.input, p.terminal != nil
 	p.input = nil
-	p.noteLocked()
+	p.recordChangedLocked()
 	p.mu.Unlock()
 	if file != nil && !isTerminal {
 		file.Close()
 	}
 }
 
-// Resize changes the terminal's size; its foreground processes hear of it by SIGWINCH.
+// Resize changes the size of the terminal. The kernel notifies the foreground processes by SIGWINCH.
 func (p *Process) Resize(size *sandpoolv1.TerminalSize) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.terminal == nil {
 		return rpcerror.About(codes.FailedPrecondition, reasonNoTerminal, p.request.GetProcessId(),
-			"the process has no terminal; start it with one")
+			"process %q has no terminal; start the process with a terminal", p.request.GetProcessId())
 	}
 	if err := setSize(p.terminal, size); err != nil {
-		return rpcerror.About(codes.FailedPrecondition, reasonProcessEnded, p.request.GetProcessId(), "the terminal is closed")
+		return rpcerror.About(codes.FailedPrecondition, reasonProcessExited, p.request.GetProcessId(),
+			"the terminal of process %q is closed; start another process", p.request.GetProcessId())
 	}
 	p.size = size
 	return nil
@@ -117,26 +119,26 @@ func setSize(terminal *os.File, size *sandpoolv1.TerminalSize) error {
 	return errors.Join(err, failure)
 }
 
-// openTerminal makes a terminal of that size: the agent's side, and the descriptor to give to the process.
-func openTerminal(size *sandpoolv1.TerminalSize) (own *os.File, theirs int, err error) {
+// openTerminal creates a terminal of the given size. It returns the agent's side and the descriptor for the process.
+func openTerminal(size *sandpoolv1.TerminalSize) (agentEnd *os.File, childEnd int, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, -1, err
 	}
-	own = os.NewFile(uintptr(fd), "terminal")
-	// TIOCGPTPEER needs no path, so nothing that the sandbox put into /dev/pts can come in between.
+	agentEnd = os.NewFile(uintptr(fd), "terminal")
+	// TIOCGPTPEER does not use a path, so a file that a process of the sandbox placed in /dev/pts has no effect.
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		own.Close()
+		agentEnd.Close()
 		return nil, -1, err
 	}
-	if err := setSize(own, size); err != nil {
-		own.Close()
+	if err := setSize(agentEnd, size); err != nil {
+		agentEnd.Close()
 		return nil, -1, err
 	}
 	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if errno != 0 {
-		own.Close()
+		agentEnd.Close()
 		return nil, -1, errno
 	}
-	return own, int(peer), nil
+	return agentEnd, int(peer), nil
 }

@@ -1,5 +1,5 @@
-// Package processes runs processes that outlive the call that started them: it keeps what they print, lets clients
-// attach and come back, and looks after services.
+// Package processes runs processes that outlive the call that started them. It buffers their output, lets clients
+// attach and reattach, and supervises services.
 package processes
 
 import (
@@ -15,42 +15,42 @@ import (
 
 const (
 	defaultBufferBytes = 1 << 20
-	defaultTTL         = 600 * time.Second
+	defaultRetention   = 600 * time.Second
 )
 
-// Process is one process of ProcessService, or a service with all its runs.
+// Process is a process of ProcessService, or a service with all of its runs.
 type Process struct {
-	registry *Registry
-	request  *sandpoolv1.StartProcessRequest
-	sequence int64
-	start    Start
-	overflow sandpoolv1.OutputOverflow
-	service  *sandpoolv1.Service
-	ttl      time.Duration
-	// orders are what the supervisor is told; it takes one at a time.
-	orders chan order
-	// inputMu lets one writer of input in at a time.
+	registry  *Registry
+	request   *sandpoolv1.StartProcessRequest
+	sequence  int64
+	start     Start
+	overflow  sandpoolv1.OutputOverflow
+	service   *sandpoolv1.Service
+	retention time.Duration
+	// killRequests are the requests to the supervisor to kill the current run. At most one is pending.
+	killRequests chan killRequest
+	// inputMu serializes writers of input.
 	inputMu sync.Mutex
 
-	// mu guards what follows; it is never held over anything that may wait.
+	// mu guards the fields below. It is never held during an operation that can block.
 	mu sync.Mutex
-	// changed is closed, and replaced, whenever something below changes.
+	// changed is closed and replaced whenever a field below changes.
 	changed chan struct{}
-	// version counts changes of what the record tells of state and health.
-	version  int64
-	rings    [streamCount]ring
-	watchers map[*watcher]struct{}
-	// delivered is up to where any client was ever sent each stream.
+	// version counts the changes of state and health in the record.
+	version int64
+	rings   [streamCount]ring
+	clients map[*client]struct{}
+	// delivered is the highest offset of each stream that was sent to any client.
 	delivered [streamCount]int64
-	// pumping counts the streams of the present run that are still read.
-	pumping int
-	state   sandpoolv1.ProcessState
-	run     *process.Process
-	end     *sandpoolv1.ProcessEnd
-	// input is where input goes; nil when there is none, or none any more.
+	// openOutputs is the number of streams of the current run that are still read.
+	openOutputs int
+	state       sandpoolv1.ProcessState
+	run         *process.Process
+	exit        *sandpoolv1.ProcessExit
+	// input is the agent's side of the standard input; nil if there is none or it is closed.
 	input      *os.File
 	inputBytes int64
-	// terminal is the terminal's own side, and its size; nil without one.
+	// terminal and size are the agent's side of the terminal and its size; nil without a terminal.
 	terminal      *os.File
 	size          *sandpoolv1.TerminalSize
 	restarts      int32
@@ -59,18 +59,19 @@ type Process struct {
 	startTime     time.Time
 	endTime       time.Time
 	expireTime    time.Time
-	forgotten     bool
+	deleted       bool
 }
 
 // Started is a process with the agent's sides of its streams.
 type Started struct {
 	Process *process.Process
-	// User and Dir are what it runs as and in.
+	// User and Dir are the user and the working directory of the process.
 	User string
 	Dir  string
 }
 
-// Files are the descriptors to give to a process, and whether they are a terminal that it is to lead.
+// Files are the descriptors for a process. Terminal is set if they are a terminal that becomes the controlling terminal
+// of the process.
 type Files struct {
 	Stdin    int
 	Stdout   int
@@ -81,19 +82,19 @@ type Files struct {
 // Start starts the program of a request with these files.
 type Start func(Files) (*process.Process, error)
 
-// changedLocked wakes everybody who waits for a change.
-func (p *Process) changedLocked() {
+// notifyLocked wakes all goroutines that wait for a change.
+func (p *Process) notifyLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// setLocked notes a change of what the record tells.
-func (p *Process) noteLocked() {
+// recordChangedLocked records a change of the record and notifies waiting goroutines.
+func (p *Process) recordChangedLocked() {
 	p.version++
-	p.changedLocked()
+	p.notifyLocked()
 }
 
-// Record is the process as it is now.
+// Record returns the current record of the process.
 func (p *Process) Record() *sandpoolv1.Process {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,11 +113,11 @@ func (p *Process) recordLocked() *sandpoolv1.Process {
 		Terminal:        p.size,
 		StdinOpen:       p.input != nil,
 		StdinBytes:      p.inputBytes,
-		Stdout:          p.keptLocked(stdout),
-		Stderr:          p.keptLocked(stderr),
+		Stdout:          p.bufferLocked(stdout),
+		Stderr:          p.bufferLocked(stderr),
 		StartTime:       timestamppb.New(p.startTime),
-		End:             p.end,
-		AttachedClients: int32(len(p.watchers)),
+		Exit:            p.exit,
+		AttachedClients: int32(len(p.clients)),
 		Restarts:        p.restarts,
 		RestartPolicy:   p.service.GetRestartPolicy(),
 		Health:          p.health,
@@ -134,12 +135,12 @@ func (p *Process) recordLocked() *sandpoolv1.Process {
 	return record
 }
 
-func (p *Process) keptLocked(stream int) *sandpoolv1.KeptOutput {
-	return &sandpoolv1.KeptOutput{Begin: p.rings[stream].begin, End: p.rings[stream].end}
+func (p *Process) bufferLocked(stream int) *sandpoolv1.OutputBuffer {
+	return &sandpoolv1.OutputBuffer{StartOffset: p.rings[stream].start, EndOffset: p.rings[stream].end}
 }
 
-func (p *Process) ended() bool {
+func (p *Process) exited() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED
+	return p.state == sandpoolv1.ProcessState_PROCESS_STATE_EXITED
 }

@@ -20,63 +20,64 @@ import (
 const (
 	maxRunning = 256
 	maxRecords = 1024
-	// maxKept is how much output is kept in all, of running and of ended processes.
-	maxKept         = 64 << 20
-	defaultPageSize = 100
+	// maxBufferedBytes limits the buffered output of all processes, running and exited.
+	maxBufferedBytes = 64 << 20
+	defaultPageSize  = 100
 )
 
-// Reasons that are stable parts of the contract.
+// Reasons of errors. They are a stable part of the contract.
 const (
-	reasonNotFound     = "PROCESS_NOT_FOUND"
-	reasonExists       = "PROCESS_ALREADY_EXISTS"
-	reasonProcessEnded = "PROCESS_ENDED"
-	reasonStdinClosed  = "STDIN_CLOSED"
-	reasonNoTerminal   = "NO_TERMINAL"
-	reasonNotAService  = "NOT_A_SERVICE"
-	reasonNameTaken    = "SERVICE_NAME_TAKEN"
-	reasonOffset       = "OFFSET_OUT_OF_RANGE"
-	reasonCommandLimit = "COMMAND_LIMIT"
-	reasonInvalidField = "INVALID_FIELD"
+	reasonNotFound      = "PROCESS_NOT_FOUND"
+	reasonExists        = "PROCESS_ALREADY_EXISTS"
+	reasonProcessExited = "PROCESS_EXITED"
+	reasonStdinClosed   = "STDIN_CLOSED"
+	reasonNoTerminal    = "NO_TERMINAL"
+	reasonNotAService   = "NOT_A_SERVICE"
+	reasonNameTaken     = "SERVICE_NAME_TAKEN"
+	reasonOffset        = "OFFSET_OUT_OF_RANGE"
+	reasonCommandLimit  = "COMMAND_LIMIT"
+	reasonInvalidField  = "INVALID_FIELD"
 )
 
-// Options are what the registry needs of the agent.
+// Options are the parts of the agent that the registry uses.
 type Options struct {
-	// NullFile is a descriptor of /dev/null, -1 where there is none.
+	// NullFile is a descriptor of /dev/null, or -1 if it could not be opened.
 	NullFile int
-	// OOMKills is the kernel's count of out-of-memory kills.
+	// OOMKills returns the kernel's count of out-of-memory kills.
 	OOMKills func() int64
-	// End says how a run ended; forced is the agent's own reason, UNSPECIFIED if it had none.
-	End func(run *process.Process, oomKillsBefore int64, forced sandpoolv1.CommandEndReason) *sandpoolv1.ProcessEnd
-	// KillTree kills a run with all its descendants, and returns when they are gone.
+	// Exit returns how a run exited. forced is the reason for which the agent killed the run, UNSPECIFIED if it did
+	// not.
+	Exit func(run *process.Process, oomKillsBefore int64, forced sandpoolv1.ExitReason) *sandpoolv1.ProcessExit
+	// KillTree kills a run with all of its descendants, and returns when they have ended.
 	KillTree func(run *process.Process)
-	// StreamError is the error for a pipe or terminal that cannot be made.
+	// StreamError returns the error for a pipe or a terminal that cannot be created.
 	StreamError func(error) error
-	// Stopping is closed when the agent ends all processes.
+	// Stopping is closed when the agent stops all processes.
 	Stopping <-chan struct{}
-	// Log takes what services print. What it returns never waits.
+	// Log returns a writer for the output of a service. The writer never blocks.
 	Log func(source string, stream sandpoolv1.OutputStream) io.WriteCloser
 }
 
-// Registry is all processes of the sandbox.
+// Registry contains all processes of the sandbox.
 type Registry struct {
-	options Options
-	kept    atomic.Int64
+	options       Options
+	bufferedBytes atomic.Int64
 
 	mu        sync.Mutex
 	processes map[string]*Process
 	sequence  int64
 }
 
-// NewRegistry makes an empty one.
+// NewRegistry returns an empty registry.
 func NewRegistry(options Options) *Registry {
 	return &Registry{options: options, processes: make(map[string]*Process)}
 }
 
-// Start starts the process of a request, unless there is one of its id: then that one is the answer, if it was asked for
-// alike.
+// Start starts the process of a request. If a process with the same id exists and was started by an equal request, it
+// is returned instead.
 func (r *Registry) Start(request *sandpoolv1.StartProcessRequest, start Start) (*Process, error) {
 	if request.GetProcessId() == "" {
-		return nil, rpcerror.BadField(reasonInvalidField, "process_id", "is missing")
+		return nil, rpcerror.BadField(reasonInvalidField, "process_id", "must not be empty; set an identifier")
 	}
 	request = proto.CloneOf(request)
 	request.SandboxId = ""
@@ -85,17 +86,18 @@ func (r *Registry) Start(request *sandpoolv1.StartProcessRequest, start Start) (
 	if known := r.processes[request.GetProcessId()]; known != nil {
 		if digest(known.request) != digest(request) {
 			return nil, rpcerror.About(codes.AlreadyExists, reasonExists, request.GetProcessId(),
-				"the process id stands for a process that was started differently")
+				"process_id %q belongs to a process that was started by a different request; choose another process_id",
+				request.GetProcessId())
 		}
 		return known, nil
 	}
 	if err := r.checkLimitsLocked(request); err != nil {
 		return nil, err
 	}
-	r.makeRoomLocked()
+	r.evictLocked()
 	r.sequence++
 	p := newProcess(r, request, start, r.sequence)
-	// Under the lock, so that a retry finds the process and never starts a second one.
+	// The lock is held during the start, so that a retry finds the process and does not start a second one.
 	run, err := p.launch()
 	if err != nil {
 		return nil, err
@@ -107,16 +109,16 @@ func (r *Registry) Start(request *sandpoolv1.StartProcessRequest, start Start) (
 
 func newProcess(r *Registry, request *sandpoolv1.StartProcessRequest, start Start, sequence int64) *Process {
 	p := &Process{
-		registry: r,
-		request:  request,
-		sequence: sequence,
-		start:    start,
-		overflow: request.GetOutputOverflow(),
-		service:  request.GetService(),
-		ttl:      defaultTTL,
-		orders:   make(chan order, 1),
-		changed:  make(chan struct{}),
-		watchers: make(map[*watcher]struct{}),
+		registry:     r,
+		request:      request,
+		sequence:     sequence,
+		start:        start,
+		overflow:     request.GetOutputOverflow(),
+		service:      request.GetService(),
+		retention:    defaultRetention,
+		killRequests: make(chan killRequest, 1),
+		changed:      make(chan struct{}),
+		clients:      make(map[*client]struct{}),
 	}
 	limit := defaultBufferBytes
 	if request.OutputBufferBytes != nil {
@@ -125,8 +127,8 @@ func newProcess(r *Registry, request *sandpoolv1.StartProcessRequest, start Star
 	for stream := range p.rings {
 		p.rings[stream].limit = limit
 	}
-	if request.TtlSecs != nil {
-		p.ttl = seconds(request.GetTtlSecs())
+	if request.GetRetention() != nil {
+		p.retention = request.GetRetention().AsDuration()
 	}
 	return p
 }
@@ -134,56 +136,59 @@ func newProcess(r *Registry, request *sandpoolv1.StartProcessRequest, start Star
 func (r *Registry) checkLimitsLocked(request *sandpoolv1.StartProcessRequest) error {
 	running := 0
 	for _, other := range r.processes {
-		if other.ended() {
+		if other.exited() {
 			continue
 		}
 		running++
 		if name := request.GetService().GetName(); name != "" && name == other.service.GetName() {
 			return rpcerror.About(codes.FailedPrecondition, reasonNameTaken, name,
-				"a service %q runs already, as process %s: end that one first, or choose another name",
+				"a service %q is running already, as process %q; kill that process first, or choose another name",
 				name, other.request.GetProcessId())
 		}
 	}
 	if running >= maxRunning {
-		return rpcerror.New(codes.ResourceExhausted, reasonCommandLimit, "%d processes run in this sandbox already", maxRunning)
+		return rpcerror.New(codes.ResourceExhausted, reasonCommandLimit,
+			"%d processes are running in this sandbox, which is the limit; wait until one exits", maxRunning)
 	}
 	return nil
 }
 
-// makeRoomLocked lets the oldest record of an ended process go when there are too many; more end than run.
-func (r *Registry) makeRoomLocked() {
+// evictLocked deletes the oldest record of an exited process if the limit of records is reached. Such a record exists
+// because fewer processes can run than records are retained.
+func (r *Registry) evictLocked() {
 	if len(r.processes) < maxRecords {
 		return
 	}
 	var oldest *Process
 	for _, p := range r.processes {
-		if (oldest == nil || p.sequence < oldest.sequence) && p.ended() {
+		if (oldest == nil || p.sequence < oldest.sequence) && p.exited() {
 			oldest = p
 		}
 	}
 	if oldest != nil {
 		oldest.mu.Lock()
-		r.forgetLocked(oldest)
+		r.deleteLocked(oldest)
 		oldest.mu.Unlock()
 	}
 }
 
-// forgetLocked lets go of a process that has ended.
-func (r *Registry) forgetLocked(p *Process) {
-	p.forgotten = true
-	r.dropLocked(p)
+// deleteLocked deletes the record and the output of an exited process. p.mu must be held too.
+func (r *Registry) deleteLocked(p *Process) {
+	p.deleted = true
+	r.dropOutputLocked(p)
 	delete(r.processes, p.request.GetProcessId())
-	p.changedLocked()
+	p.notifyLocked()
 }
 
-// digest is equal for equal requests.
+// digest returns the same value for equal requests.
 func digest(request *sandpoolv1.StartProcessRequest) [sha256.Size]byte {
-	// A request that was decoded can be encoded.
+	// A request that was decoded can be encoded, so the error is always nil.
 	data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(request)
 	return sha256.Sum256(data)
 }
 
-// Get finds a process by its id, or a service by its name: the one that runs, else the last.
+// Get returns a process by its id, or a service by its name. Of several services with the name it returns the latest,
+// which is the running one if one is running.
 func (r *Registry) Get(ref string) (*Process, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -197,19 +202,21 @@ func (r *Registry) Get(ref string) (*Process, error) {
 		}
 	}
 	if found == nil {
-		return nil, rpcerror.About(codes.NotFound, reasonNotFound, ref, "there is no process %q", ref)
+		return nil, rpcerror.About(codes.NotFound, reasonNotFound, ref,
+			"process %q does not exist; list the processes of the sandbox", ref)
 	}
 	return found, nil
 }
 
-// List is a page of the processes in these states (all if none is named), oldest first, and the token of the next page.
+// List returns a page of the processes in these states (all states if states is empty), oldest first, and the token of
+// the next page.
 func (r *Registry) List(
 	states []sandpoolv1.ProcessState, pageSize int, token string,
 ) (page []*sandpoolv1.Process, next string, err error) {
 	after := int64(0)
 	if token != "" {
 		if after, err = strconv.ParseInt(token, 10, 64); err != nil {
-			return nil, "", rpcerror.BadField(reasonInvalidField, "page_token", "is not of the page before")
+			return nil, "", rpcerror.BadField(reasonInvalidField, "page_token", "%q is not the next_page_token of a previous page; list from the first page", token)
 		}
 	}
 	if pageSize == 0 {
@@ -239,40 +246,40 @@ func (r *Registry) List(
 	return page, "", nil
 }
 
-// ended lets go of a process when its time is over.
-func (r *Registry) ended(p *Process) {
-	time.AfterFunc(p.ttl, func() {
+// deleteAfterRetention deletes an exited process when its retention has passed.
+func (r *Registry) deleteAfterRetention(p *Process) {
+	time.AfterFunc(p.retention, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		// A service may have been started again meanwhile; then its end comes back here. Or it has gone already.
-		if !p.forgotten && p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED && !time.Now().Before(p.expireTime) {
-			r.forgetLocked(p)
+		// A restarted service calls this function again when it exits. The process can also be deleted already.
+		if !p.deleted && p.state == sandpoolv1.ProcessState_PROCESS_STATE_EXITED && !time.Now().Before(p.expireTime) {
+			r.deleteLocked(p)
 		}
 	})
 }
 
-// revive starts a service again that has ended.
-func (r *Registry) revive(p *Process) error {
+// restartExited starts the next run of an exited service.
+func (r *Registry) restartExited(p *Process) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !p.ended() {
+	if !p.exited() {
 		return nil
 	}
 	if err := r.checkLimitsLocked(p.request); err != nil {
 		return err
 	}
 	select {
-	case <-p.orders:
-		// Nobody has taken it: it was meant for a run that is over.
+	case <-p.killRequests:
+		// Discard a kill request that was meant for an earlier run.
 	default:
 	}
 	p.mu.Lock()
 	p.expireTime = time.Time{}
-	end := p.end
+	exit := p.exit
 	p.mu.Unlock()
-	run, err := p.again(end)
+	run, err := p.restart(exit)
 	if err != nil {
 		return err
 	}
@@ -280,10 +287,10 @@ func (r *Registry) revive(p *Process) error {
 	return nil
 }
 
-// account adds what a process has come to keep, and lets the output of ended processes go, the oldest first, when it is
-// too much in all.
-func (r *Registry) account(bytes int) {
-	if r.kept.Add(int64(bytes)) <= maxKept {
+// addBuffered adds to the number of buffered bytes. If the total exceeds the limit, it drops the output of exited
+// processes, oldest first.
+func (r *Registry) addBuffered(bytes int) {
+	if r.bufferedBytes.Add(int64(bytes)) <= maxBufferedBytes {
 		return
 	}
 	r.mu.Lock()
@@ -294,23 +301,23 @@ func (r *Registry) account(bytes int) {
 	}
 	slices.SortFunc(all, func(a, b *Process) int { return int(a.sequence - b.sequence) })
 	for _, p := range all {
-		if r.kept.Load() <= maxKept {
+		if r.bufferedBytes.Load() <= maxBufferedBytes {
 			return
 		}
 		p.mu.Lock()
-		if p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED && p.pumping == 0 {
-			r.dropLocked(p)
-			p.changedLocked()
+		if p.state == sandpoolv1.ProcessState_PROCESS_STATE_EXITED && p.openOutputs == 0 {
+			r.dropOutputLocked(p)
+			p.notifyLocked()
 		}
 		p.mu.Unlock()
 	}
 }
 
-// dropLocked lets go of what a process printed.
-func (r *Registry) dropLocked(p *Process) {
+// dropOutputLocked drops the buffered output of a process.
+func (r *Registry) dropOutputLocked(p *Process) {
 	for stream := range p.rings {
-		r.kept.Add(-int64(len(p.rings[stream].bytes)))
-		p.rings[stream].forget()
+		r.bufferedBytes.Add(-int64(len(p.rings[stream].bytes)))
+		p.rings[stream].clear()
 	}
 }
 

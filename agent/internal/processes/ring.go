@@ -2,59 +2,59 @@ package processes
 
 const firstRingBytes = 4 << 10
 
-// ring keeps the last bytes of a stream, at most limit of them. Offsets count all bytes since its begin. It grows as it
-// is needed. Its owner guards it.
+// ring retains the last bytes of a stream, at most limit. Offsets count all bytes since the start of the stream. Its
+// memory grows on demand. The owner must synchronize access.
 type ring struct {
 	limit int
-	// bytes holds the byte of offset o at o modulo its length.
+	// bytes contains the byte with offset o at index o modulo its length.
 	bytes []byte
-	begin int64
+	start int64
 	end   int64
 }
 
-// append adds data and lets the oldest bytes go that have no place any more.
+// append appends data and drops the oldest bytes that no longer fit.
 func (r *ring) append(data []byte) {
 	if skipped := len(data) - r.limit; skipped > 0 {
 		data = data[skipped:]
 		r.end += int64(skipped)
-		r.begin = r.end
+		r.start = r.end
 	}
-	r.reserve(int(r.end-r.begin) + len(data))
+	r.reserve(int(r.end-r.start) + len(data))
 	for len(data) > 0 {
 		n := copy(r.bytes[r.end%int64(len(r.bytes)):], data)
 		data = data[n:]
 		r.end += int64(n)
 	}
-	r.begin = max(r.begin, r.end-int64(len(r.bytes)))
+	r.start = max(r.start, r.end-int64(len(r.bytes)))
 }
 
-// read copies bytes from an offset on into p, which lie between begin and end, and says how many.
+// read copies bytes from an offset between start and end into p, and returns how many.
 func (r *ring) read(offset int64, p []byte) int {
-	wanted := min(int64(len(p)), r.end-offset)
+	count := min(int64(len(p)), r.end-offset)
 	var done int64
-	for done < wanted {
+	for done < count {
 		at := (offset + done) % int64(len(r.bytes))
-		done += int64(copy(p[done:wanted], r.bytes[at:]))
+		done += int64(copy(p[done:count], r.bytes[at:]))
 	}
-	return int(wanted)
+	return int(count)
 }
 
-// forget lets all bytes go.
-func (r *ring) forget() {
-	r.begin, r.bytes = r.end, nil
+// clear drops all bytes.
+func (r *ring) clear() {
+	r.start, r.bytes = r.end, nil
 }
 
-// reserve makes room for so many bytes in all, as far as the limit allows.
-func (r *ring) reserve(wanted int) {
-	if wanted <= len(r.bytes) || len(r.bytes) == r.limit {
+// reserve grows the memory to the given number of bytes, at most to limit.
+func (r *ring) reserve(needed int) {
+	if needed <= len(r.bytes) || len(r.bytes) == r.limit {
 		return
 	}
 	size := max(len(r.bytes), firstRingBytes)
-	for size < wanted {
+	for size < needed {
 		size *= 2
 	}
 	grown := make([]byte, min(size, r.limit))
-	for offset := r.begin; offset < r.end; {
+	for offset := r.start; offset < r.end; {
 		from := r.bytes[offset%int64(len(r.bytes)):]
 		from = from[:min(int64(len(from)), r.end-offset)]
 		n := copy(grown[offset%int64(len(grown)):], from)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRing compares a ring with the whole stream, over random appends of all sizes.
-func TestRing(t *testing.T) {
+// TestRingRetainsTheLastBytes compares a ring with the complete stream, over random appends of all sizes.
+func TestRingRetainsTheLastBytes(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		r := ring{limit: 1 + random.IntN(20_000)}
@@ -20,28 +20,28 @@ func TestRing(t *testing.T) {
 			r.append(data)
 			whole = append(whole, data...)
 			if r.end != int64(len(whole)) {
-				t.Fatalf("end is %d, not %d", r.end, len(whole))
+				t.Fatalf("end is %d, want %d", r.end, len(whole))
 			}
-			if kept := r.end - r.begin; kept > int64(r.limit) || kept < min(int64(r.limit), r.end) {
-				t.Fatalf("%d bytes are kept of %d, the limit is %d", kept, r.end, r.limit)
+			if retained := r.end - r.start; retained > int64(r.limit) || retained < min(int64(r.limit), r.end) {
+				t.Fatalf("%d of %d bytes are retained, the limit is %d", retained, r.end, r.limit)
 			}
-			at := r.begin + random.Int64N(r.end-r.begin+1)
+			at := r.start + random.Int64N(r.end-r.start+1)
 			got := make([]byte, random.IntN(r.limit+1))
 			n := r.read(at, got)
 			if want := whole[at:min(at+int64(len(got)), r.end)]; !bytes.Equal(got[:n], want) {
-				t.Fatalf("%d bytes from %d on differ", n, at)
+				t.Fatalf("%d bytes from offset %d differ", n, at)
 			}
 		}
 	}
 }
 
-func TestAForgottenRingGoesOn(t *testing.T) {
+func TestClearedRingContinuesAtItsOffset(t *testing.T) {
 	r := ring{limit: 10}
 	r.append([]byte("hello"))
-	r.forget()
+	r.clear()
 	r.append([]byte("you"))
 	got := make([]byte, 10)
-	if n := r.read(5, got); string(got[:n]) != "you" || r.begin != 5 || r.end != 8 {
-		t.Fatalf("%q, from %d to %d", got[:n], r.begin, r.end)
+	if n := r.read(5, got); string(got[:n]) != "you" || r.start != 5 || r.end != 8 {
+		t.Fatalf("got %q, from %d to %d", got[:n], r.start, r.end)
 	}
 }

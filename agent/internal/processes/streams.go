@@ -15,26 +15,27 @@ import (
 )
 
 const (
-	// How much is read and sent at once at most.
+	// Maximum number of bytes that are read and sent at once.
 	chunkBytes = 64 << 10
-	// How long output is waited for after its process's end, while background children hold it open.
+	// Time for which output is awaited after the process has exited while background children hold the stream open.
 	outputGrace = 100 * time.Millisecond
 )
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkBytes); return &b }}
 
-// The two streams, as indexes.
+// Indexes of the two streams.
 const (
 	stdout = iota
 	stderr
 	streamCount
 )
 
-var streamNames = [streamCount]sandpoolv1.OutputStream{
+var streamTypes = [streamCount]sandpoolv1.OutputStream{
 	sandpoolv1.OutputStream_OUTPUT_STREAM_STDOUT, sandpoolv1.OutputStream_OUTPUT_STREAM_STDERR,
 }
 
-// outputPipe makes a pipe whose reading end the agent waits for without a thread; the process finds an ordinary one.
+// outputPipe creates a pipe for the output of a process. The agent's end is non-blocking, so waiting uses no thread.
+// The process's end is blocking.
 func outputPipe() (readEnd *os.File, writeEnd int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -48,7 +49,7 @@ func outputPipe() (readEnd *os.File, writeEnd int, err error) {
 	return os.NewFile(uintptr(fds[0]), "output"), fds[1], nil
 }
 
-// inputPipe is the same for what a process reads.
+// inputPipe creates a pipe for the input of a process. The agent's end is non-blocking.
 func inputPipe() (readEnd int, writeEnd *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -62,10 +63,10 @@ func inputPipe() (readEnd int, writeEnd *os.File, err error) {
 	return fds[0], os.NewFile(uintptr(fds[1]), "input"), nil
 }
 
-// pump reads one stream of a run to its end and keeps it. It waits for room before it reads, and so the process waits
-// when it writes. ended is closed when the run's process has ended: then what is there is still taken, and what comes
-// later is thrown away without disturbing whoever writes it.
-func (p *Process) pump(stream int, file *os.File, log io.Writer, ended <-chan struct{}) {
+// pump reads one stream of a run to its end and buffers it. It reads only while the buffer has room, so a process that
+// writes more blocks. When exited is closed, the process of the run has exited: pump reads the remaining output, and
+// discards later output without an error for its writers.
+func (p *Process) pump(stream int, file *os.File, log io.Writer, exited <-chan struct{}) {
 	buffer := chunks.Get().(*[]byte)
 	defer chunks.Put(buffer)
 	chunk := (*buffer)[:p.readSize(stream)]
@@ -73,8 +74,8 @@ func (p *Process) pump(stream int, file *os.File, log io.Writer, ended <-chan st
 	defer close(stop)
 	go func() {
 		select {
-		case <-ended:
-			// An error means that reading is over already.
+		case <-exited:
+			// An error means that reading has ended already.
 			_ = file.SetReadDeadline(time.Now().Add(outputGrace))
 		case <-stop:
 		}
@@ -84,12 +85,12 @@ func (p *Process) pump(stream int, file *os.File, log io.Writer, ended <-chan st
 			break
 		}
 		n, err := file.Read(chunk)
-		p.keep(stream, chunk[:n], log)
+		p.store(stream, chunk[:n], log)
 		if err == nil {
 			continue
 		}
-		// A terminal that nobody holds open any more says EIO.
-		if errors.Is(err, os.ErrDeadlineExceeded) && p.takeRest(stream, file, chunk, log) {
+		// When all processes have closed a terminal, reading it returns EIO.
+		if errors.Is(err, os.ErrDeadlineExceeded) && p.readAvailable(stream, file, chunk, log) {
 			output.Drain(file)
 			return
 		}
@@ -98,8 +99,9 @@ func (p *Process) pump(stream int, file *os.File, log io.Writer, ended <-chan st
 	file.Close()
 }
 
-// takeRest reads what is in the pipe without waiting for more. It says whether somebody still holds the other end.
-func (p *Process) takeRest(stream int, file *os.File, chunk []byte, log io.Writer) (open bool) {
+// readAvailable reads the content of the pipe without waiting for more. It reports whether another process still holds
+// the write end open.
+func (p *Process) readAvailable(stream int, file *os.File, chunk []byte, log io.Writer) (open bool) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return false
@@ -117,13 +119,13 @@ func (p *Process) takeRest(stream int, file *os.File, chunk []byte, log io.Write
 		case failure != nil || n <= 0:
 			return false
 		default:
-			p.keep(stream, chunk[:n], log)
+			p.store(stream, chunk[:n], log)
 		}
 	}
 	return false
 }
 
-func (p *Process) keep(stream int, data []byte, log io.Writer) {
+func (p *Process) store(stream int, data []byte, log io.Writer) {
 	if len(data) == 0 {
 		return
 	}
@@ -131,47 +133,47 @@ func (p *Process) keep(stream int, data []byte, log io.Writer) {
 	before := len(p.rings[stream].bytes)
 	p.rings[stream].append(data)
 	grown := len(p.rings[stream].bytes) - before
-	p.changedLocked()
+	p.notifyLocked()
 	p.mu.Unlock()
 	if grown > 0 {
-		p.registry.account(grown)
+		p.registry.addBuffered(grown)
 	}
-	// A log never fails and never waits.
+	// The log never fails and never blocks.
 	_, _ = log.Write(data)
 }
 
-// waitForRoom returns when more output may be read; false when the process has been forgotten.
+// waitForRoom waits until the buffer has room for more output. It returns false if the process was deleted.
 func (p *Process) waitForRoom(stream int) bool {
 	for {
 		p.mu.Lock()
-		forgotten, room, changed := p.forgotten, p.hasRoomLocked(stream), p.changed
+		deleted, room, changed := p.deleted, p.hasRoomLocked(stream), p.changed
 		p.mu.Unlock()
-		if forgotten || room {
-			return !forgotten
+		if deleted || room {
+			return !deleted
 		}
 		<-changed
 	}
 }
 
-// readSize is how much is read at once at most: two reads always fit.
+// readSize returns the maximum number of bytes to read at once. Two reads always fit into the buffer.
 func (p *Process) readSize(stream int) int {
 	return min(chunkBytes, p.rings[stream].limit/2)
 }
 
-// hasRoomLocked is whether as much as is read at once can be kept without losing what an attached client is still to be
-// sent.
+// hasRoomLocked reports whether readSize bytes can be buffered without dropping bytes that must still be sent to an
+// attached client.
 func (p *Process) hasRoomLocked(stream int) bool {
-	kept := &p.rings[stream]
-	unsent := kept.end
+	buffer := &p.rings[stream]
+	unsent := buffer.end
 	switch {
 	case p.overflow == sandpoolv1.OutputOverflow_OUTPUT_OVERFLOW_DROP_OLDEST:
 		return true
-	case len(p.watchers) > 0:
-		for w := range p.watchers {
-			unsent = min(unsent, max(w.sent[stream], kept.begin))
+	case len(p.clients) > 0:
+		for c := range p.clients {
+			unsent = min(unsent, max(c.sent[stream], buffer.start))
 		}
 	case p.overflow == sandpoolv1.OutputOverflow_OUTPUT_OVERFLOW_WAIT:
-		unsent = max(p.delivered[stream], kept.begin)
+		unsent = max(p.delivered[stream], buffer.start)
 	}
-	return kept.end-unsent+int64(p.readSize(stream)) <= int64(kept.limit)
+	return buffer.end-unsent+int64(p.readSize(stream)) <= int64(buffer.limit)
 }

@@ -14,84 +14,86 @@ import (
 )
 
 const (
-	firstBackoff = 100 * time.Millisecond
-	longBackoff  = 30 * time.Second
-	// A run of this length begins the back-off anew.
-	soundRun = 60 * time.Second
-	// What a shell says of a program that it could not start; so a service's failed restart looks in its record.
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 30 * time.Second
+	// Duration of a run after which the next backoff is minBackoff again.
+	backoffResetAfter = 60 * time.Second
+	// Exit code with which a shell reports a program that cannot be started. The record of a service uses it when a
+	// restart fails.
 	exitCodeNotStarted = 127
 )
 
-// order is what a supervisor is told to do with the present run.
-type order struct {
-	// reason is why the run is killed.
-	reason sandpoolv1.CommandEndReason
-	// again starts a service anew at once.
-	again bool
+// killRequest is a request to the supervisor to kill the current run.
+type killRequest struct {
+	// reason is the exit reason of the killed run.
+	reason sandpoolv1.ExitReason
+	// restart starts the next run of a service immediately.
+	restart bool
 }
 
-// streams are the agent's sides of a run's files, and the process's own, which are closed once it has them.
+// streams are the agent's sides of the files of a run, and the descriptors for the process, which the agent closes
+// after the start.
 type streams struct {
 	outputs  [streamCount]*os.File
 	input    *os.File
 	terminal *os.File
 	files    Files
-	theirs   []int
+	childEnd []int
 }
 
 func (p *Process) openStreams() (*streams, error) {
 	if size := p.request.GetTerminal(); size != nil {
-		own, theirs, err := openTerminal(size)
+		agentEnd, childEnd, err := openTerminal(size)
 		if err != nil {
 			return nil, err
 		}
 		return &streams{
-			outputs: [streamCount]*os.File{own}, input: own, terminal: own, theirs: []int{theirs},
-			files: Files{Stdin: theirs, Stdout: theirs, Stderr: theirs, Terminal: true},
+			outputs: [streamCount]*os.File{agentEnd}, input: agentEnd, terminal: agentEnd, childEnd: []int{childEnd},
+			files: Files{Stdin: childEnd, Stdout: childEnd, Stderr: childEnd, Terminal: true},
 		}, nil
 	}
 	s := &streams{files: Files{Stdin: p.registry.options.NullFile}}
 	for stream := range s.outputs {
-		own, theirs, err := outputPipe()
+		agentEnd, childEnd, err := outputPipe()
 		if err != nil {
 			s.close()
 			return nil, err
 		}
-		s.outputs[stream] = own
-		s.theirs = append(s.theirs, theirs)
+		s.outputs[stream] = agentEnd
+		s.childEnd = append(s.childEnd, childEnd)
 	}
-	s.files.Stdout, s.files.Stderr = s.theirs[stdout], s.theirs[stderr]
+	s.files.Stdout, s.files.Stderr = s.childEnd[stdout], s.childEnd[stderr]
 	if p.request.GetStdin() || s.files.Stdin < 0 {
-		theirs, own, err := inputPipe()
+		childEnd, agentEnd, err := inputPipe()
 		if err != nil {
 			s.close()
 			return nil, err
 		}
-		s.files.Stdin = theirs
-		s.theirs = append(s.theirs, theirs)
+		s.files.Stdin = childEnd
+		s.childEnd = append(s.childEnd, childEnd)
 		if p.request.GetStdin() {
-			s.input = own
+			s.input = agentEnd
 		} else {
-			own.Close()
+			agentEnd.Close()
 		}
 	}
 	return s, nil
 }
 
-type noLog struct{}
+type discardLog struct{}
 
-func (noLog) Write(data []byte) (int, error) { return len(data), nil }
-func (noLog) Close() error                   { return nil }
+func (discardLog) Write(data []byte) (int, error) { return len(data), nil }
+func (discardLog) Close() error                   { return nil }
 
-func (s *streams) closeTheirs() {
-	for _, fd := range s.theirs {
+func (s *streams) closeChildEnds() {
+	for _, fd := range s.childEnd {
 		unix.Close(fd)
 	}
-	s.theirs = nil
+	s.childEnd = nil
 }
 
 func (s *streams) close() {
-	s.closeTheirs()
+	s.closeChildEnds()
 	for _, file := range s.outputs {
 		if file != nil {
 			file.Close()
@@ -102,7 +104,7 @@ func (s *streams) close() {
 	}
 }
 
-// launch starts a run: the first, or one more of a service.
+// launch starts a run: the first run, or the next run of a service.
 func (p *Process) launch() (*process.Process, error) {
 	s, err := p.openStreams()
 	if err != nil {
@@ -113,7 +115,7 @@ func (p *Process) launch() (*process.Process, error) {
 		s.close()
 		return nil, err
 	}
-	s.closeTheirs()
+	s.closeChildEnds()
 	p.mu.Lock()
 	if p.run != nil {
 		p.restarts++
@@ -131,10 +133,10 @@ func (p *Process) launch() (*process.Process, error) {
 	}
 	for _, file := range s.outputs {
 		if file != nil {
-			p.pumping++
+			p.openOutputs++
 		}
 	}
-	p.noteLocked()
+	p.recordChangedLocked()
 	p.mu.Unlock()
 	for stream, file := range s.outputs {
 		if file != nil {
@@ -143,8 +145,8 @@ func (p *Process) launch() (*process.Process, error) {
 				p.pump(stream, file, log, run.Done())
 				log.Close()
 				p.mu.Lock()
-				p.pumping--
-				p.changedLocked()
+				p.openOutputs--
+				p.notifyLocked()
 				p.mu.Unlock()
 			}()
 		}
@@ -152,53 +154,53 @@ func (p *Process) launch() (*process.Process, error) {
 	return run, nil
 }
 
-// log takes the lines of a service, and nothing of what is none.
+// log returns the writer for log lines of a service. The output of other processes is not logged.
 func (p *Process) log(stream int) io.WriteCloser {
 	if p.service == nil {
-		return noLog{}
+		return discardLog{}
 	}
-	return p.registry.options.Log(p.service.GetName(), streamNames[stream])
+	return p.registry.options.Log(p.service.GetName(), streamTypes[stream])
 }
 
-// supervise follows a process, or a service through all its runs, until it is over.
+// supervise follows a process, or all runs of a service, until it has exited.
 func (p *Process) supervise(run *process.Process) {
-	backoff := firstBackoff
+	backoff := minBackoff
 	for {
 		kills := p.registry.options.OOMKills()
 		stopChecking := p.checkHealth()
-		o := p.follow(run)
+		kill := p.follow(run)
 		stopChecking()
-		end := p.registry.options.End(run, kills, o.reason)
+		exit := p.registry.options.Exit(run, kills, kill.reason)
 		p.closeInput()
-		if o.reason == sandpoolv1.CommandEndReason_COMMAND_END_REASON_UNSPECIFIED && p.restartsAfter(end) {
-			if time.Since(run.StartTime) >= soundRun {
-				backoff = firstBackoff
+		if kill.reason == sandpoolv1.ExitReason_EXIT_REASON_UNSPECIFIED && p.restartsAfter(exit) {
+			if time.Since(run.StartTime) >= backoffResetAfter {
+				backoff = minBackoff
 			}
-			p.rest(end)
-			o = p.wait(backoff)
-			backoff = min(2*backoff, longBackoff)
+			p.startBackoff(exit)
+			kill = p.waitBackoff(backoff)
+			backoff = min(2*backoff, maxBackoff)
 		}
-		if !o.again {
-			p.finish(end)
+		if !kill.restart {
+			p.finish(exit)
 			return
 		}
 		var err error
-		if run, err = p.again(end); err != nil {
-			p.finish(&sandpoolv1.ProcessEnd{
-				Exit:   &sandpoolv1.ProcessEnd_ExitCode{ExitCode: exitCodeNotStarted},
-				Reason: sandpoolv1.CommandEndReason_COMMAND_END_REASON_EXITED,
+		if run, err = p.restart(exit); err != nil {
+			p.finish(&sandpoolv1.ProcessExit{
+				Status: &sandpoolv1.ProcessExit_ExitCode{ExitCode: exitCodeNotStarted},
+				Reason: sandpoolv1.ExitReason_EXIT_REASON_EXITED,
 			})
 			return
 		}
 	}
 }
 
-// follow waits for the end of a run and brings it about when it is time, or somebody orders it. The order's reason is
-// UNSPECIFIED for a run that ended by itself.
-func (p *Process) follow(run *process.Process) order {
+// follow waits until a run has exited, and kills it when a timeout expires or a kill request arrives. The reason of the
+// returned request is UNSPECIFIED if the run exited by itself.
+func (p *Process) follow(run *process.Process) killRequest {
 	var timedOut <-chan time.Time
-	if limit := p.request.TimeoutSecs; limit != nil {
-		timer := time.NewTimer(seconds(*limit))
+	if limit := p.request.GetTimeout(); limit != nil {
+		timer := time.NewTimer(limit.AsDuration())
 		defer timer.Stop()
 		timedOut = timer.C
 	}
@@ -206,40 +208,40 @@ func (p *Process) follow(run *process.Process) order {
 	defer idle.stop()
 	for {
 		p.mu.Lock()
-		attached, changed := len(p.watchers) > 0, p.changed
+		attached, changed := len(p.clients) > 0, p.changed
 		p.mu.Unlock()
 		idle.set(attached)
-		var o order
+		var kill killRequest
 		select {
 		case <-run.Done():
 			if p.registry.stopping() {
-				o.reason = sandpoolv1.CommandEndReason_COMMAND_END_REASON_SHUT_DOWN
+				kill.reason = sandpoolv1.ExitReason_EXIT_REASON_SHUT_DOWN
 			}
-			return o
+			return kill
 		case <-timedOut:
-			o.reason = sandpoolv1.CommandEndReason_COMMAND_END_REASON_TIMED_OUT
+			kill.reason = sandpoolv1.ExitReason_EXIT_REASON_TIMED_OUT
 		case <-idle.passed():
-			o.reason = sandpoolv1.CommandEndReason_COMMAND_END_REASON_IDLE_TIMED_OUT
-		case o = <-p.orders:
+			kill.reason = sandpoolv1.ExitReason_EXIT_REASON_IDLE_TIMED_OUT
+		case kill = <-p.killRequests:
 		case <-changed:
 			continue
 		}
 		p.registry.options.KillTree(run)
-		return o
+		return kill
 	}
 }
 
-// idleTimer passes when nobody has been attached for long enough.
+// idleTimer expires when no client was attached for the idle timeout.
 type idleTimer struct {
 	limit time.Duration
 	timer *time.Timer
 }
 
 func (p *Process) newIdleTimer() *idleTimer {
-	if p.request.IdleTimeoutSecs == nil {
+	if p.request.GetIdleTimeout() == nil {
 		return &idleTimer{}
 	}
-	return &idleTimer{limit: seconds(p.request.GetIdleTimeoutSecs())}
+	return &idleTimer{limit: p.request.GetIdleTimeout().AsDuration()}
 }
 
 func (t *idleTimer) set(attached bool) {
@@ -266,72 +268,72 @@ func (t *idleTimer) stop() {
 	}
 }
 
-// restartsAfter is whether the service's policy asks for another run.
-func (p *Process) restartsAfter(end *sandpoolv1.ProcessEnd) bool {
+// restartsAfter reports whether the restart policy of the service requires another run.
+func (p *Process) restartsAfter(exit *sandpoolv1.ProcessExit) bool {
 	switch p.service.GetRestartPolicy() {
 	case sandpoolv1.RestartPolicy_RESTART_POLICY_ALWAYS:
 		return true
 	case sandpoolv1.RestartPolicy_RESTART_POLICY_ON_FAILURE:
-		_, exited := end.GetExit().(*sandpoolv1.ProcessEnd_ExitCode)
-		return !exited || end.GetExitCode() != 0
+		_, exited := exit.GetStatus().(*sandpoolv1.ProcessExit_ExitCode)
+		return !exited || exit.GetExitCode() != 0
 	default:
 		return false
 	}
 }
 
-// rest notes that a service waits for its next run.
-func (p *Process) rest(end *sandpoolv1.ProcessEnd) {
+// startBackoff records that a service waits for its next run.
+func (p *Process) startBackoff(exit *sandpoolv1.ProcessExit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state = sandpoolv1.ProcessState_PROCESS_STATE_BACKING_OFF
-	p.end, p.endTime = end, time.Now()
-	p.noteLocked()
+	p.exit, p.endTime = exit, time.Now()
+	p.recordChangedLocked()
 }
 
-// wait lets the back-off pass; an order cuts it short.
-func (p *Process) wait(backoff time.Duration) order {
+// waitBackoff waits for the backoff. A kill request ends it early.
+func (p *Process) waitBackoff(backoff time.Duration) killRequest {
 	timer := time.NewTimer(backoff)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return order{again: true}
-	case o := <-p.orders:
-		return o
+		return killRequest{restart: true}
+	case kill := <-p.killRequests:
+		return kill
 	case <-p.registry.options.Stopping:
-		return order{reason: sandpoolv1.CommandEndReason_COMMAND_END_REASON_SHUT_DOWN}
+		return killRequest{reason: sandpoolv1.ExitReason_EXIT_REASON_SHUT_DOWN}
 	}
 }
 
-// again starts the next run of a service, which goes on in the same output.
-func (p *Process) again(end *sandpoolv1.ProcessEnd) (*process.Process, error) {
+// restart starts the next run of a service. The output of the service continues.
+func (p *Process) restart(exit *sandpoolv1.ProcessExit) (*process.Process, error) {
 	p.mu.Lock()
-	p.end = end
+	p.exit = exit
 	p.mu.Unlock()
 	return p.launch()
 }
 
-// finish ends a process for good; its record stays for a while.
-func (p *Process) finish(end *sandpoolv1.ProcessEnd) {
+// finish records that a process has exited. The record is retained for the retention time.
+func (p *Process) finish(exit *sandpoolv1.ProcessExit) {
 	p.mu.Lock()
-	p.state = sandpoolv1.ProcessState_PROCESS_STATE_ENDED
-	p.end, p.endTime = end, time.Now()
-	p.expireTime = p.endTime.Add(p.ttl)
-	p.noteLocked()
+	p.state = sandpoolv1.ProcessState_PROCESS_STATE_EXITED
+	p.exit, p.endTime = exit, time.Now()
+	p.expireTime = p.endTime.Add(p.retention)
+	p.recordChangedLocked()
 	p.mu.Unlock()
-	p.registry.ended(p)
+	p.registry.deleteAfterRetention(p)
 }
 
-// Kill ends the process and all that it started, and returns when it is gone.
+// Kill kills the process and all of its descendants, and returns when the process has exited or done is closed.
 func (p *Process) Kill(done <-chan struct{}) {
-	p.order(order{reason: sandpoolv1.CommandEndReason_COMMAND_END_REASON_KILLED}, done, func() bool {
-		return p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED
+	p.requestKill(killRequest{reason: sandpoolv1.ExitReason_EXIT_REASON_KILLED}, done, func() bool {
+		return p.state == sandpoolv1.ProcessState_PROCESS_STATE_EXITED
 	})
 }
 
-// order hands an order to the supervisor once, and returns when what it is to bring about, looked at with mu held, is
-// so, or done is closed. One that comes too late for a run meets the next.
-func (p *Process) order(o order, done <-chan struct{}, reached func() bool) {
-	orders := p.orders
+// requestKill sends a request to the supervisor once, and returns when reached, which is called with mu held, returns
+// true, or done is closed. A request that arrives after a run has exited applies to the next run.
+func (p *Process) requestKill(kill killRequest, done <-chan struct{}, reached func() bool) {
+	killRequests := p.killRequests
 	for {
 		p.mu.Lock()
 		changed, over := p.changed, reached()
@@ -340,8 +342,8 @@ func (p *Process) order(o order, done <-chan struct{}, reached func() bool) {
 			return
 		}
 		select {
-		case orders <- o:
-			orders = nil
+		case killRequests <- kill:
+			killRequests = nil
 		case <-changed:
 		case <-done:
 			return
@@ -349,35 +351,36 @@ func (p *Process) order(o order, done <-chan struct{}, reached func() bool) {
 	}
 }
 
-// Signal sends a signal to the process, or to its whole tree.
+// Signal sends a signal to the process, or to the process and all of its descendants.
 func (p *Process) Signal(number int32, tree bool) error {
 	p.mu.Lock()
 	run, running := p.run, p.state == sandpoolv1.ProcessState_PROCESS_STATE_RUNNING
 	p.mu.Unlock()
-	ended := rpcerror.About(codes.FailedPrecondition, reasonProcessEnded, p.request.GetProcessId(), "the process has ended")
+	exited := rpcerror.About(codes.FailedPrecondition, reasonProcessExited, p.request.GetProcessId(),
+		"process %q has exited; it cannot receive signals", p.request.GetProcessId())
 	if !running {
-		return ended
+		return exited
 	}
 	if tree {
 		return run.SignalTree(unix.Signal(number))
 	}
 	if err := run.Signal(unix.Signal(number)); err != nil {
-		return ended
+		return exited
 	}
 	return nil
 }
 
-// Restart starts the next run of a service, and kills the present one first.
+// Restart kills the current run of a service, if there is one, and starts the next run.
 func (p *Process) Restart(done <-chan struct{}) error {
 	if p.service == nil {
 		return rpcerror.About(codes.FailedPrecondition, reasonNotAService, p.request.GetProcessId(),
-			"the process is no service; start another one")
+			"process %q is not a service and cannot be restarted; start another process", p.request.GetProcessId())
 	}
 	p.mu.Lock()
 	before := p.restarts
 	p.mu.Unlock()
-	p.order(order{reason: sandpoolv1.CommandEndReason_COMMAND_END_REASON_KILLED, again: true}, done, func() bool {
-		return p.restarts != before || p.state == sandpoolv1.ProcessState_PROCESS_STATE_ENDED
+	p.requestKill(killRequest{reason: sandpoolv1.ExitReason_EXIT_REASON_KILLED, restart: true}, done, func() bool {
+		return p.restarts != before || p.state == sandpoolv1.ProcessState_PROCESS_STATE_EXITED
 	})
 	p.mu.Lock()
 	restarted := p.restarts != before
@@ -385,5 +388,5 @@ func (p *Process) Restart(done <-chan struct{}) error {
 	if restarted {
 		return nil
 	}
-	return p.registry.revive(p)
+	return p.registry.restartExited(p)
 }

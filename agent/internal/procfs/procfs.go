@@ -1,4 +1,4 @@
-// Package procfs reads what the kernel tells about processes under /proc.
+// Package procfs reads information about processes from /proc.
 package procfs
 
 import (
@@ -11,25 +11,26 @@ import (
 	"strings"
 )
 
-// Root is where the proc file system is mounted.
+// Root is the mount point of the proc file system.
 const Root = "/proc"
 
-// Reads are cut here: a process chooses the size of its own environment.
+// Maximum number of bytes to read, because a process can choose the size of its environment.
 const maxRead = 4 << 20
 
-// Stat is the part of /proc/<pid>/stat that the agent needs.
+// Stat contains the fields of /proc/<pid>/stat that the agent uses.
 type Stat struct {
 	PID     int
 	Parent  int
 	Group   int
 	Session int
-	// StartTicks is when the process started, in clock ticks after boot; with PID it names a process for good.
+	// StartTicks is the start time of the process in clock ticks after boot. Together with PID it identifies a process
+	// permanently.
 	StartTicks uint64
-	// Dead is set for a process that has ended and waits for being reaped.
+	// Dead is set for a process that has exited and was not reaped yet.
 	Dead bool
 }
 
-// PIDs lists all processes of the pid namespace that /proc is mounted for.
+// PIDs returns the ids of all processes in the pid namespace of /proc.
 func PIDs() ([]int, error) {
 	dir, err := os.Open(Root)
 	if err != nil {
@@ -49,8 +50,8 @@ func PIDs() ([]int, error) {
 	return pids, nil
 }
 
-// ReadStat reads the state of one process; the error satisfies errors.Is(err, os.ErrNotExist) or is ESRCH when there is
-// no such process.
+// ReadStat reads the state of a process. If the process does not exist, the error is ESRCH or satisfies errors.Is(err,
+// os.ErrNotExist).
 func ReadStat(pid int) (Stat, error) {
 	data, err := read(pid, "stat")
 	if err != nil {
@@ -59,17 +60,17 @@ func ReadStat(pid int) (Stat, error) {
 	return parseStat(pid, data)
 }
 
-// parseStat reads the fields after the program's name, which stands in brackets and may itself hold brackets, spaces
-// and line ends.
+// parseStat reads the fields after the name of the program. The name is in parentheses and can contain parentheses,
+// spaces and line feeds.
 func parseStat(pid int, data []byte) (Stat, error) {
 	end := bytes.LastIndexByte(data, ')')
 	if end < 0 {
 		return Stat{}, fmt.Errorf("process %d: malformed stat", pid)
 	}
-	// Fields here are counted from the third of proc(5), the state; the start time is the 22nd there.
+	// fields[0] is the third field of proc(5), the state. The start time is field 22 in proc(5).
 	fields := strings.Fields(string(data[end+1:]))
 	if len(fields) < 20 {
-		return Stat{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
+		return Stat{}, fmt.Errorf("process %d: stat has %d fields, want at least 22", pid, len(fields)+2)
 	}
 	parent, err1 := strconv.Atoi(fields[1])
 	group, err2 := strconv.Atoi(fields[2])
@@ -82,8 +83,8 @@ func parseStat(pid int, data []byte) (Stat, error) {
 	return Stat{PID: pid, Parent: parent, Group: group, Session: session, StartTicks: start, Dead: dead}, nil
 }
 
-// LocksLimit is the soft limit RLIMIT_LOCKS of a process; ok is false if it is unlimited or cannot be read. Unlike the
-// environment, limits are readable without the right to trace the process.
+// LocksLimit returns the soft limit RLIMIT_LOCKS of a process. ok is false if it is unlimited or cannot be read. Unlike
+// the environment, limits can be read without the permission to trace the process.
 func LocksLimit(pid int) (limit uint64, ok bool) {
 	data, err := read(pid, "limits")
 	if err != nil {
@@ -108,8 +109,8 @@ func parseLocksLimit(data []byte) (limit uint64, ok bool) {
 	return 0, false
 }
 
-// HasEnvironment says whether a process was started with the variable (`NAME=value`) in its environment. It is false
-// too where the environment cannot be read, as with another user's process and without CAP_SYS_PTRACE.
+// HasEnvironment reports whether a process was started with the variable (`NAME=value`) in its environment. It returns
+// false too if the environment cannot be read, for example that of another user's process without CAP_SYS_PTRACE.
 func HasEnvironment(pid int, variable string) bool {
 	data, err := read(pid, "environ")
 	if err != nil {
@@ -123,8 +124,8 @@ func HasEnvironment(pid int, variable string) bool {
 	return false
 }
 
-// LastPID is the id given last to a process or thread of the pid namespace. As long as it stays the same, none has been
-// made; ok is false if it cannot be read.
+// LastPID returns the last id that was assigned to a process or thread of the pid namespace. While it does not change,
+// no process was created. ok is false if it cannot be read.
 func LastPID() (pid int, ok bool) {
 	data, err := os.ReadFile(Root + "/loadavg")
 	if err != nil {
@@ -138,7 +139,8 @@ func LastPID() (pid int, ok bool) {
 	return pid, err == nil
 }
 
-// PIDNamespace names this process's pid namespace, for instance `pid:[4026531836]`; empty if it cannot be read.
+// PIDNamespace returns the name of the pid namespace of this process, for example `pid:[4026531836]`. It is empty if it
+// cannot be read.
 func PIDNamespace() string {
 	name, err := os.Readlink(Root + "/self/ns/pid")
 	if err != nil {

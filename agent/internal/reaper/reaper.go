@@ -1,8 +1,8 @@
-// Package reaper collects the exit status of every child of this process: the commands that it started itself and the
-// orphans that the kernel hands to the first process of a pid namespace.
+// Package reaper collects the exit status of every child of this process: the processes that it started, and the
+// orphans that the kernel assigns to the first process of a pid namespace.
 //
-// There must be one Reaper per process, every child must be started through Start, and nothing else in the process may
-// wait for a child (os/exec and os.StartProcess do): whoever called wait second would find the status gone.
+// A process must have one Reaper, every child must be started through Start, and no other code in the process can wait
+// for a child, as os/exec and os.StartProcess do: only one waiter gets the status.
 package reaper
 
 import (
@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Child is one process started through Reaper.Start.
+// Child is a process that was started by Reaper.Start.
 type Child struct {
-	// PID is the process id. Once Done is closed the kernel may give it to another process.
+	// PID is the process id. After Done is closed, the kernel can assign it to another process.
 	PID int
 
 	done    chan struct{}
@@ -27,21 +27,21 @@ type Child struct {
 	endTime time.Time
 }
 
-// Done is closed once the process has ended and been reaped.
+// Done is closed after the process has exited and was reaped.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// Status is how the process ended. To be called after Done is closed.
+// Status returns how the process exited. Call it after Done is closed.
 func (c *Child) Status() unix.WaitStatus { return c.status }
 
-// EndTime is when the process was reaped. To be called after Done is closed.
+// EndTime returns the time at which the process was reaped. Call it after Done is closed.
 func (c *Child) EndTime() time.Time { return c.endTime }
 
-// Reaper is the one place that waits for children.
+// Reaper waits for all children of this process.
 type Reaper struct {
-	// mu is held over every fork and over every wait, so that no child can be reaped before it is in children.
+	// mu is held during every fork and every wait, so that no child is reaped before it is in children.
 	mu       sync.Mutex
 	children map[int]*Child
-	// idle is closed whenever there is no child at all, and replaced when the next one is started.
+	// idle is closed when this process has no child, and replaced when the next child is started.
 	idle     chan struct{}
 	idleNow  bool
 	signals  chan os.Signal
@@ -49,12 +49,12 @@ type Reaper struct {
 	finished chan struct{}
 }
 
-// New starts a reaper. Orphans come to it only if the process is the first of its pid namespace or a subreaper.
+// New starts a reaper. It gets orphans only if this process is the first process of its pid namespace or a subreaper.
 func New() *Reaper {
 	r := &Reaper{
 		children: make(map[int]*Child),
 		idle:     make(chan struct{}),
-		// One place is enough: each signal leads to waiting until nothing is left to reap.
+		// A capacity of one is sufficient, because each signal leads to reaping all exited children.
 		signals:  make(chan os.Signal, 1),
 		stop:     make(chan struct{}),
 		finished: make(chan struct{}),
@@ -64,15 +64,15 @@ func New() *Reaper {
 	return r
 }
 
-// Close stops reaping. Children that still run stay unreaped.
+// Close stops reaping. Children that still run are not reaped.
 func (r *Reaper) Close() {
 	signal.Stop(r.signals)
 	close(r.stop)
 	<-r.finished
 }
 
-// Start runs fork, which starts one process and returns its id, and follows that process. Calls are serialised, so fork
-// may change process-wide state for the time of the fork.
+// Start calls fork, which starts a process and returns its id, and waits for that process in the background. Calls are
+// serialized, so fork can change process-wide state during the fork.
 func (r *Reaper) Start(fork func() (pid int, err error)) (*Child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -89,7 +89,7 @@ func (r *Reaper) Start(fork func() (pid int, err error)) (*Child, error) {
 	return child, nil
 }
 
-// WaitIdle waits until this process has no child, neither its own nor adopted, or until ctx ends.
+// WaitIdle waits until this process has no child, started or adopted, or until ctx ends.
 func (r *Reaper) WaitIdle(ctx context.Context) error {
 	r.reap()
 	r.mu.Lock()
@@ -115,7 +115,7 @@ func (r *Reaper) loop() {
 	}
 }
 
-// reap collects all children that have ended by now.
+// reap collects all children that have exited.
 func (r *Reaper) reap() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,10 +132,10 @@ func (r *Reaper) reap() {
 			}
 			return
 		case err != nil:
-			slog.Error("cannot wait for children", "error", err)
+			slog.Error("waiting for child processes failed", "error", err)
 			return
 		case pid == 0:
-			// Children there are, but none has ended. One that was adopted after the last ECHILD counts again.
+			// Children exist, but none has exited. A child can have been adopted after the last ECHILD.
 			if r.idleNow {
 				r.idle = make(chan struct{})
 				r.idleNow = false

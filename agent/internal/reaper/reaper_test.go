@@ -25,7 +25,7 @@ func start(t *testing.T, script string) *reaper.Child {
 	child, err := children.Start(func() (int, error) {
 		return syscall.ForkExec("/bin/sh", []string{"sh", "-c", script}, &syscall.ProcAttr{
 			Files: []uintptr{0, 1, 2},
-			// As all commands are: neither session nor process group is the reaper's.
+			// As for all commands, neither the session nor the process group is that of the reaper.
 			Sys: &syscall.SysProcAttr{Setsid: true},
 		})
 	})
@@ -40,11 +40,11 @@ func waitIdle(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := children.WaitIdle(ctx); err != nil {
-		t.Fatal("there are children still:", err)
+		t.Fatal("children are left:", err)
 	}
 }
 
-func TestNoExitStatusIsLost(t *testing.T) {
+func TestReportsEveryExitStatus(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 100 {
 		all.Go(func() {
@@ -60,7 +60,7 @@ func TestNoExitStatusIsLost(t *testing.T) {
 	waitIdle(t)
 }
 
-func TestSignalIsReported(t *testing.T) {
+func TestReportsSignal(t *testing.T) {
 	child := start(t, "kill -KILL $$")
 	<-child.Done()
 	if status := child.Status(); !status.Signaled() || status.Signal() != syscall.SIGKILL {
@@ -68,8 +68,8 @@ func TestSignalIsReported(t *testing.T) {
 	}
 }
 
-func TestOrphansAreReaped(t *testing.T) {
-	// Each subshell leaves a grandchild behind that outlives it and comes to this process.
+func TestReapsOrphans(t *testing.T) {
+	// Each subshell leaves a grandchild that outlives it and becomes a child of this process.
 	child := start(t, "for i in 1 2 3 4 5; do (sleep 0.1 & sleep 0.1 &); done")
 	<-child.Done()
 	waitIdle(t)
@@ -85,12 +85,12 @@ func TestOrphansAreReaped(t *testing.T) {
 	}
 }
 
-func TestWaitIdleEndsWithItsContext(t *testing.T) {
+func TestWaitIdleReturnsWhenItsContextEnds(t *testing.T) {
 	child := start(t, "exec sleep 1000")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := children.WaitIdle(ctx); err == nil {
-		t.Error("no child is left, says WaitIdle, while one runs")
+		t.Error("WaitIdle returned no error while a child runs")
 	}
 	if err := syscall.Kill(child.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestWaitIdleEndsWithItsContext(t *testing.T) {
 	waitIdle(t)
 }
 
-func TestFailedStartIsNotFollowed(t *testing.T) {
+func TestFailedStartLeavesNoChild(t *testing.T) {
 	_, err := children.Start(func() (int, error) {
 		return syscall.ForkExec("/does/not/exist", []string{"x"}, &syscall.ProcAttr{})
 	})

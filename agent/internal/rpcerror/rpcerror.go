@@ -1,4 +1,4 @@
-// Package rpcerror makes errors with the details that the contract promises.
+// Package rpcerror creates errors with the details that the contract defines.
 package rpcerror
 
 import (
@@ -14,19 +14,19 @@ import (
 // Domain is the domain of all reasons, as in the public contract.
 const Domain = "sandpool"
 
-// New makes an error of a code, a reason and a message.
+// New returns an error with a code, a reason and a message.
 func New(code codes.Code, reason, format string, args ...any) error {
 	return withDetails(code, fmt.Sprintf(format, args...), &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
 }
 
-// About makes an error that names the resource which it is about.
+// About returns an error that names the resource it is about.
 func About(code codes.Code, reason, resource, format string, args ...any) error {
 	return withDetails(code, fmt.Sprintf(format, args...), &errdetails.ErrorInfo{
 		Reason: reason, Domain: Domain, Metadata: map[string]string{"resource": resource},
 	})
 }
 
-// BadField makes an INVALID_ARGUMENT that names the request's field.
+// BadField returns an INVALID_ARGUMENT that names the invalid field of the request.
 func BadField(reason, field, format string, args ...any) error {
 	description := fmt.Sprintf(format, args...)
 	return withDetails(codes.InvalidArgument, field+": "+description,
@@ -40,8 +40,8 @@ func withDetails(code codes.Code, message string, details ...protoadapt.MessageV
 	plain := status.New(code, message)
 	detailed, err := plain.WithDetails(details...)
 	if err != nil {
-		// Only details that cannot be serialised get here; the code and message still hold.
-		slog.Error("cannot attach error details", "error", err)
+		// This happens only if the details cannot be serialized. Code and message are still valid.
+		slog.Error("attaching error details failed", "error", err)
 		return plain.Err()
 	}
 	return detailed.Err()

@@ -8,7 +8,7 @@ import (
 	"sandpool/agent/internal/users"
 )
 
-// maySearch is whether the mode of a directory lets a user who is not root through it.
+// maySearch reports whether the mode of a directory permits a user other than root to search it.
 func maySearch(info os.FileInfo, identity users.Identity) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// How long a call waits for its output's end after the command's: as good as nothing unless background children
-	// hold the pipes open, and then this much.
+	// Time for which a call waits for the end of the output after the command has exited. It matters only if background
+	// children hold the pipes open.
 	outputGrace = 100 * time.Millisecond
-	// What a shell adds to a signal's number to report a child that died of it.
+	// A shell reports a child that was ended by a signal with this number plus the number of the signal.
 	exitCodeSignal = 128
 	exitCodeKilled = exitCodeSignal + int(unix.SIGKILL)
 )
@@ -36,9 +36,10 @@ func (s *Server) RunCommand(ctx context.Context, request *agentv1.RunCommandRequ
 	}
 	defer s.running.Add(-1)
 	if s.running.Add(1) > maxCommands {
-		return nil, rpcerror.New(codes.ResourceExhausted, reasonCommandLimit, "%d commands run in this sandbox already", maxCommands)
+		return nil, rpcerror.New(codes.ResourceExhausted, reasonCommandLimit,
+			"%d commands are running in this sandbox, which is the limit; wait until one exits", maxCommands)
 	}
-	p, err := s.makePlan(wish{
+	p, err := s.makePlan(commandRequest{
 		argv:        request.GetArgv(),
 		shell:       request.GetShell(),
 		environment: request.GetEnvironment(),
@@ -51,9 +52,9 @@ func (s *Server) RunCommand(ctx context.Context, request *agentv1.RunCommandRequ
 	return s.run(ctx, p, request.GetStdin(), request.GetTimeout().AsDuration(), s.outputLimit(request.GetMaxOutputBytes()))
 }
 
-func (s *Server) outputLimit(wanted int64) int64 {
-	if wanted > 0 {
-		return wanted
+func (s *Server) outputLimit(requested int64) int64 {
+	if requested > 0 {
+		return requested
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +64,7 @@ func (s *Server) outputLimit(wanted int64) int64 {
 	return defaultOutputBytes
 }
 
-// run starts a planned command and follows it to its end. A time-out of 0 never passes.
+// run starts a planned command and waits until it has exited. A timeout of 0 never expires.
 func (s *Server) run(
 	ctx context.Context, p *plan, input []byte, timeout time.Duration, outputLimit int64,
 ) (*agentv1.RunCommandResponse, error) {
@@ -82,17 +83,17 @@ func (s *Server) run(
 		Stderr:               streams.stderr.Bytes(),
 		StdoutTruncatedBytes: streams.stdout.Dropped(),
 		StderrTruncatedBytes: streams.stderr.Dropped(),
-		End:                  s.endOf(started, kills, reason),
+		Exit:                 s.exitOf(started, kills, reason),
 		Duration:             durationpb.New(durationOf(started)),
 		OutputLeftOpen:       streams.stdout.LeftOpen() || streams.stderr.LeftOpen(),
 	}, nil
 }
 
-// await waits for the command's end and kills its tree when it has to be brought about. The reason is UNSPECIFIED for a
-// command that ended by itself; the error is that of the call's context.
+// await waits until the command has exited, and kills its tree when the timeout expires or ctx ends. The reason is
+// UNSPECIFIED for a command that exited by itself. The error is that of ctx.
 func (s *Server) await(
 	ctx context.Context, started *process.Process, timeout time.Duration,
-) (agentv1.EndReason, error) {
+) (agentv1.ExitReason, error) {
 	passed, cancel := s.after(timeout)
 	defer cancel()
 	select {
@@ -100,30 +101,30 @@ func (s *Server) await(
 		return s.reasonWhenStopping(), nil
 	case <-passed:
 		killTree(started)
-		return agentv1.EndReason_END_REASON_TIMED_OUT, nil
+		return agentv1.ExitReason_EXIT_REASON_TIMED_OUT, nil
 	case <-ctx.Done():
 		killTree(started)
-		return agentv1.EndReason_END_REASON_UNSPECIFIED, status.FromContextError(ctx.Err()).Err()
+		return agentv1.ExitReason_EXIT_REASON_UNSPECIFIED, status.FromContextError(ctx.Err()).Err()
 	}
 }
 
-// reasonWhenStopping is SHUT_DOWN if the agent is ending all processes, and else UNSPECIFIED.
-func (s *Server) reasonWhenStopping() agentv1.EndReason {
+// reasonWhenStopping returns SHUT_DOWN if the agent is stopping, otherwise UNSPECIFIED.
+func (s *Server) reasonWhenStopping() agentv1.ExitReason {
 	select {
 	case <-s.stopping:
-		return agentv1.EndReason_END_REASON_SHUT_DOWN
+		return agentv1.ExitReason_EXIT_REASON_SHUT_DOWN
 	default:
-		return agentv1.EndReason_END_REASON_UNSPECIFIED
+		return agentv1.ExitReason_EXIT_REASON_UNSPECIFIED
 	}
 }
 
-// killTree kills a command with all its descendants. It returns when they are gone and the command itself is reaped, or
-// when the kernel has not let go of them for long.
+// killTree kills a command with all of its descendants. It returns when they have ended and the command was reaped, or
+// when the maximum time to wait for killed processes has passed.
 func killTree(started *process.Process) {
 	ctx, cancel := context.WithTimeout(context.Background(), killTime)
 	defer cancel()
 	if err := started.KillTree(ctx); err != nil {
-		slog.Warn("cannot kill a whole process tree", "pid", started.PID, "error", err)
+		slog.Warn("killing a process tree failed", "pid", started.PID, "error", err)
 	}
 	select {
 	case <-started.Done():
@@ -131,40 +132,40 @@ func killTree(started *process.Process) {
 	}
 }
 
-// endOf says how a process ended. forced is the agent's own reason, UNSPECIFIED if it had none.
-func (s *Server) endOf(started *process.Process, killsBefore int64, forced agentv1.EndReason) *agentv1.ProcessEnd {
-	end := &agentv1.ProcessEnd{Reason: forced, OomKills: max(s.oomKills()-killsBefore, 0)}
+// exitOf returns how a process exited. forced is the reason for which the agent killed it, UNSPECIFIED if it did not.
+func (s *Server) exitOf(started *process.Process, killsBefore int64, forced agentv1.ExitReason) *agentv1.ProcessExit {
+	exit := &agentv1.ProcessExit{Reason: forced, OomKills: max(s.oomKills()-killsBefore, 0)}
 	killed := true
 	select {
 	case <-started.Done():
 		wait := started.Status()
 		if wait.Signaled() {
-			end.Status = &agentv1.ProcessEnd_Signal{Signal: int32(wait.Signal())}
+			exit.Status = &agentv1.ProcessExit_Signal{Signal: int32(wait.Signal())}
 			killed = wait.Signal() == unix.SIGKILL
 		} else {
-			end.Status = &agentv1.ProcessEnd_ExitCode{ExitCode: int32(wait.ExitStatus())}
+			exit.Status = &agentv1.ProcessExit_ExitCode{ExitCode: int32(wait.ExitStatus())}
 			killed = wait.ExitStatus() == exitCodeKilled
 		}
 	default:
-		// Killed, but still held by the kernel: SIGKILL is what it will end by.
-		end.Status = &agentv1.ProcessEnd_Signal{Signal: int32(unix.SIGKILL)}
+		// The process was killed, but is still held by the kernel. It will exit by SIGKILL.
+		exit.Status = &agentv1.ProcessExit_Signal{Signal: int32(unix.SIGKILL)}
 	}
-	if forced != agentv1.EndReason_END_REASON_UNSPECIFIED {
-		return end
+	if forced != agentv1.ExitReason_EXIT_REASON_UNSPECIFIED {
+		return exit
 	}
-	_, signaled := end.GetStatus().(*agentv1.ProcessEnd_Signal)
+	_, signaled := exit.GetStatus().(*agentv1.ProcessExit_Signal)
 	switch {
-	case killed && end.GetOomKills() > 0:
-		end.Reason = agentv1.EndReason_END_REASON_OOM_KILLED
+	case killed && exit.GetOomKills() > 0:
+		exit.Reason = agentv1.ExitReason_EXIT_REASON_OOM_KILLED
 	case signaled:
-		end.Reason = agentv1.EndReason_END_REASON_SIGNALED
+		exit.Reason = agentv1.ExitReason_EXIT_REASON_SIGNALED
 	default:
-		end.Reason = agentv1.EndReason_END_REASON_EXITED
+		exit.Reason = agentv1.ExitReason_EXIT_REASON_EXITED
 	}
-	return end
+	return exit
 }
 
-// oomKills is the kernel's count, 0 where it is unknown.
+// oomKills returns the kernel's count, or 0 if it is unknown.
 func (s *Server) oomKills() int64 {
 	kills, _ := s.countKills()
 	return kills
@@ -207,7 +208,7 @@ func (s *Server) startWithStreams(p *plan, input []byte, limit int64) (*process.
 	p.spec.Stdin, p.spec.Stdout, p.spec.Stderr = stdin.fd, stdoutEnd, stderrEnd
 	started, err := s.start(p)
 	if err != nil {
-		// The captures end by themselves, with the closing of the ends to write to.
+		// The captures end when the write ends are closed.
 		stdin.abandon()
 		return nil, nil, err
 	}
@@ -223,16 +224,16 @@ func (s *streams) finish(deadline time.Time) {
 
 // stdin is the standard input of a process: /dev/null, or a pipe with given bytes.
 type stdin struct {
-	// fd is what the process gets.
+	// fd is the descriptor for the process.
 	fd int
-	// ownFD is whether fd is to be closed here.
+	// ownFD is set if fd must be closed here.
 	ownFD bool
-	// writer is the pipe's other end; nil if there is nothing to write.
+	// writer is the write end of the pipe; nil if there is nothing to write.
 	writer *os.File
 }
 
-// openStdin makes a standard input. Without input it is /dev/null rather than an empty pipe: programs such as ripgrep
-// take a pipe for a wish to have it read.
+// openStdin creates a standard input. Without input it is /dev/null instead of an empty pipe, because some programs,
+// for example ripgrep, read standard input if it is a pipe.
 func (s *Server) openStdin(input []byte) (*stdin, error) {
 	if len(input) == 0 && s.nullFile >= 0 {
 		return &stdin{fd: s.nullFile}, nil
@@ -259,7 +260,7 @@ func (i *stdin) closeChildEnd() {
 	}
 }
 
-// feed writes the input in the background. A process that does not read it all is no error.
+// feed writes the input in the background. It is not an error if the process does not read all of it.
 func (i *stdin) feed(input []byte) {
 	if i.writer == nil {
 		return
@@ -270,7 +271,7 @@ func (i *stdin) feed(input []byte) {
 	}()
 }
 
-// abandon ends the writing, whatever is left.
+// abandon stops the writing, even if input is left.
 func (i *stdin) abandon() {
 	if i.writer != nil {
 		_ = i.writer.Close()
@@ -281,5 +282,5 @@ func pipeError(err error) error {
 	if resource := resourceError(err); resource != nil {
 		return resource
 	}
-	return rpcerror.New(codes.Internal, reasonStartFailed, "cannot make a pipe: %v", err)
+	return rpcerror.New(codes.Internal, reasonStartFailed, "creating a pipe failed: %v", err)
 }

@@ -21,18 +21,18 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// entrypointSource is whose lines the entrypoint's are in the logs.
+// entrypointSource is the source of the entrypoint's lines in the log.
 const entrypointSource = "entrypoint"
 
-// entrypoint is what runs beside the commands. Server.mu guards it.
+// entrypoint is the command that runs alongside all other commands. Server.mu guards it.
 type entrypoint struct {
-	// argv and process are set once it has been started.
+	// argv and process are set after the start.
 	argv    []string
 	process *process.Process
-	// failure is why the last try to start it failed.
+	// failure is the message of the last failed start.
 	failure string
-	// end is set once it has ended.
-	end *agentv1.ProcessEnd
+	// exit is set after the process has exited.
+	exit *agentv1.ProcessExit
 }
 
 func (e *entrypoint) status() *agentv1.EntrypointStatus {
@@ -45,10 +45,10 @@ func (e *entrypoint) status() *agentv1.EntrypointStatus {
 		result.State = agentv1.EntrypointState_ENTRYPOINT_STATE_FAILED
 		result.Error = e.failure
 	}
-	if e.end != nil {
-		result.State = agentv1.EntrypointState_ENTRYPOINT_STATE_ENDED
+	if e.exit != nil {
+		result.State = agentv1.EntrypointState_ENTRYPOINT_STATE_EXITED
 		result.EndTime = timestamppb.New(e.process.EndTime())
-		result.End = e.end
+		result.Exit = e.exit
 	}
 	return result
 }
@@ -73,7 +73,7 @@ func (s *Server) Configure(_ context.Context, request *agentv1.ConfigureRequest)
 	return &agentv1.ConfigureResponse{Entrypoint: s.entrypoint.status()}, nil
 }
 
-// applyConfiguration checks the whole request, then applies all of it but the start of the entrypoint.
+// applyConfiguration validates the complete request, then applies all of it except the entrypoint.
 func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
 	if err := checkDefaults(request.GetDefaults()); err != nil {
 		return err
@@ -93,7 +93,7 @@ func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
 	defer s.mu.Unlock()
 	merged := s.environment
 	if len(request.GetEnvironment()) > 0 {
-		// A new map each time, for plans read the old one without the lock.
+		// Create a new map each time, because plans read the previous one without the lock.
 		merged = make(map[string]string, len(s.environment)+len(request.GetEnvironment()))
 		maps.Copy(merged, s.environment)
 		maps.Copy(merged, request.GetEnvironment())
@@ -101,8 +101,9 @@ func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
 			return err
 		}
 	}
-	if wanted := request.GetEntrypoint(); wanted != nil && s.entrypoint.conflicts(wanted.GetArgv()) {
-		return rpcerror.New(codes.FailedPrecondition, reasonEntrypointConflict, "another entrypoint has been started in this sandbox")
+	if requested := request.GetEntrypoint(); requested != nil && s.entrypoint.conflicts(requested.GetArgv()) {
+		return rpcerror.New(codes.FailedPrecondition, reasonEntrypointConflict,
+			"a different entrypoint was started in this sandbox; create another sandbox")
 	}
 	if err := s.limitFiles(request.GetMaxFileBytes()); err != nil {
 		return err
@@ -117,25 +118,26 @@ func (s *Server) applyConfiguration(request *agentv1.ConfigureRequest) error {
 	return nil
 }
 
-// limitFiles bounds the files of processes started from now on; 0 leaves it as it is. Called with mu held.
+// limitFiles limits the files that processes can write if they start after this call; 0 changes nothing. mu must be
+// held.
 func (s *Server) limitFiles(bytes int64) error {
 	if bytes == 0 || bytes == s.fileLimit {
 		return nil
 	}
 	if err := s.launcher.LimitFileSize(uint64(bytes)); err != nil {
 		return rpcerror.New(codes.FailedPrecondition, reasonFileSizeFixed,
-			"files cannot be limited to %d bytes, the limit is %d: %v", bytes, s.fileLimit, err)
+			"setting the file size limit to %d bytes failed, it remains %d: %v", bytes, s.fileLimit, err)
 	}
 	s.fileLimit = bytes
 	return nil
 }
 
-// conflicts is whether another entrypoint has been started.
+// conflicts reports whether a different entrypoint was started.
 func (e *entrypoint) conflicts(argv []string) bool {
 	return e.process != nil && !slices.Equal(e.argv, argv)
 }
 
-// startEntrypoint starts the entrypoint unless that has been done. Called with configureMu held.
+// startEntrypoint starts the entrypoint unless it was started already. configureMu must be held.
 func (s *Server) startEntrypoint(argv []string) error {
 	s.mu.Lock()
 	done := s.entrypoint.process != nil
@@ -158,7 +160,7 @@ func (s *Server) startEntrypoint(argv []string) error {
 }
 
 func (s *Server) launchEntrypoint(argv []string) (*process.Process, error) {
-	p, err := s.makePlan(wish{argv: argv})
+	p, err := s.makePlan(commandRequest{argv: argv})
 	if err != nil {
 		return nil, err
 	}
@@ -191,30 +193,30 @@ func (s *Server) launchEntrypoint(argv []string) (*process.Process, error) {
 
 func (s *Server) followEntrypoint(started *process.Process, killsBefore int64) {
 	<-started.Done()
-	// What it printed last is on its way: the agent ends with it.
+	// Wait for the last output, because the agent exits after the entrypoint.
 	deadline := time.Now().Add(outputGrace)
 	for _, tee := range s.tees {
 		tee.Finish(deadline)
 	}
-	end := s.endOf(started, killsBefore, s.reasonWhenStopping())
+	exit := s.exitOf(started, killsBefore, s.reasonWhenStopping())
 	s.mu.Lock()
-	s.entrypoint.end = end
+	s.entrypoint.exit = exit
 	s.mu.Unlock()
-	slog.Info("entrypoint ended", "reason", end.GetReason().String(), "exit_code", end.GetExitCode(),
-		"signal", end.GetSignal(), "ran", started.EndTime().Sub(started.StartTime).Round(time.Millisecond).String())
-	close(s.entrypointEnded)
+	slog.Info("entrypoint exited", "reason", exit.GetReason().String(), "exit_code", exit.GetExitCode(),
+		"signal", exit.GetSignal(), "duration", started.EndTime().Sub(started.StartTime).Round(time.Millisecond).String())
+	close(s.entrypointExited)
 }
 
-// EntrypointEnded is closed when the entrypoint has ended.
-func (s *Server) EntrypointEnded() <-chan struct{} { return s.entrypointEnded }
+// EntrypointExited returns a channel that is closed when the entrypoint has exited.
+func (s *Server) EntrypointExited() <-chan struct{} { return s.entrypointExited }
 
-// EntrypointExitCode is how the entrypoint ended, as a shell would say it: its exit code, or 128 plus the number of the
-// signal that ended it. To be called after EntrypointEnded is closed.
+// EntrypointExitCode returns how the entrypoint exited, in the form of a shell: its exit code, or 128 plus the number
+// of the signal that ended it. Call it after EntrypointExited is closed.
 func (s *Server) EntrypointExitCode() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if status, signaled := s.entrypoint.end.GetStatus().(*agentv1.ProcessEnd_Signal); signaled {
+	if status, signaled := s.entrypoint.exit.GetStatus().(*agentv1.ProcessExit_Signal); signaled {
 		return exitCodeSignal + int(status.Signal)
 	}
-	return int(s.entrypoint.end.GetExitCode())
+	return int(s.entrypoint.exit.GetExitCode())
 }

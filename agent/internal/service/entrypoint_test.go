@@ -29,17 +29,17 @@ func entrypointOf(t *testing.T, s *Server) *agentv1.EntrypointStatus {
 	return info.GetEntrypoint()
 }
 
-// follow waits until the server has seen the end of its entrypoint.
+// follow waits until the server has recorded the exit of its entrypoint.
 func follow(t *testing.T, s *Server) {
 	t.Helper()
 	select {
-	case <-s.EntrypointEnded():
+	case <-s.EntrypointExited():
 	case <-time.After(20 * time.Second):
-		t.Fatal("the entrypoint's end was not seen")
+		t.Fatal("the exit of the entrypoint was not recorded")
 	}
 }
 
-func TestEntrypointRunsOnce(t *testing.T) {
+func TestEntrypointStartsOnce(t *testing.T) {
 	s := newServer(t)
 	reports := newPipe(t)
 	request := &agentv1.ConfigureRequest{
@@ -51,13 +51,13 @@ func TestEntrypointRunsOnce(t *testing.T) {
 		t.Error(first)
 	}
 	if pid := reports.next(t); pid != int(first.GetPid()) {
-		t.Errorf("process %d reported, the status says %d", pid, first.GetPid())
+		t.Errorf("process %d wrote its id, the status contains %d", pid, first.GetPid())
 	}
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {
-			if again := configure(t, s, request); again.GetPid() != first.GetPid() {
-				t.Errorf("started again: %v", again)
+			if repeated := configure(t, s, request); repeated.GetPid() != first.GetPid() {
+				t.Errorf("started again: %v", repeated)
 			}
 		})
 	}
@@ -70,17 +70,17 @@ func TestEntrypointRunsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	follow(t, s)
-	end := configure(t, s, request)
-	if end.GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_ENDED || end.GetEnd().GetSignal() != 15 ||
-		end.GetEnd().GetReason() != agentv1.EndReason_END_REASON_SIGNALED || end.GetEndTime() == nil || end.GetPid() != first.GetPid() {
-		t.Error(end)
+	exit := configure(t, s, request)
+	if exit.GetState() != agentv1.EntrypointState_ENTRYPOINT_STATE_EXITED || exit.GetExit().GetSignal() != 15 ||
+		exit.GetExit().GetReason() != agentv1.ExitReason_EXIT_REASON_SIGNALED || exit.GetEndTime() == nil || exit.GetPid() != first.GetPid() {
+		t.Error(exit)
 	}
 	if code := s.EntrypointExitCode(); code != 128+15 {
 		t.Errorf("exit code %d", code)
 	}
 }
 
-func TestEntrypointThatCannotStartMayBeTriedAgain(t *testing.T) {
+func TestFailedEntrypointCanBeRetried(t *testing.T) {
 	s := newServer(t)
 	_, err := s.Configure(t.Context(), &agentv1.ConfigureRequest{
 		Defaults:   &agentv1.Defaults{WorkingDirectory: "/etc"},
@@ -96,15 +96,15 @@ func TestEntrypointThatCannotStartMayBeTriedAgain(t *testing.T) {
 	}
 	configure(t, s, &agentv1.ConfigureRequest{Entrypoint: &agentv1.Entrypoint{Argv: []string{"sh", "-c", "exit 3"}}})
 	follow(t, s)
-	if end := entrypointOf(t, s).GetEnd(); end.GetExitCode() != 3 || end.GetReason() != agentv1.EndReason_END_REASON_EXITED {
-		t.Error(end)
+	if exit := entrypointOf(t, s).GetExit(); exit.GetExitCode() != 3 || exit.GetReason() != agentv1.ExitReason_EXIT_REASON_EXITED {
+		t.Error(exit)
 	}
 	if code := s.EntrypointExitCode(); code != 3 {
 		t.Errorf("exit code %d", code)
 	}
 }
 
-func TestEntrypointMayComeLaterWithMoreEnvironment(t *testing.T) {
+func TestEntrypointCanFollowLaterWithMoreEnvironment(t *testing.T) {
 	s := newServer(t)
 	reports := newPipe(t)
 	configure(t, s, &agentv1.ConfigureRequest{
@@ -116,7 +116,7 @@ func TestEntrypointMayComeLaterWithMoreEnvironment(t *testing.T) {
 		Entrypoint:  &agentv1.Entrypoint{Argv: []string{"sh", "-c", `[ "$A$B" = pool2 ] && echo $$ >"$REPORT"; exec sleep 1000`}},
 	})
 	if pid := reports.next(t); pid != int(status.GetPid()) {
-		t.Errorf("process %d reported, the status says %d", pid, status.GetPid())
+		t.Errorf("process %d wrote its id, the status contains %d", pid, status.GetPid())
 	}
 	if err := unix.Kill(int(status.GetPid()), unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -127,13 +127,13 @@ func TestEntrypointMayComeLaterWithMoreEnvironment(t *testing.T) {
 	}
 }
 
-// That the limit holds is tested with the whole program: it could not be taken back from this process.
-func TestNegativeFileLimitIsRefused(t *testing.T) {
+// The effect of the limit is tested with the complete program, because the limit of this process could not be restored.
+func TestConfigureRejectsNegativeFileLimit(t *testing.T) {
 	_, err := newServer(t).Configure(t.Context(), &agentv1.ConfigureRequest{MaxFileBytes: -1})
 	wantError(t, err, codes.InvalidArgument, reasonInvalidField, "max_file_bytes")
 }
 
-func TestStopEndsEverything(t *testing.T) {
+func TestStopEndsAllProcesses(t *testing.T) {
 	s := newServer(t)
 	reports := newPipe(t)
 	configure(t, s, &agentv1.ConfigureRequest{
@@ -141,7 +141,7 @@ func TestStopEndsEverything(t *testing.T) {
 		Entrypoint:  &agentv1.Entrypoint{Argv: []string{"sh", "-c", `trap 'exit 4' TERM; echo $$ >"$REPORT"; while :; do sleep 0.05; done`}},
 	})
 	reports.next(t)
-	answers := make(chan *agentv1.RunCommandResponse, 1)
+	responses := make(chan *agentv1.RunCommandResponse, 1)
 	go func() {
 		response, err := s.RunCommand(t.Context(), &agentv1.RunCommandRequest{
 			Shell: `trap "" TERM; setsid --fork sh -c 'trap "" TERM; echo $$ >"$REPORT"; while :; do sleep 0.05; done'; while :; do sleep 0.05; done`,
@@ -149,20 +149,20 @@ func TestStopEndsEverything(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		answers <- response
+		responses <- response
 	}()
 	stubborn := reports.next(t)
 	s.Stop(time.Second)
 	if alive(stubborn) {
-		t.Error("a process that ignores SIGTERM has survived")
+		t.Error("a process that ignores SIGTERM survived")
 	}
-	response := <-answers
-	if end := response.GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetSignal() != 9 {
-		t.Error(end)
+	response := <-responses
+	if exit := response.GetExit(); exit.GetReason() != agentv1.ExitReason_EXIT_REASON_SHUT_DOWN || exit.GetSignal() != 9 {
+		t.Error(exit)
 	}
 	follow(t, s)
-	if end := entrypointOf(t, s).GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_SHUT_DOWN || end.GetExitCode() != 4 {
-		t.Errorf("the entrypoint had no chance to end by itself: %v", end)
+	if exit := entrypointOf(t, s).GetExit(); exit.GetReason() != agentv1.ExitReason_EXIT_REASON_SHUT_DOWN || exit.GetExitCode() != 4 {
+		t.Errorf("the entrypoint could not exit after SIGTERM: %v", exit)
 	}
 	_, err := s.RunCommand(t.Context(), &agentv1.RunCommandRequest{Shell: "true"})
 	wantError(t, err, codes.Unavailable, reasonShuttingDown, "")

@@ -9,7 +9,7 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// Reasons that are stable parts of the contract; the proto says when each is used.
+// Reasons of errors. They are a stable part of the contract; the proto describes when each is used.
 const (
 	reasonInvalidField        = "INVALID_FIELD"
 	reasonUserUnknown         = "USER_UNKNOWN"
@@ -31,21 +31,23 @@ const (
 	reasonStartFailed         = "START_FAILED"
 )
 
-// resourceError maps what the kernel says when something has run out; nil for all other errors.
+// resourceError maps errors of the kernel about exhausted resources. It returns nil for other errors.
 func resourceError(err error) error {
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
 		return rpcerror.New(codes.ResourceExhausted, reasonProcessLimit,
-			"the sandbox may not have more processes and threads: end some, or raise its limit")
+			"the limit of processes and threads of the sandbox is reached; kill processes")
 	case errors.Is(err, syscall.ENOMEM):
-		return rpcerror.New(codes.ResourceExhausted, reasonMemoryLimit, "not enough memory in the sandbox to start a process")
+		return rpcerror.New(codes.ResourceExhausted, reasonMemoryLimit,
+			"the sandbox has not enough memory to start a process; kill processes or give the sandbox more memory")
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return rpcerror.New(codes.ResourceExhausted, reasonFileLimit, "too many open files to start another process")
+		return rpcerror.New(codes.ResourceExhausted, reasonFileLimit,
+			"the limit of open files is reached, so no process can be started; wait until running commands exit")
 	}
 	return nil
 }
 
-// startError maps the error of a fork, of one of the steps between it and the exec, or of the exec.
+// startError maps the error of a fork, of a step between fork and exec, or of the exec.
 func startError(plan *plan, err error) error {
 	if resource := resourceError(err); resource != nil {
 		return resource
@@ -54,25 +56,26 @@ func startError(plan *plan, err error) error {
 	switch {
 	case errors.Is(err, syscall.EACCES) && !mayEnter(plan.spec.Dir, plan.spec.Identity):
 		return rpcerror.New(codes.FailedPrecondition, reasonDirNotPermitted,
-			"user %s may not enter the working directory %q", plan.spec.Identity.Name, plan.spec.Dir)
+			"user %q is not permitted to enter the working directory %q; use another directory or another user", plan.spec.Identity.Name, plan.spec.Dir)
 	case errors.Is(err, syscall.EACCES):
 		return rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted,
-			"user %s may not execute %q", plan.spec.Identity.Name, program)
+			"user %q is not permitted to execute %q; change the mode of the file or use another user", plan.spec.Identity.Name, program)
 	case errors.Is(err, syscall.ETXTBSY):
-		return rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted, "%q is being written to", program)
+		return rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted,
+			"program %q is open for writing by another process; try again after it is closed", program)
 	case errors.Is(err, syscall.ENOENT):
 		return rpcerror.New(codes.NotFound, reasonInterpreterNotFound,
-			"%q exists, but the interpreter or dynamic loader that it asks for does not", program)
+			"program %q exists, but its interpreter or dynamic loader does not; install it in the image", program)
 	case errors.Is(err, syscall.ENOEXEC):
 		return rpcerror.New(codes.FailedPrecondition, reasonExecFormat,
-			"%q is no program for this machine, and no script with a #! line", program)
+			"file %q is neither a program for this machine nor a script with a #! line", program)
 	case errors.Is(err, syscall.E2BIG):
 		return rpcerror.BadField(reasonInvalidField, plan.commandField,
-			"together with the environment larger than the kernel takes (about 2 MiB, 128 KiB each string)")
+			"is too large together with the environment; the limit of the kernel is about 2 MiB, and 128 KiB for each string")
 	case errors.Is(err, syscall.EPERM):
 		return rpcerror.New(codes.FailedPrecondition, reasonUserNotPermitted,
-			"the agent lacks the right to run a process as user %s", plan.spec.Identity.Name)
+			"the agent is not permitted to run a process as user %q; use another user", plan.spec.Identity.Name)
 	default:
-		return rpcerror.New(codes.Internal, reasonStartFailed, "cannot start %q: %v", program, err)
+		return rpcerror.New(codes.Internal, reasonStartFailed, "starting program %q failed: %v", program, err)
 	}
 }

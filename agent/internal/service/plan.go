@@ -16,34 +16,34 @@ import (
 	"sandpool/agent/internal/users"
 )
 
-// defaultPath is what ordinary distributions give root, for an image whose configuration names no PATH.
+// defaultPath is the PATH of common distributions for root. It is used if the image's configuration has no PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// wish is what somebody wants run, before it meets the configuration and the image.
-type wish struct {
+// commandRequest is a command as the caller requests it, before the configuration and the image are applied.
+type commandRequest struct {
 	argv        []string
 	shell       string
 	environment map[string]string
 	dir         string
 	user        string
-	// fallback is environment below all other.
+	// fallback is environment with the lowest precedence.
 	fallback map[string]string
 }
 
-// plan is a process that can be started, apart from its standard streams.
+// plan is a process that can be started, without its standard streams.
 type plan struct {
 	spec process.Spec
-	// commandField is the request's field that the command line came from.
+	// commandField is the field of the request that contains the command.
 	commandField string
 }
 
-// makePlan resolves a wish against the configuration and the image as they are now.
-func (s *Server) makePlan(w wish) (*plan, error) {
+// makePlan resolves a request with the current configuration and the image.
+func (s *Server) makePlan(command commandRequest) (*plan, error) {
 	s.mu.Lock()
 	defaults, shared := s.defaults, s.environment
 	s.mu.Unlock()
 
-	user := w.user
+	user := command.user
 	if user == "" {
 		user = defaults.GetUser()
 	}
@@ -51,7 +51,7 @@ func (s *Server) makePlan(w wish) (*plan, error) {
 	if err != nil {
 		return nil, rpcerror.BadField(reasonUserUnknown, "user", "%v", err)
 	}
-	dir := w.dir
+	dir := command.dir
 	if dir == "" {
 		dir = defaults.GetWorkingDirectory()
 	}
@@ -59,22 +59,22 @@ func (s *Server) makePlan(w wish) (*plan, error) {
 		dir = "/"
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return nil, rpcerror.BadField(reasonDirInvalid, "working_directory", "%q is not a directory in the sandbox", dir)
+		return nil, rpcerror.BadField(reasonDirInvalid, "working_directory", "%q is not a directory in the sandbox; set an existing directory", dir)
 	}
 
-	environment := mergeEnvironment(identity, w.fallback, defaults.GetEnvironment(), shared, w.environment)
+	environment := mergeEnvironment(identity, command.fallback, defaults.GetEnvironment(), shared, command.environment)
 	p := &plan{commandField: "argv", spec: process.Spec{
-		Argv:     w.argv,
+		Argv:     command.argv,
 		Env:      flatten(environment),
 		Dir:      dir,
 		Identity: identity,
 	}}
-	if w.shell != "" {
+	if command.shell != "" {
 		p.commandField = "shell"
 		p.spec.Path, err = findShell(s.shells)
-		p.spec.Argv = []string{p.spec.Path, "-c", w.shell}
+		p.spec.Argv = []string{p.spec.Path, "-c", command.shell}
 	} else {
-		p.spec.Path, err = findExecutable(w.argv[0], environment["PATH"], dir)
+		p.spec.Path, err = findExecutable(command.argv[0], environment["PATH"], dir)
 	}
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (s *Server) makePlan(w wish) (*plan, error) {
 	return p, nil
 }
 
-// mergeEnvironment lays the environments over one another, later ones on top, and adds what every program expects.
+// mergeEnvironment merges environments, later ones take precedence, and adds the variables that every program expects.
 func mergeEnvironment(identity users.Identity, layers ...map[string]string) map[string]string {
 	merged := map[string]string{
 		"PATH":    defaultPath,
@@ -96,7 +96,7 @@ func mergeEnvironment(identity users.Identity, layers ...map[string]string) map[
 	return merged
 }
 
-// flatten turns an environment into the kernel's form, in a fixed order.
+// flatten returns an environment in the form of the kernel, sorted by name.
 func flatten(environment map[string]string) []string {
 	entries := make([]string, 0, len(environment))
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
@@ -112,71 +112,77 @@ func findShell(shells []string) (string, error) {
 		}
 	}
 	return "", rpcerror.New(codes.FailedPrecondition, reasonShellNotFound,
-		"the image has neither %s: give argv instead of a shell string", strings.Join(shells, " nor "))
+		"the image has neither %s; use argv instead of a shell command", strings.Join(shells, " nor "))
 }
 
-// findExecutable finds a program as execvp(3) does, in the command's PATH and from its working directory.
+// findExecutable searches a program as execvp(3) does, on the PATH of the command and relative to its working
+// directory.
 func findExecutable(name, path, dir string) (string, error) {
 	if strings.Contains(name, "/") {
 		file := name
 		if !filepath.IsAbs(file) {
-			// Not cleaned: the kernel shall resolve .. after symbolic links, as it would for the process.
+			// The path is not cleaned, so that the kernel resolves `..` after symbolic links, as it does for a process.
 			file = dir + "/" + name
 		}
 		info, err := os.Stat(file)
 		switch {
 		case errors.Is(err, os.ErrPermission):
-			return "", rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted, "%q cannot be reached: %v", name, err)
+			return "", rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted,
+				"the path of program %q is not accessible: %v; check the permissions of its directories", name, err)
 		case err != nil:
-			return "", rpcerror.New(codes.NotFound, reasonExecNotFound, "%q does not exist in the sandbox", name)
+			return "", rpcerror.New(codes.NotFound, reasonExecNotFound,
+				"program %q does not exist in the sandbox; correct the path or install the program in the image", name)
 		case info.IsDir():
-			return "", rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted, "%q is a directory", name)
+			return "", rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted,
+				"program %q is a directory; set the path of an executable file", name)
 		case !isExecutable(file):
-			return "", rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted, "%q is not executable", name)
+			return "", rpcerror.New(codes.FailedPrecondition, reasonExecNotPermitted,
+				"program %q is not executable; set its execute permission", name)
 		}
 		return file, nil
 	}
-	for _, folder := range strings.Split(path, ":") {
-		if !filepath.IsAbs(folder) {
-			folder = dir + "/" + folder
+	for _, directory := range strings.Split(path, ":") {
+		if !filepath.IsAbs(directory) {
+			directory = dir + "/" + directory
 		}
-		if file := folder + "/" + name; isExecutable(file) {
+		if file := directory + "/" + name; isExecutable(file) {
 			return file, nil
 		}
 	}
-	return "", rpcerror.New(codes.NotFound, reasonExecNotFound, "%q is not in the command's PATH %q", name, path)
+	return "", rpcerror.New(codes.NotFound, reasonExecNotFound,
+		"program %q was not found on PATH %q; correct the name or install the program in the image", name, path)
 }
 
-// isExecutable is whether a file is a plain one that somebody may execute; whether the command's user may is for the
-// kernel to say.
+// isExecutable reports whether a file is a regular file that any user is permitted to execute. The kernel checks at the
+// start whether the user of the command is permitted to.
 func isExecutable(file string) bool {
 	info, err := os.Stat(file)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// mayEnter is whether a user may make a directory the working one, by the modes of it and its parents; access lists
-// are not looked at. It only chooses between two messages.
+// mayEnter reports whether a user is permitted to use a directory as working directory, according to the modes of it
+// and its parents. Access control lists are not evaluated. The result only selects an error message.
 func mayEnter(dir string, identity users.Identity) bool {
 	if identity.UID == 0 {
 		return true
 	}
-	for folder := filepath.Clean(dir); ; folder = filepath.Dir(folder) {
-		info, err := os.Stat(folder)
+	for directory := filepath.Clean(dir); ; directory = filepath.Dir(directory) {
+		info, err := os.Stat(directory)
 		if err != nil || !maySearch(info, identity) {
 			return false
 		}
-		if folder == "/" {
+		if directory == "/" {
 			return true
 		}
 	}
 }
 
-// containerEnvironment is what the container's engine gave to its first process, as far as it is meant for commands.
+// containerEnvironment returns the part of the container's environment that is intended for commands.
 func containerEnvironment(entries []string) *agentv1.Defaults {
 	environment := make(map[string]string, len(entries))
 	for _, entry := range entries {
 		name, value, found := strings.Cut(entry, "=")
-		// HOME is the one of the agent's own user; commands get theirs.
+		// HOME belongs to the user of the agent; each command gets its user's HOME.
 		if found && name != "" && name != "HOME" && !strings.HasPrefix(name, reservedPrefix) {
 			environment[name] = value
 		}

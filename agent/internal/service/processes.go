@@ -16,10 +16,11 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// terminalType is what a program on a terminal is told of it unless its environment says more.
+// terminalType is the value of TERM for a program on a terminal whose environment does not set it.
 const terminalType = "xterm-256color"
 
-// ProcessServer implements ProcessService of the public contract. The server has validated what it passes on.
+// ProcessServer implements ProcessService of the public contract. The server validates requests before it passes them
+// on.
 type ProcessServer struct {
 	sandpoolv1.UnimplementedProcessServiceServer
 
@@ -27,12 +28,12 @@ type ProcessServer struct {
 	registry *processes.Registry
 }
 
-// Processes is the sandbox's ProcessService.
+// Processes returns the implementation of ProcessService.
 func (s *Server) Processes() *ProcessServer {
 	return &ProcessServer{server: s, registry: processes.NewRegistry(processes.Options{
 		NullFile:    s.nullFile,
 		OOMKills:    s.oomKills,
-		End:         s.publicEnd,
+		Exit:        s.publicExit,
 		KillTree:    killTree,
 		StreamError: streamError,
 		Stopping:    s.stopping,
@@ -40,31 +41,31 @@ func (s *Server) Processes() *ProcessServer {
 	})}
 }
 
-// streamError is for a pipe or a terminal that cannot be made.
+// streamError returns the error for a pipe or a terminal that cannot be created.
 func streamError(err error) error {
 	if errors.Is(err, os.ErrNotExist) {
-		return rpcerror.BadField(reasonInvalidField, "terminal", "the sandbox has no terminals: /dev/ptmx is missing")
+		return rpcerror.BadField(reasonInvalidField, "terminal", "the sandbox supports no terminals because /dev/ptmx does not exist; start the process without a terminal")
 	}
 	return pipeError(err)
 }
 
-// publicEnd is endOf in the words of the public contract.
-func (s *Server) publicEnd(
-	run *process.Process, killsBefore int64, forced sandpoolv1.CommandEndReason,
-) *sandpoolv1.ProcessEnd {
-	found := s.endOf(run, killsBefore, agentv1.EndReason_END_REASON_UNSPECIFIED)
-	end := &sandpoolv1.ProcessEnd{Reason: forced}
-	if forced == sandpoolv1.CommandEndReason_COMMAND_END_REASON_UNSPECIFIED {
-		// The two contracts number these alike.
-		end.Reason = sandpoolv1.CommandEndReason(found.GetReason())
+// publicExit returns the result of exitOf as a message of the public contract.
+func (s *Server) publicExit(
+	run *process.Process, killsBefore int64, forced sandpoolv1.ExitReason,
+) *sandpoolv1.ProcessExit {
+	found := s.exitOf(run, killsBefore, agentv1.ExitReason_EXIT_REASON_UNSPECIFIED)
+	exit := &sandpoolv1.ProcessExit{Reason: forced}
+	if forced == sandpoolv1.ExitReason_EXIT_REASON_UNSPECIFIED {
+		// Both contracts use the same numbers for these reasons.
+		exit.Reason = sandpoolv1.ExitReason(found.GetReason())
 	}
-	switch exit := found.GetStatus().(type) {
-	case *agentv1.ProcessEnd_ExitCode:
-		end.Exit = &sandpoolv1.ProcessEnd_ExitCode{ExitCode: exit.ExitCode}
-	case *agentv1.ProcessEnd_Signal:
-		end.Exit = &sandpoolv1.ProcessEnd_Signal{Signal: exit.Signal}
+	switch status := found.GetStatus().(type) {
+	case *agentv1.ProcessExit_ExitCode:
+		exit.Status = &sandpoolv1.ProcessExit_ExitCode{ExitCode: status.ExitCode}
+	case *agentv1.ProcessExit_Signal:
+		exit.Status = &sandpoolv1.ProcessExit_Signal{Signal: status.Signal}
 	}
-	return end
+	return exit
 }
 
 // StartProcess implements ProcessService.
@@ -79,41 +80,42 @@ func (p *ProcessServer) StartProcess(
 }
 
 func (p *ProcessServer) start(request *sandpoolv1.StartProcessRequest) (*processes.Process, error) {
-	w := wish{
+	command := commandRequest{
 		argv:        request.GetArgv(),
 		shell:       request.GetCommand(),
 		environment: request.GetEnv(),
 		dir:         request.GetWorkingDir(),
 		user:        request.GetUser(),
 	}
-	if err := checkWish(w); err != nil {
+	if err := checkCommandRequest(command); err != nil {
 		return nil, err
 	}
 	if request.GetTerminal() != nil {
-		w.fallback = map[string]string{"TERM": terminalType}
+		command.fallback = map[string]string{"TERM": terminalType}
 	}
 	return p.registry.Start(request, func(files processes.Files) (*process.Process, error) {
-		made, err := p.server.makePlan(w)
+		made, err := p.server.makePlan(command)
 		if err != nil {
 			return nil, err
 		}
 		made.spec.Stdin, made.spec.Stdout, made.spec.Stderr = files.Stdin, files.Stdout, files.Stderr
 		made.spec.Terminal = files.Terminal
 		if files.Terminal {
-			// So that the program can open it by its name too. Where the agent may not, it has it open all the same.
+			// The user of the process becomes the owner, so that the program can open the terminal by its path too. If
+			// this fails, the program still has the open descriptors.
 			_ = unix.Fchown(files.Stdin, int(made.spec.Identity.UID), -1)
 		}
 		return p.server.start(made)
 	})
 }
 
-// checkWish checks what the server's own rules do not.
-func checkWish(w wish) error {
-	if len(w.argv) == 0 && w.shell == "" {
-		return rpcerror.BadField(reasonInvalidField, "command", "give either command or argv")
+// checkCommandRequest checks rules that the server does not check.
+func checkCommandRequest(command commandRequest) error {
+	if len(command.argv) == 0 && command.shell == "" {
+		return rpcerror.BadField(reasonInvalidField, "command", "set exactly one of command and argv")
 	}
 	for _, check := range []error{
-		checkEnvironment("env", w.environment), checkReserved("env", w.environment), checkDir("working_dir", w.dir),
+		checkEnvironment("env", command.environment), checkReserved("env", command.environment), checkDir("working_dir", command.dir),
 	} {
 		if check != nil {
 			return check
@@ -150,7 +152,7 @@ func (p *ProcessServer) ConnectProcess(stream sandpoolv1.ProcessService_ConnectP
 	case attach != nil:
 		found, err = p.registry.Get(attach.GetProcessId())
 	default:
-		err = rpcerror.BadField(reasonInvalidField, "start", "the first message must have start or attach")
+		err = rpcerror.BadField(reasonInvalidField, "start", "must be set in the first message, unless attach is set")
 	}
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (p *ProcessServer) ConnectProcess(stream sandpoolv1.ProcessService_ConnectP
 	return err
 }
 
-// takeInput passes on what a client sends until it closes its side.
+// takeInput applies the messages of a client until it closes the requests.
 func takeInput(ctx context.Context, found *processes.Process, stream sandpoolv1.ProcessService_ConnectProcessServer) error {
 	for {
 		message, err := stream.Recv()
@@ -189,7 +191,7 @@ func takeInput(ctx context.Context, found *processes.Process, stream sandpoolv1.
 		case *sandpoolv1.ConnectProcessRequest_Signal:
 			err = found.Signal(part.Signal, false)
 		default:
-			err = rpcerror.BadField(reasonInvalidField, "message", "start and attach come first, and only then")
+			err = rpcerror.BadField(reasonInvalidField, "message", "must not be start or attach after the first message")
 		}
 		if err != nil {
 			return err
@@ -205,11 +207,11 @@ func (p *ProcessServer) WriteProcessInput(
 	if err != nil {
 		return nil, err
 	}
-	given, err := found.Write(ctx, request.GetInput())
+	received, err := found.Write(ctx, request.GetInput())
 	if err != nil {
 		return nil, err
 	}
-	return &sandpoolv1.WriteProcessInputResponse{StdinBytes: given}, nil
+	return &sandpoolv1.WriteProcessInputResponse{StdinBytes: received}, nil
 }
 
 // ResizeProcess implements ProcessService.

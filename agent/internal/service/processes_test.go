@@ -20,11 +20,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-// processClient is a client of a sandbox's ProcessService, over gRPC.
+// processClient returns a gRPC client of ProcessService.
 func processClient(t *testing.T) sandpoolv1.ProcessServiceClient {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
@@ -51,11 +52,11 @@ func start(t *testing.T, client sandpoolv1.ProcessServiceClient, request *sandpo
 	return response.GetProcess()
 }
 
-// seen is what a client gathered of a process.
+// seen is what a client received of a process.
 type seen struct {
 	stdout, stderr bytes.Buffer
 	gaps           []*sandpoolv1.OutputGap
-	end            *sandpoolv1.ProcessEnd
+	exit           *sandpoolv1.ProcessExit
 }
 
 func (s *seen) take(t *testing.T, event *sandpoolv1.ProcessEvent) {
@@ -69,12 +70,12 @@ func (s *seen) take(t *testing.T, event *sandpoolv1.ProcessEvent) {
 		}
 	case *sandpoolv1.ProcessEvent_Gap:
 		s.gaps = append(s.gaps, part.Gap)
-	case *sandpoolv1.ProcessEvent_Ended:
-		s.end = part.Ended
+	case *sandpoolv1.ProcessEvent_Exited:
+		s.exit = part.Exited
 	}
 }
 
-// attach gathers what a client is sent until the end.
+// attach collects the events of a process until it has exited.
 func attach(t *testing.T, client sandpoolv1.ProcessServiceClient, request *sandpoolv1.AttachProcessRequest) *seen {
 	t.Helper()
 	stream, err := client.AttachProcess(t.Context(), request)
@@ -98,7 +99,7 @@ func all(id string) *sandpoolv1.AttachProcessRequest {
 	return &sandpoolv1.AttachProcessRequest{ProcessId: id}
 }
 
-func TestAProcessIsStartedOnceAndItsOutputKept(t *testing.T) {
+func TestStartProcessIsIdempotentAndBuffersOutput(t *testing.T) {
 	client := processClient(t)
 	marks := filepath.Join(t.TempDir(), "marks")
 	request := &sandpoolv1.StartProcessRequest{
@@ -107,12 +108,12 @@ func TestAProcessIsStartedOnceAndItsOutputKept(t *testing.T) {
 	first := start(t, client, request)
 	for range 2 {
 		s := attach(t, client, all("one"))
-		if s.stdout.String() != "out\n" || s.stderr.String() != "err\n" || s.end.GetExitCode() != 3 {
-			t.Fatalf("%q %q %v", s.stdout.String(), s.stderr.String(), s.end)
+		if s.stdout.String() != "out\n" || s.stderr.String() != "err\n" || s.exit.GetExitCode() != 3 {
+			t.Fatalf("%q %q %v", s.stdout.String(), s.stderr.String(), s.exit)
 		}
 	}
-	if again := start(t, client, request); again.GetStartTime().AsTime() != first.GetStartTime().AsTime() {
-		t.Fatalf("%v", again)
+	if repeated := start(t, client, request); repeated.GetStartTime().AsTime() != first.GetStartTime().AsTime() {
+		t.Fatalf("%v", repeated)
 	}
 	if found, err := os.ReadFile(marks); err != nil || string(found) != "run\n" {
 		t.Fatalf("%q %v", found, err)
@@ -130,22 +131,22 @@ func TestAProcessIsStartedOnceAndItsOutputKept(t *testing.T) {
 	}
 }
 
-func TestWhatIsLostIsToldAsAGap(t *testing.T) {
+func TestAttachReportsDroppedOutputAsGap(t *testing.T) {
 	client := processClient(t)
 	start(t, client, &sandpoolv1.StartProcessRequest{
 		ProcessId: "p", Command: "head -c 100000 /dev/zero; printf end", OutputBufferBytes: proto.Int32(4096),
 	})
-	waitUntilEnded(t, client, "p")
+	waitUntilExited(t, client, "p")
 	s := attach(t, client, all("p"))
-	if len(s.gaps) != 1 || s.gaps[0].GetBegin() != 0 || s.gaps[0].GetEnd()+int64(s.stdout.Len()) != 100003 {
+	if len(s.gaps) != 1 || s.gaps[0].GetStartOffset() != 0 || s.gaps[0].GetEndOffset()+int64(s.stdout.Len()) != 100003 {
 		t.Fatalf("%v, then %d bytes", s.gaps, s.stdout.Len())
 	}
 	if !strings.HasSuffix(s.stdout.String(), "end") {
-		t.Fatal("the end is missing")
+		t.Fatal("the end of the output is missing")
 	}
 }
 
-func waitUntilEnded(t *testing.T, client sandpoolv1.ProcessServiceClient, id string) *sandpoolv1.Process {
+func waitUntilExited(t *testing.T, client sandpoolv1.ProcessServiceClient, id string) *sandpoolv1.Process {
 	t.Helper()
 	attach(t, client, &sandpoolv1.AttachProcessRequest{ProcessId: id, StdoutOffset: -1, StderrOffset: -1})
 	response, err := client.GetProcess(t.Context(), &sandpoolv1.GetProcessRequest{ProcessId: id})
@@ -155,8 +156,8 @@ func waitUntilEnded(t *testing.T, client sandpoolv1.ProcessServiceClient, id str
 	return response.GetProcess()
 }
 
-// TestAStalledClientStopsTheProducer reads nothing for a while: the process waits, and nothing is lost.
-func TestAStalledClientStopsTheProducer(t *testing.T) {
+// TestStalledClientBlocksTheProcess reads nothing for some time. The process must wait, and no output may be dropped.
+func TestStalledClientBlocksTheProcess(t *testing.T) {
 	client := processClient(t)
 	const size = 64 << 20
 	start(t, client, &sandpoolv1.StartProcessRequest{
@@ -170,18 +171,18 @@ func TestAStalledClientStopsTheProducer(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, client, "p", "go\n", true)
-	// It has come to a stop when it has printed no more between two looks.
+	// The process is blocked when its output has not grown between two checks.
 	before, now := int64(-1), int64(0)
 	for before != now {
 		before = now
 		time.Sleep(50 * time.Millisecond)
-		now = record(t, client, "p").GetStdout().GetEnd()
+		now = record(t, client, "p").GetStdout().GetEndOffset()
 	}
 	if now == 0 || now > 8<<20 {
-		t.Fatalf("%d bytes were taken from the process while nobody read", now)
+		t.Fatalf("%d bytes were read from the process while no client read", now)
 	}
 	var s seen
-	for s.end == nil {
+	for s.exit == nil {
 		message, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)
@@ -213,11 +214,11 @@ func write(t *testing.T, client sandpoolv1.ProcessServiceClient, id, text string
 	return response.GetStdinBytes()
 }
 
-func TestInputIsTakenOnce(t *testing.T) {
+func TestWriteProcessInputSkipsReceivedBytes(t *testing.T) {
 	client := processClient(t)
 	start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: "p", Argv: []string{"cat"}, Stdin: true})
-	if given := write(t, client, "p", "hello ", false); given != 6 {
-		t.Fatal(given)
+	if received := write(t, client, "p", "hello ", false); received != 6 {
+		t.Fatal(received)
 	}
 	at := func(offset int64, text string, closing bool) error {
 		_, err := client.WriteProcessInput(t.Context(), &sandpoolv1.WriteProcessInputRequest{
@@ -244,15 +245,15 @@ func TestInputIsTakenOnce(t *testing.T) {
 	}
 }
 
-func TestEndsThatAreBroughtAbout(t *testing.T) {
+func TestProcessReportsWhyItWasKilled(t *testing.T) {
 	client := processClient(t)
 	sleeper := func(id string) *sandpoolv1.StartProcessRequest {
 		return &sandpoolv1.StartProcessRequest{ProcessId: id, Argv: []string{"sleep", "4711"}}
 	}
 	timed := sleeper("timed")
-	timed.TimeoutSecs = proto.Float64(0.05)
+	timed.Timeout = durationpb.New(50 * time.Millisecond)
 	idle := sleeper("idle")
-	idle.IdleTimeoutSecs = proto.Float64(0.05)
+	idle.IdleTimeout = durationpb.New(50 * time.Millisecond)
 	start(t, client, timed)
 	start(t, client, idle)
 	start(t, client, sleeper("killed"))
@@ -271,23 +272,23 @@ func TestEndsThatAreBroughtAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
-	// Whoever attaches to the idle one would keep it alive: it is looked at from aside.
+	// An attached client would keep the idle process alive, so the test uses GetProcess.
 	eventually(t, func() bool {
-		return record(t, client, "idle").GetState() == sandpoolv1.ProcessState_PROCESS_STATE_ENDED
+		return record(t, client, "idle").GetState() == sandpoolv1.ProcessState_PROCESS_STATE_EXITED
 	})
-	for id, reason := range map[string]sandpoolv1.CommandEndReason{
-		"timed":  sandpoolv1.CommandEndReason_COMMAND_END_REASON_TIMED_OUT,
-		"idle":   sandpoolv1.CommandEndReason_COMMAND_END_REASON_IDLE_TIMED_OUT,
-		"killed": sandpoolv1.CommandEndReason_COMMAND_END_REASON_KILLED,
-		"left":   sandpoolv1.CommandEndReason_COMMAND_END_REASON_DISCONNECTED,
+	for id, reason := range map[string]sandpoolv1.ExitReason{
+		"timed":  sandpoolv1.ExitReason_EXIT_REASON_TIMED_OUT,
+		"idle":   sandpoolv1.ExitReason_EXIT_REASON_IDLE_TIMED_OUT,
+		"killed": sandpoolv1.ExitReason_EXIT_REASON_KILLED,
+		"left":   sandpoolv1.ExitReason_EXIT_REASON_DISCONNECTED,
 	} {
-		if end := waitUntilEnded(t, client, id).GetEnd(); end.GetReason() != reason || end.GetSignal() != int32(unix.SIGKILL) {
-			t.Errorf("%s: %v", id, end)
+		if exit := waitUntilExited(t, client, id).GetExit(); exit.GetReason() != reason || exit.GetSignal() != int32(unix.SIGKILL) {
+			t.Errorf("%s: %v", id, exit)
 		}
 	}
 }
 
-func TestATerminal(t *testing.T) {
+func TestTerminalSupportsInputResizeAndSignals(t *testing.T) {
 	client := processClient(t)
 	stream, err := client.ConnectProcess(t.Context())
 	if err != nil {
@@ -314,7 +315,7 @@ func TestATerminal(t *testing.T) {
 		for !strings.Contains(s.stdout.String(), text) {
 			message, err := stream.Recv()
 			if err != nil {
-				t.Fatalf("%v; so far %q", err, s.stdout.String())
+				t.Fatalf("%v; output so far %q", err, s.stdout.String())
 			}
 			s.take(t, message.GetEvent())
 		}
@@ -328,7 +329,7 @@ func TestATerminal(t *testing.T) {
 	}})
 	typed("stty size; tty\n")
 	until("7 9")
-	// What it prints, and not the echo of what was typed, says that it has the terminal.
+	// The test waits for the output of the program, not for the echo of the input.
 	typed("sh -c 'echo now\"\"here; exec sleep 4711'\n")
 	until("nowhere")
 	typed("\x03")
@@ -338,7 +339,7 @@ func TestATerminal(t *testing.T) {
 	send(&sandpoolv1.ConnectProcessRequest{Message: &sandpoolv1.ConnectProcessRequest_Input{
 		Input: &sandpoolv1.ProcessInput{Close: true},
 	}})
-	for s.end == nil {
+	for s.exit == nil {
 		message, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)
@@ -347,7 +348,7 @@ func TestATerminal(t *testing.T) {
 	}
 }
 
-func TestAServiceIsStartedAgain(t *testing.T) {
+func TestServiceIsRestarted(t *testing.T) {
 	client := processClient(t)
 	runs := newPipe(t)
 	start(t, client, &sandpoolv1.StartProcessRequest{
@@ -367,32 +368,32 @@ func TestAServiceIsStartedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found := response.GetProcess(); found.GetRestarts() < 2 || found.GetState() != sandpoolv1.ProcessState_PROCESS_STATE_ENDED {
+	if found := response.GetProcess(); found.GetRestarts() < 2 || found.GetState() != sandpoolv1.ProcessState_PROCESS_STATE_EXITED {
 		t.Fatal(found)
 	}
-	again, err := client.RestartProcess(t.Context(), &sandpoolv1.RestartProcessRequest{ProcessId: "web"})
+	repeated, err := client.RestartProcess(t.Context(), &sandpoolv1.RestartProcessRequest{ProcessId: "web"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.GetProcess().GetState() == sandpoolv1.ProcessState_PROCESS_STATE_ENDED {
-		t.Fatal(again)
+	if repeated.GetProcess().GetState() == sandpoolv1.ProcessState_PROCESS_STATE_EXITED {
+		t.Fatal(repeated)
 	}
 	runs.next(t)
 }
 
-// eventually looks again and again until something is so of which nothing tells.
+// eventually polls a condition for which no event exists until it is true.
 func eventually(t *testing.T, is func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not come to be")
+			t.Fatal("the condition did not become true")
 		}
 	}
 }
 
-func TestARecordGoesWhenItsTimeIsOver(t *testing.T) {
+func TestProcessIsDeletedAfterItsRetention(t *testing.T) {
 	client := processClient(t)
-	start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: "p", Command: "true", TtlSecs: proto.Float64(0.01)})
+	start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: "p", Command: "true", Retention: durationpb.New(10 * time.Millisecond)})
 	eventually(t, func() bool {
 		_, err := client.GetProcess(t.Context(), &sandpoolv1.GetProcessRequest{ProcessId: "p"})
 		if err != nil && status.Code(err) != codes.NotFound {
@@ -402,12 +403,12 @@ func TestARecordGoesWhenItsTimeIsOver(t *testing.T) {
 	})
 }
 
-func TestTheOldestRecordsMakeRoom(t *testing.T) {
+func TestOldestExitedProcessesAreDeletedAtTheLimit(t *testing.T) {
 	client := processClient(t)
 	for i := range 1030 {
 		id := fmt.Sprint("p", i)
 		start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: id, Argv: []string{"true"}})
-		waitUntilEnded(t, client, id)
+		waitUntilExited(t, client, id)
 	}
 	_, err := client.GetProcess(t.Context(), &sandpoolv1.GetProcessRequest{ProcessId: "p5"})
 	if status.Code(err) != codes.NotFound {
@@ -416,7 +417,7 @@ func TestTheOldestRecordsMakeRoom(t *testing.T) {
 	record(t, client, "p6")
 }
 
-func TestProcessesAreListedByPages(t *testing.T) {
+func TestListProcessesReturnsPages(t *testing.T) {
 	client := processClient(t)
 	for i := range 5 {
 		start(t, client, &sandpoolv1.StartProcessRequest{ProcessId: fmt.Sprint("p", i), Command: "true"})

@@ -1,4 +1,4 @@
-// Package service is what the agent does for the server: AgentService of sandpool.agent.v1.
+// Package service implements AgentService of sandpool.agent.v1 and ProcessService of sandpool.v1.
 package service
 
 import (
@@ -27,28 +27,30 @@ import (
 	"sandpool/agent/internal/users"
 )
 
-// ProtocolVersion is the version of the contract's behaviour that this agent keeps.
-const ProtocolVersion = 4
+// ProtocolVersion is the version of the contract's behaviour that this agent implements. Version 5 uses
+// google.protobuf.Duration for all durations of the public services.
+const ProtocolVersion = 5
 
 const (
 	maxCommands = 256
-	// How long dying processes are followed. One that hangs in the kernel outlives it, and the call ends without it.
+	// Maximum time to wait for killed processes. A process that hangs in the kernel can outlive it; the call then
+	// returns without waiting for it.
 	killTime = 5 * time.Second
 )
 
-// Options are what a server is made of.
+// Options are the parameters of a server.
 type Options struct {
-	// Version of the build.
+	// Version is the version of the build.
 	Version string
-	// Environment that the agent was started with, without what is for it alone.
+	// Environment is the environment of the agent without the variables of the agent.
 	Environment []string
 	Reaper      *reaper.Reaper
 	Users       users.Database
-	// Log takes what the entrypoint and the services print. What it returns never waits.
+	// Log returns a writer for the output of the entrypoint or of a service. The writer never blocks.
 	Log func(source string, stream sandpoolv1.OutputStream) io.WriteCloser
 }
 
-// Server implements AgentService. Its methods may be called at any time and concurrently.
+// Server implements AgentService. Its methods can be called at any time and concurrently.
 type Server struct {
 	agentv1.UnimplementedAgentServiceServer
 
@@ -60,62 +62,62 @@ type Server struct {
 	reaper   *reaper.Reaper
 	launcher *process.Launcher
 	users    users.Database
-	// countKills reads the kernel's count of out-of-memory kills.
+	// countKills returns the kernel's count of out-of-memory kills.
 	countKills func() (kills int64, ok bool)
 	nullFile   int
 	log        func(source string, stream sandpoolv1.OutputStream) io.WriteCloser
-	// tees pass the entrypoint's output on; set before it is followed.
+	// tees copy the output of the entrypoint. They are set before followEntrypoint is called.
 	tees []*output.Teed
 	// shells are tried for a command line in this order.
 	shells []string
-	// after is the clock that time-outs go by.
+	// after is the clock for timeouts.
 	after func(time.Duration) (passed <-chan time.Time, cancel func())
 
 	running atomic.Int32
-	// stopping is closed when Stop begins.
+	// stopping is closed when Stop is called.
 	stopping chan struct{}
-	// entrypointEnded is closed once entrypoint.end is set.
-	entrypointEnded chan struct{}
+	// entrypointExited is closed after entrypoint.exit is set.
+	entrypointExited chan struct{}
 
-	// startMu is held for reading over each start of a process and for writing when stopping begins, so that Stop sees
-	// each process or has it refused.
+	// startMu is read-locked during each start of a process, and locked when Stop is called. So Stop either finds a
+	// process, or its start is rejected.
 	startMu sync.RWMutex
-	// configureMu lets one Configure in at a time.
+	// configureMu serializes calls of Configure.
 	configureMu sync.Mutex
 
-	// mu guards what follows; it is never held over a system call that may wait.
+	// mu guards the fields below. It is never held during a system call that can block.
 	mu          sync.Mutex
 	configured  bool
 	defaults    *agentv1.Defaults
 	environment map[string]string
-	// fileLimit is the largest file that processes can write, in bytes; 0 if unlimited.
+	// fileLimit is the maximum size of a file that processes can write, in bytes; 0 if unlimited.
 	fileLimit  int64
 	entrypoint entrypoint
 	trees      map[*process.Process]struct{}
 }
 
-// New makes a server.
+// New returns a server.
 func New(options Options) *Server {
 	id := make([]byte, 16)
-	// Never fails: crypto/rand ends the program where there is no randomness.
+	// This never fails: crypto/rand ends the program if there is no randomness.
 	_, _ = rand.Read(id)
 	s := &Server{
-		version:         options.Version,
-		bootID:          hex.EncodeToString(id),
-		startTime:       time.Now(),
-		pidNamespace:    procfs.PIDNamespace(),
-		reaper:          options.Reaper,
-		launcher:        process.NewLauncher(options.Reaper),
-		users:           options.Users,
-		countKills:      oom.Open().Kills,
-		nullFile:        openNull(),
-		log:             options.Log,
-		shells:          []string{"/bin/bash", "/bin/sh"},
-		after:           realAfter,
-		stopping:        make(chan struct{}),
-		entrypointEnded: make(chan struct{}),
-		defaults:        containerEnvironment(options.Environment),
-		trees:           make(map[*process.Process]struct{}),
+		version:          options.Version,
+		bootID:           hex.EncodeToString(id),
+		startTime:        time.Now(),
+		pidNamespace:     procfs.PIDNamespace(),
+		reaper:           options.Reaper,
+		launcher:         process.NewLauncher(options.Reaper),
+		users:            options.Users,
+		countKills:       oom.Open().Kills,
+		nullFile:         openNull(),
+		log:              options.Log,
+		shells:           []string{"/bin/bash", "/bin/sh"},
+		after:            realAfter,
+		stopping:         make(chan struct{}),
+		entrypointExited: make(chan struct{}),
+		defaults:         containerEnvironment(options.Environment),
+		trees:            make(map[*process.Process]struct{}),
 	}
 	return s
 }
@@ -137,9 +139,9 @@ func (s *Server) GetInfo(context.Context, *agentv1.GetInfoRequest) (*agentv1.Get
 	}, nil
 }
 
-// Stop ends every process of the container: first by SIGTERM, when grace has passed by SIGKILL. From its begin on
-// nothing new is started. It returns when all are gone, or dying processes have been followed long enough. May be
-// called once.
+// Stop ends every process of the container: by SIGTERM, and after grace by SIGKILL. No process is started after the
+// call of Stop. Stop returns when all processes have exited, or when the maximum time to wait for killed processes has
+// passed. It must be called only once.
 func (s *Server) Stop(grace time.Duration) {
 	s.startMu.Lock()
 	close(s.stopping)
@@ -155,16 +157,18 @@ func (s *Server) Stop(grace time.Duration) {
 	ctx, cancel = context.WithTimeout(context.Background(), killTime)
 	defer cancel()
 	if err := s.reaper.WaitIdle(ctx); err != nil {
-		slog.Warn("processes are left", "error", err)
+		slog.Warn("processes are still running after SIGKILL", "error", err)
 	}
 }
 
-// signalAll signals every process of the container, or, if others than the agent own it, those that the agent started.
+// signalAll sends a signal to every process of the container. If the agent is not the first process, it signals only
+// the process trees that it started.
 func (s *Server) signalAll(signal unix.Signal) {
 	if os.Getpid() == 1 {
-		// To the first process of a pid namespace, -1 means all others of that namespace. ESRCH: there are none.
+		// For the first process of a pid namespace, -1 means all other processes of the namespace. ESRCH means that
+		// there are none.
 		if err := unix.Kill(-1, signal); err != nil && err != unix.ESRCH {
-			slog.Error("cannot signal the processes", "signal", signal, "error", err)
+			slog.Error("sending a signal to all processes failed", "signal", signal, "error", err)
 		}
 		return
 	}
@@ -176,12 +180,12 @@ func (s *Server) signalAll(signal unix.Signal) {
 	s.mu.Unlock()
 	for _, tree := range trees {
 		if err := tree.SignalTree(signal); err != nil {
-			slog.Error("cannot signal a process tree", "signal", signal, "error", err)
+			slog.Error("sending a signal to a process tree failed", "signal", signal, "error", err)
 		}
 	}
 }
 
-// start starts a process unless the agent is stopping, and remembers it until it has ended.
+// start starts a process unless the agent is stopping, and records it until it has exited.
 func (s *Server) start(p *plan) (*process.Process, error) {
 	s.startMu.RLock()
 	defer s.startMu.RUnlock()
@@ -204,14 +208,14 @@ func (s *Server) start(p *plan) (*process.Process, error) {
 	return started, nil
 }
 
-// DefaultUser is whom commands run as that do not say otherwise; empty for root.
+// DefaultUser returns the user of commands that do not set one; empty for root.
 func (s *Server) DefaultUser() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.defaults.GetUser()
 }
 
-// Stopping is closed when Stop begins.
+// Stopping returns a channel that is closed when Stop is called.
 func (s *Server) Stopping() <-chan struct{} { return s.stopping }
 
 func (s *Server) checkRunning() error {
@@ -224,11 +228,11 @@ func (s *Server) checkRunning() error {
 }
 
 func errShuttingDown() error {
-	return rpcerror.New(codes.Unavailable, reasonShuttingDown, "the sandbox is being stopped")
+	return rpcerror.New(codes.Unavailable, reasonShuttingDown, "the sandbox is stopping; create another sandbox")
 }
 
-// openNull opens /dev/null for reading once, before the sandbox has a chance to put something else there; -1 if the
-// image has none.
+// openNull opens /dev/null for reading, once and early, so that processes of the sandbox cannot replace it. It returns
+// -1 if the image has no /dev/null.
 func openNull() int {
 	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -237,7 +241,7 @@ func openNull() int {
 	return fd
 }
 
-// realAfter is the clock of the machine; without a time-out nothing ever comes.
+// realAfter uses the clock of the machine. A timeout of 0 never expires.
 func realAfter(timeout time.Duration) (passed <-chan time.Time, cancel func()) {
 	if timeout == 0 {
 		return nil, func() {}

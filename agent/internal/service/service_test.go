@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// newServer makes a server as an image with two users has it.
+// newServer returns a server for an image with two users.
 func newServer(t *testing.T) *Server {
 	t.Helper()
 	dir := t.TempDir()
@@ -66,7 +66,7 @@ func run(t *testing.T, s *Server, request *agentv1.RunCommandRequest) *agentv1.R
 	return response
 }
 
-// pipe is a named pipe for processes to write lines to.
+// pipe is a named pipe to which processes write lines.
 type pipe struct {
 	path  string
 	lines *bufio.Scanner
@@ -92,7 +92,7 @@ func newPipe(t *testing.T) *pipe {
 func (p *pipe) next(t *testing.T) (pid int) {
 	t.Helper()
 	if !p.lines.Scan() {
-		t.Fatal("no process has reported:", p.lines.Err())
+		t.Fatal("no process wrote a line:", p.lines.Err())
 	}
 	if _, err := fmt.Sscan(p.lines.Text(), &pid); err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func wantError(t *testing.T, err error, code codes.Code, reason, field string) {
 	}
 }
 
-func TestGetInfo(t *testing.T) {
+func TestGetInfoDescribesTheAgent(t *testing.T) {
 	s := newServer(t)
 	info, err := s.GetInfo(t.Context(), &agentv1.GetInfoRequest{})
 	if err != nil {
@@ -141,21 +141,21 @@ func TestGetInfo(t *testing.T) {
 	}
 	other, err := newServer(t).GetInfo(t.Context(), &agentv1.GetInfoRequest{})
 	if err != nil || other.GetBootId() == info.GetBootId() {
-		t.Errorf("two runs have the same boot id %s, %v", other.GetBootId(), err)
+		t.Errorf("two runs have the same boot id %s, error %v", other.GetBootId(), err)
 	}
 }
 
-func TestEndsAreTold(t *testing.T) {
+func TestRunCommandReportsExitCodeAndSignal(t *testing.T) {
 	s := newServer(t)
-	for script, want := range map[string]*agentv1.ProcessEnd{
-		"exit 0":        {Status: &agentv1.ProcessEnd_ExitCode{ExitCode: 0}, Reason: agentv1.EndReason_END_REASON_EXITED},
-		"exit 255":      {Status: &agentv1.ProcessEnd_ExitCode{ExitCode: 255}, Reason: agentv1.EndReason_END_REASON_EXITED},
-		"exit 137":      {Status: &agentv1.ProcessEnd_ExitCode{ExitCode: 137}, Reason: agentv1.EndReason_END_REASON_EXITED},
-		"kill -TERM $$": {Status: &agentv1.ProcessEnd_Signal{Signal: 15}, Reason: agentv1.EndReason_END_REASON_SIGNALED},
-		"kill -KILL $$": {Status: &agentv1.ProcessEnd_Signal{Signal: 9}, Reason: agentv1.EndReason_END_REASON_SIGNALED},
+	for script, want := range map[string]*agentv1.ProcessExit{
+		"exit 0":        {Status: &agentv1.ProcessExit_ExitCode{ExitCode: 0}, Reason: agentv1.ExitReason_EXIT_REASON_EXITED},
+		"exit 255":      {Status: &agentv1.ProcessExit_ExitCode{ExitCode: 255}, Reason: agentv1.ExitReason_EXIT_REASON_EXITED},
+		"exit 137":      {Status: &agentv1.ProcessExit_ExitCode{ExitCode: 137}, Reason: agentv1.ExitReason_EXIT_REASON_EXITED},
+		"kill -TERM $$": {Status: &agentv1.ProcessExit_Signal{Signal: 15}, Reason: agentv1.ExitReason_EXIT_REASON_SIGNALED},
+		"kill -KILL $$": {Status: &agentv1.ProcessExit_Signal{Signal: 9}, Reason: agentv1.ExitReason_EXIT_REASON_SIGNALED},
 	} {
 		response := run(t, s, &agentv1.RunCommandRequest{Shell: script})
-		if got := response.GetEnd(); got.String() != want.String() {
+		if got := response.GetExit(); got.String() != want.String() {
 			t.Errorf("%s: %v, want %v", script, got, want)
 		}
 		if response.GetDuration().AsDuration() <= 0 {
@@ -164,48 +164,48 @@ func TestEndsAreTold(t *testing.T) {
 	}
 }
 
-func TestOutOfMemoryIsToldApart(t *testing.T) {
+func TestRunCommandReportsOutOfMemoryKill(t *testing.T) {
 	s := newServer(t)
-	for script, want := range map[string]agentv1.EndReason{
-		"kill -KILL $$": agentv1.EndReason_END_REASON_OOM_KILLED,
-		"exit 137":      agentv1.EndReason_END_REASON_OOM_KILLED,
-		// A child was killed, but that was not what ended the command.
-		"exit 1":        agentv1.EndReason_END_REASON_EXITED,
-		"kill -TERM $$": agentv1.EndReason_END_REASON_SIGNALED,
+	for script, want := range map[string]agentv1.ExitReason{
+		"kill -KILL $$": agentv1.ExitReason_EXIT_REASON_OOM_KILLED,
+		"exit 137":      agentv1.ExitReason_EXIT_REASON_OOM_KILLED,
+		// A child was killed, but this did not end the command.
+		"exit 1":        agentv1.ExitReason_EXIT_REASON_EXITED,
+		"kill -TERM $$": agentv1.ExitReason_EXIT_REASON_SIGNALED,
 	} {
-		// The count grows by two while the command runs.
+		// The count increases by two while the command runs.
 		var count int64 = 5
 		s.countKills = func() (int64, bool) { count += 2; return count, true }
-		if end := run(t, s, &agentv1.RunCommandRequest{Shell: script}).GetEnd(); end.GetReason() != want || end.GetOomKills() != 2 {
-			t.Errorf("%s: %v, want %v", script, end, want)
+		if exit := run(t, s, &agentv1.RunCommandRequest{Shell: script}).GetExit(); exit.GetReason() != want || exit.GetOomKills() != 2 {
+			t.Errorf("%s: %v, want %v", script, exit, want)
 		}
 	}
 }
 
-func TestOutputAndInput(t *testing.T) {
+func TestRunCommandPassesOutputAndInput(t *testing.T) {
 	s := newServer(t)
 	response := run(t, s, &agentv1.RunCommandRequest{Shell: "echo out; echo err >&2; cat", Stdin: []byte("in")})
 	if string(response.GetStdout()) != "out\nin" || string(response.GetStderr()) != "err\n" {
 		t.Errorf("stdout %q, stderr %q", response.GetStdout(), response.GetStderr())
 	}
-	// As much as is allowed, far more than a pipe holds, both ways at once.
+	// The maximum input, which is far more than a pipe holds, in both directions at once.
 	big := slices.Repeat([]byte("x"), maxStdinBytes)
 	response = run(t, s, &agentv1.RunCommandRequest{Argv: []string{"cat"}, Stdin: big, MaxOutputBytes: maxStdinBytes})
 	if !slices.Equal(response.GetStdout(), big) || response.GetStdoutTruncatedBytes() != 0 {
-		t.Errorf("%d bytes came back of %d", len(response.GetStdout()), len(big))
+		t.Errorf("got %d of %d bytes", len(response.GetStdout()), len(big))
 	}
-	// A command that does not read its input ends all the same.
+	// A command that does not read its input must exit anyway.
 	response = run(t, s, &agentv1.RunCommandRequest{Argv: []string{"true"}, Stdin: big})
-	if response.GetEnd().GetReason() != agentv1.EndReason_END_REASON_EXITED {
-		t.Error(response.GetEnd())
+	if response.GetExit().GetReason() != agentv1.ExitReason_EXIT_REASON_EXITED {
+		t.Error(response.GetExit())
 	}
 	response = run(t, s, &agentv1.RunCommandRequest{Argv: []string{"readlink", "/proc/self/fd/0"}})
 	if string(response.GetStdout()) != "/dev/null\n" {
-		t.Errorf("input is %q without input, want /dev/null", response.GetStdout())
+		t.Errorf("standard input is %q without input, want /dev/null", response.GetStdout())
 	}
 }
 
-func TestOutputBeyondTheLimitIsCounted(t *testing.T) {
+func TestRunCommandCountsOutputBeyondTheLimit(t *testing.T) {
 	s := newServer(t)
 	script := "head -c 3000000 /dev/zero; head -c 10 /dev/zero >&2"
 	response := run(t, s, &agentv1.RunCommandRequest{Shell: script})
@@ -219,17 +219,17 @@ func TestOutputBeyondTheLimitIsCounted(t *testing.T) {
 		t.Errorf("configured: %d bytes, %d", len(response.GetStdout()), response.GetStderrTruncatedBytes())
 	}
 	if response = run(t, s, &agentv1.RunCommandRequest{Shell: script, MaxOutputBytes: 9}); len(response.GetStdout()) != 9 {
-		t.Errorf("by the request: %d bytes", len(response.GetStdout()))
+		t.Errorf("with a limit in the request: %d bytes", len(response.GetStdout()))
 	}
 }
 
-func TestEnvironment(t *testing.T) {
+func TestEnvironmentIsMergedInOrderOfPrecedence(t *testing.T) {
 	s := newServer(t)
 	t.Setenv("SANDPOOL_SECRET_OF_THE_AGENT", "x")
 	environment := func(request *agentv1.RunCommandRequest) []string {
 		request.Argv = []string{"env"}
 		lines := strings.Split(strings.TrimSpace(string(run(t, s, request).GetStdout())), "\n")
-		return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "SANDPOOL_COMMAND_ID=") })
+		return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "SANDPOOL_PROCESS_MARKER=") })
 	}
 	want := []string{"HOME=/root", "IMAGE=yes", "LOGNAME=root", "PATH=/usr/bin:/bin", "USER=root"}
 	if got := environment(&agentv1.RunCommandRequest{}); !slices.Equal(got, want) {
@@ -247,11 +247,11 @@ func TestEnvironment(t *testing.T) {
 	want = []string{"A=own", "BASE=1", "HOME=/x", "LOGNAME=root", "PATH=" + defaultPath, "SECRET=s1", "USER=root"}
 	got := environment(&agentv1.RunCommandRequest{Environment: map[string]string{"A": "own", "HOME": "/x"}, User: "0"})
 	if !slices.Equal(got, want) {
-		t.Errorf("by the request: %q, want %q", got, want)
+		t.Errorf("with an environment in the request: %q, want %q", got, want)
 	}
 }
 
-func TestUserAndDirectory(t *testing.T) {
+func TestRunCommandUsesUserAndDirectory(t *testing.T) {
 	s := newServer(t)
 	for user, want := range map[string]string{
 		"":       "0:0:0",
@@ -283,42 +283,42 @@ func TestTimeoutKillsTheTree(t *testing.T) {
 	fire := make(chan time.Time, 1)
 	s.after = func(timeout time.Duration) (<-chan time.Time, func()) {
 		if timeout != 3*time.Second {
-			t.Errorf("time-out %v", timeout)
+			t.Errorf("timeout %v", timeout)
 		}
 		return fire, func() {}
 	}
-	script := strings.ReplaceAll(`echo begun; setsid --fork sh -c 'echo $$ >PIPE; exec sleep 1000'; (sh -c 'echo $$ >PIPE; exec sleep 1000' &); wait; sleep 1000`,
+	script := strings.ReplaceAll(`echo started; setsid --fork sh -c 'echo $$ >PIPE; exec sleep 1000'; (sh -c 'echo $$ >PIPE; exec sleep 1000' &); wait; sleep 1000`,
 		"PIPE", reports.path)
-	answers := make(chan *agentv1.RunCommandResponse, 1)
+	responses := make(chan *agentv1.RunCommandResponse, 1)
 	go func() {
 		response, err := s.RunCommand(t.Context(), &agentv1.RunCommandRequest{Shell: script, Timeout: seconds(3)})
 		if err != nil {
 			t.Error(err)
 		}
-		answers <- response
+		responses <- response
 	}()
 	pids := []int{reports.next(t), reports.next(t)}
 	fire <- time.Time{}
-	response := <-answers
-	if end := response.GetEnd(); end.GetReason() != agentv1.EndReason_END_REASON_TIMED_OUT || end.GetSignal() != 9 {
-		t.Error(end)
+	response := <-responses
+	if exit := response.GetExit(); exit.GetReason() != agentv1.ExitReason_EXIT_REASON_TIMED_OUT || exit.GetSignal() != 9 {
+		t.Error(exit)
 	}
-	if string(response.GetStdout()) != "begun\n" || response.GetOutputLeftOpen() {
+	if string(response.GetStdout()) != "started\n" || response.GetOutputLeftOpen() {
 		t.Errorf("output %q, left open %v", response.GetStdout(), response.GetOutputLeftOpen())
 	}
 	for _, pid := range pids {
 		if alive(pid) {
-			t.Errorf("process %d has survived", pid)
+			t.Errorf("process %d survived", pid)
 		}
 	}
 	waitNoProcess(t)
 }
 
-func TestTimeoutByTheRealClock(t *testing.T) {
+func TestTimeoutUsesTheRealClock(t *testing.T) {
 	s := newServer(t)
 	response := run(t, s, &agentv1.RunCommandRequest{Argv: []string{"sleep", "1000"}, Timeout: milliseconds(30)})
-	if response.GetEnd().GetReason() != agentv1.EndReason_END_REASON_TIMED_OUT {
-		t.Error(response.GetEnd())
+	if response.GetExit().GetReason() != agentv1.ExitReason_EXIT_REASON_TIMED_OUT {
+		t.Error(response.GetExit())
 	}
 	if took := response.GetDuration().AsDuration(); took < 30*time.Millisecond || took > 10*time.Second {
 		t.Errorf("took %v", took)
@@ -347,24 +347,25 @@ func TestCancelKillsTheTree(t *testing.T) {
 		t.Errorf("%v, want CANCELED", err)
 	}
 	if alive(pid) {
-		t.Error("the command has survived its call")
+		t.Error("the command survived its call")
 	}
 	waitNoProcess(t)
 }
 
-func TestBackgroundChildDoesNotHoldTheCall(t *testing.T) {
+func TestRunCommandDoesNotWaitForBackgroundChildren(t *testing.T) {
 	s := newServer(t)
 	reports, gate := newPipe(t), newPipe(t)
-	// The child holds both output pipes, waits until the call is over, then writes more than a pipe holds.
+	// The child holds both output pipes open, waits until the call has returned, and then writes more than a pipe
+	// holds.
 	response := run(t, s, &agentv1.RunCommandRequest{Shell: strings.NewReplacer("GATE", gate.path, "PIPE", reports.path).Replace(
 		`sh -c 'echo $$ >PIPE; read go <GATE; head -c 1000000 /dev/zero && echo $$ >PIPE; exec sleep 1000' & echo now`)})
-	if string(response.GetStdout()) != "now\n" || !response.GetOutputLeftOpen() || response.GetEnd().GetExitCode() != 0 {
-		t.Errorf("%q, left open %v, %v", response.GetStdout(), response.GetOutputLeftOpen(), response.GetEnd())
+	if string(response.GetStdout()) != "now\n" || !response.GetOutputLeftOpen() || response.GetExit().GetExitCode() != 0 {
+		t.Errorf("%q, left open %v, %v", response.GetStdout(), response.GetOutputLeftOpen(), response.GetExit())
 	}
 	pid := reports.next(t)
 	writeFile(t, gate.path, "go\n", 0o600)
-	if again := reports.next(t); again != pid || !alive(pid) {
-		t.Errorf("process %d did not come through its writing", pid)
+	if repeated := reports.next(t); repeated != pid || !alive(pid) {
+		t.Errorf("process %d did not survive its write", pid)
 	}
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Error(err)

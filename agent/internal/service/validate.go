@@ -9,7 +9,7 @@ import (
 	"sandpool/agent/internal/rpcerror"
 )
 
-// Limits that the proto promises.
+// Limits that the proto defines.
 const (
 	maxEnvironmentVariables = 1024
 	maxEnvironmentBytes     = 1 << 20
@@ -20,7 +20,7 @@ const (
 	defaultOutputBytes      = 1 << 20
 )
 
-// Variables with this prefix belong to sandpool.
+// Prefix of variables that are reserved for sandpool.
 const reservedPrefix = "SANDPOOL_"
 
 func checkDefaults(defaults *agentv1.Defaults) error {
@@ -39,13 +39,13 @@ func checkDefaults(defaults *agentv1.Defaults) error {
 func checkRunCommand(request *agentv1.RunCommandRequest) error {
 	switch {
 	case len(request.GetArgv()) == 0 && request.GetShell() == "":
-		return rpcerror.BadField(reasonInvalidField, "argv", "give either argv or shell")
+		return rpcerror.BadField(reasonInvalidField, "argv", "set exactly one of argv and shell")
 	case len(request.GetArgv()) > 0 && request.GetShell() != "":
-		return rpcerror.BadField(reasonInvalidField, "shell", "give either argv or shell, not both")
+		return rpcerror.BadField(reasonInvalidField, "shell", "set exactly one of argv and shell")
 	case len(request.GetShell()) > maxShellBytes:
-		return rpcerror.BadField(reasonInvalidField, "shell", "longer than %d bytes; pass a script by stdin instead", maxShellBytes)
+		return rpcerror.BadField(reasonInvalidField, "shell", "has %d bytes, the limit is %d; pass the script on stdin", len(request.GetShell()), maxShellBytes)
 	case len(request.GetStdin()) > maxStdinBytes:
-		return rpcerror.BadField(reasonInvalidField, "stdin", "longer than %d bytes", maxStdinBytes)
+		return rpcerror.BadField(reasonInvalidField, "stdin", "has %d bytes, the limit is %d", len(request.GetStdin()), maxStdinBytes)
 	}
 	if len(request.GetArgv()) > 0 {
 		if err := checkArgv("argv", request.GetArgv()); err != nil {
@@ -70,7 +70,7 @@ func checkRunCommand(request *agentv1.RunCommandRequest) error {
 
 func checkArgv(field string, argv []string) error {
 	if len(argv) == 0 || argv[0] == "" {
-		return rpcerror.BadField(reasonInvalidField, field, "the program's name is missing")
+		return rpcerror.BadField(reasonInvalidField, field, "the first string, the program, must not be empty")
 	}
 	for _, argument := range argv {
 		if err := checkText(field, argument); err != nil {
@@ -82,21 +82,23 @@ func checkArgv(field string, argv []string) error {
 
 func checkEnvironment(field string, environment map[string]string) error {
 	if len(environment) > maxEnvironmentVariables {
-		return rpcerror.BadField(reasonInvalidField, field, "more than %d variables", maxEnvironmentVariables)
+		return rpcerror.BadField(reasonInvalidField, field, "has %d variables, the limit is %d",
+			len(environment), maxEnvironmentVariables)
 	}
 	total := 0
 	for name, value := range environment {
-		// The name of a variable is no secret, its value may be one.
+		// The name of a variable is not secret, but its value can be, so messages do not contain values.
 		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return rpcerror.BadField(reasonInvalidField, field, "%q cannot be a variable's name: it is empty or has = or NUL in it", name)
+			return rpcerror.BadField(reasonInvalidField, field,
+				"%q is not a valid name of a variable; a name must not be empty and must not contain = or NUL", name)
 		}
 		if strings.ContainsRune(value, 0) {
-			return rpcerror.BadField(reasonInvalidField, field, "the value of %q has a NUL in it", name)
+			return rpcerror.BadField(reasonInvalidField, field, "the value of %q must not contain NUL", name)
 		}
 		total += len(name) + len(value) + 2
 	}
 	if total > maxEnvironmentBytes {
-		return rpcerror.BadField(reasonInvalidField, field, "larger than %d bytes", maxEnvironmentBytes)
+		return rpcerror.BadField(reasonInvalidField, field, "has %d bytes, the limit is %d", total, maxEnvironmentBytes)
 	}
 	return nil
 }
@@ -104,7 +106,8 @@ func checkEnvironment(field string, environment map[string]string) error {
 func checkReserved(field string, environment map[string]string) error {
 	for name := range environment {
 		if strings.HasPrefix(name, reservedPrefix) {
-			return rpcerror.BadField(reasonInvalidField, field, "%q: names that begin with %s are reserved", name, reservedPrefix)
+			return rpcerror.BadField(reasonInvalidField, field,
+				"%q is a reserved name; use a name that does not start with %s", name, reservedPrefix)
 		}
 	}
 	return nil
@@ -115,30 +118,30 @@ func checkDir(field, dir string) error {
 	case dir == "":
 		return nil
 	case !strings.HasPrefix(dir, "/"):
-		return rpcerror.BadField(reasonInvalidField, field, "%q is not an absolute path", dir)
+		return rpcerror.BadField(reasonInvalidField, field, "must be an absolute path, got %q", dir)
 	case len(dir) >= maxPathBytes:
-		return rpcerror.BadField(reasonInvalidField, field, "longer than %d bytes", maxPathBytes-1)
+		return rpcerror.BadField(reasonInvalidField, field, "has %d bytes, the limit is %d", len(dir), maxPathBytes-1)
 	}
 	return checkText(field, dir)
 }
 
 func checkText(field, text string) error {
 	if strings.ContainsRune(text, 0) {
-		return rpcerror.BadField(reasonInvalidField, field, "has a NUL in it")
+		return rpcerror.BadField(reasonInvalidField, field, "must not contain NUL")
 	}
 	return nil
 }
 
 func checkOutputLimit(field string, limit int64) error {
 	if limit < 0 || limit > maxOutputBytes {
-		return rpcerror.BadField(reasonInvalidField, field, "must be 0 to %d bytes", maxOutputBytes)
+		return rpcerror.BadField(reasonInvalidField, field, "must be 0 to %d bytes, got %d", maxOutputBytes, limit)
 	}
 	return nil
 }
 
 func checkFileLimit(field string, limit int64) error {
 	if limit < 0 {
-		return rpcerror.BadField(reasonInvalidField, field, "must be 0 bytes or more")
+		return rpcerror.BadField(reasonInvalidField, field, "must not be negative, got %d", limit)
 	}
 	return nil
 }
@@ -148,7 +151,7 @@ func checkTimeout(field string, timeout *durationpb.Duration) error {
 		return nil
 	}
 	if err := timeout.CheckValid(); err != nil || timeout.AsDuration() < 0 {
-		return rpcerror.BadField(reasonInvalidField, field, "must be a duration of 0 or more")
+		return rpcerror.BadField(reasonInvalidField, field, "must be a valid duration that is not negative, got %v", timeout)
 	}
 	return nil
 }

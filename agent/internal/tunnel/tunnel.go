@@ -1,4 +1,4 @@
-// Package tunnel carries TCP connections to ports of the sandbox: OpenTunnel of sandpool.v1.
+// Package tunnel forwards TCP connections to ports of the sandbox: OpenTunnel of sandpool.v1.
 package tunnel
 
 import (
@@ -31,18 +31,18 @@ const (
 
 var chunks = sync.Pool{New: func() any { b := make([]byte, chunkBytes); return &b }}
 
-// Service implements PortService, as far as the agent serves it.
+// Service implements the part of PortService that the agent serves.
 type Service struct {
 	sandpoolv1.UnimplementedPortServiceServer
 
-	// ownPort is the agent's: nobody in the sandbox's name is let to it.
+	// ownPort is the port of the agent. Tunnels to it are rejected.
 	ownPort int32
 	open    chan struct{}
-	// addresses are the sandbox's own besides the loopback ones.
+	// addresses returns the addresses of the sandbox.
 	addresses func() ([]net.Addr, error)
 }
 
-// New makes a service for an agent that listens on that port.
+// New returns a service for an agent that listens on ownPort.
 func New(ownPort int) *Service {
 	return &Service{ownPort: int32(ownPort), open: make(chan struct{}, maxTunnels), addresses: net.InterfaceAddrs}
 }
@@ -55,16 +55,17 @@ func (s *Service) OpenTunnel(stream sandpoolv1.PortService_OpenTunnelServer) err
 	}
 	target := first.GetTarget()
 	if target == nil {
-		return rpcerror.BadField(reasonInvalidField, "target", "must come first")
+		return rpcerror.BadField(reasonInvalidField, "target", "must be set in the first message")
 	}
 	if target.GetPort() == s.ownPort {
-		return rpcerror.BadField(reasonInvalidField, "target.port", "%d is the sandbox's agent's own", target.GetPort())
+		return rpcerror.BadField(reasonInvalidField, "target.port", "%d is the port of the agent; use another port", target.GetPort())
 	}
 	select {
 	case s.open <- struct{}{}:
 		defer func() { <-s.open }()
 	default:
-		return rpcerror.New(codes.ResourceExhausted, reasonLimit, "%d tunnels are open into this sandbox already", maxTunnels)
+		return rpcerror.New(codes.ResourceExhausted, reasonLimit,
+			"%d tunnels to this sandbox are open, which is the limit; close one", maxTunnels)
 	}
 	connection, err := s.connect(stream.Context(), target)
 	if err != nil {
@@ -79,20 +80,20 @@ func (s *Service) OpenTunnel(stream sandpoolv1.PortService_OpenTunnelServer) err
 	return carry(stream, connection, target.GetPort())
 }
 
-// carry passes bytes on in both directions until the port has closed its side, or one of the two ends breaks. Each chunk
-// is taken when the one before has gone.
+// carry forwards bytes in both directions until the port closes its direction or one of the connections fails. It reads
+// a chunk only after the previous one was sent.
 func carry(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPConn, port int32) error {
 	writer := &writer{connection: connection}
-	// Closing the connection is what ends the reading below when the client has gone.
+	// When the client has disconnected, closing the connection ends the Read below.
 	stop := context.AfterFunc(stream.Context(), func() { connection.Close() })
 	defer stop()
-	refused := make(chan error, 1)
+	feedErr := make(chan error, 1)
 	go func() {
 		err := feed(stream, writer)
 		if err != nil {
 			connection.Close()
 		}
-		refused <- err
+		feedErr <- err
 	}()
 	buffer := chunks.Get().(*[]byte)
 	defer chunks.Put(buffer)
@@ -107,7 +108,7 @@ func carry(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPCo
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
-			// The kernel tells of a reset once: if writing has heard of it, reading finds the end.
+			// The kernel reports a reset once. If a write got it, the next read returns end of file.
 			if cause := writer.failure(); errors.Is(cause, syscall.ECONNRESET) {
 				return errReset(port, cause)
 			}
@@ -116,18 +117,18 @@ func carry(stream sandpoolv1.PortService_OpenTunnelServer, connection *net.TCPCo
 			if cause := stream.Context().Err(); cause != nil {
 				return cause
 			}
-			return <-refused
+			return <-feedErr
 		default:
 			return errReset(port, err)
 		}
 	}
 }
 
-// writer writes to a connection and remembers how that failed.
+// writer writes to a connection and stores the error.
 type writer struct {
 	connection *net.TCPConn
 
-	// mu is held over each write, so that its outcome is known to whoever asks after it.
+	// mu is held during each write, so that failure waits for its result.
 	mu  sync.Mutex
 	err error
 }
@@ -145,12 +146,12 @@ func (w *writer) failure() error {
 	return w.err
 }
 
-// feed passes on what the client sends, and the end of it.
+// feed forwards the requests of the client and their end to the connection.
 func feed(stream sandpoolv1.PortService_OpenTunnelServer, writer *writer) error {
 	for {
 		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			// A port that does not care reads on; what it says still comes.
+			// The port can continue to send after its input is closed.
 			_ = writer.connection.CloseWrite()
 			return nil
 		}
@@ -158,10 +159,10 @@ func feed(stream sandpoolv1.PortService_OpenTunnelServer, writer *writer) error 
 			return err
 		}
 		if message.GetTarget() != nil {
-			return rpcerror.BadField(reasonInvalidField, "target", "comes in the first message only")
+			return rpcerror.BadField(reasonInvalidField, "target", "must be set in the first message only")
 		}
 		if err := writer.write(message.GetData()); err != nil {
-			// Reading says how the connection ended.
+			// The reader returns the error of the connection.
 			return nil
 		}
 	}
@@ -169,14 +170,14 @@ func feed(stream sandpoolv1.PortService_OpenTunnelServer, writer *writer) error 
 
 func errReset(port int32, err error) error {
 	return rpcerror.About(codes.Unavailable, reasonReset, strconv.Itoa(int(port)),
-		"what listens on port %d broke the connection: %v", port, err)
+		"port %d of the sandbox reset the connection: %v; connect again", port, err)
 }
 
-// connect connects to the port on the first of the sandbox's addresses where something listens.
+// connect connects to the port on the first address of the sandbox on which a process listens.
 func (s *Service) connect(ctx context.Context, target *sandpoolv1.TunnelTarget) (*net.TCPConn, error) {
 	timeout := defaultTimeout
-	if target.ConnectTimeoutSecs != nil {
-		timeout = time.Duration(target.GetConnectTimeoutSecs() * float64(time.Second))
+	if target.GetConnectTimeout() != nil {
+		timeout = target.GetConnectTimeout().AsDuration()
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -187,7 +188,7 @@ func (s *Service) connect(ctx context.Context, target *sandpoolv1.TunnelTarget) 
 		if err == nil {
 			return connection.(*net.TCPConn), nil
 		}
-		// An address that the sandbox does not have says nothing of the port.
+		// An address that the sandbox does not have gives no information about the port.
 		if failure == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			failure = err
 		}
@@ -197,10 +198,10 @@ func (s *Service) connect(ctx context.Context, target *sandpoolv1.TunnelTarget) 
 	}
 	if errors.Is(failure, syscall.ECONNREFUSED) {
 		return nil, rpcerror.About(codes.FailedPrecondition, reasonRefused, port,
-			"nothing listens on port %s of the sandbox; start what should, and wait until it listens", port)
+			"no process listens on port %s of the sandbox; start the process and wait until it listens", port)
 	}
 	return nil, rpcerror.About(codes.Unavailable, reasonUnreachable, port,
-		"port %s of the sandbox does not accept a connection: %v", port, failure)
+		"connecting to port %s of the sandbox failed: %v; check the process that listens on it and try again", port, failure)
 }
 
 func (s *Service) hosts() []string {

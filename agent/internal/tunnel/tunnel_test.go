@@ -17,7 +17,7 @@ import (
 	sandpoolv1 "sandpool/agent/gen/sandpool/v1"
 )
 
-// client is a client of a sandbox's PortService, over gRPC.
+// client returns a gRPC client of PortService.
 func client(t *testing.T) sandpoolv1.PortServiceClient {
 	t.Helper()
 	listener := bufconn.Listen(1 << 20)
@@ -35,7 +35,7 @@ func client(t *testing.T) sandpoolv1.PortServiceClient {
 	return sandpoolv1.NewPortServiceClient(connection)
 }
 
-// listen accepts one connection and hands it to serve.
+// listen accepts one connection and passes it to serve.
 func listen(t *testing.T, serve func(*net.TCPConn)) int32 {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,8 +71,8 @@ func send(stream tunnelStream, data []byte) error {
 	return stream.Send(&sandpoolv1.OpenTunnelRequest{Part: &sandpoolv1.OpenTunnelRequest_Data{Data: data}})
 }
 
-// rest is all that comes, and how it ended.
-func rest(stream tunnelStream) ([]byte, error) {
+// readAll returns all data of the stream, and its error.
+func readAll(stream tunnelStream) ([]byte, error) {
 	var all []byte
 	for {
 		message, err := stream.Recv()
@@ -95,7 +95,7 @@ func reason(err error) string {
 	return ""
 }
 
-func TestBytesGoBothWaysUntilBothHaveEnded(t *testing.T) {
+func TestTunnelForwardsBothDirectionsUntilBothAreClosed(t *testing.T) {
 	port := listen(t, func(connection *net.TCPConn) {
 		data, _ := io.ReadAll(connection)
 		_, _ = connection.Write(append([]byte("got "), data...))
@@ -108,13 +108,13 @@ func TestBytesGoBothWaysUntilBothHaveEnded(t *testing.T) {
 	if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := rest(stream); err != nil || string(all) != "got hello" {
+	if all, err := readAll(stream); err != nil || string(all) != "got hello" {
 		t.Fatalf("%q %v", all, err)
 	}
 }
 
-// TestAResetIsNoEnd resets connections under an upload: whichever direction hears of it first, it is told.
-func TestAResetIsNoEnd(t *testing.T) {
+// TestResetIsReported resets connections during an upload. It must be reported no matter which direction gets it first.
+func TestResetIsReported(t *testing.T) {
 	ports := client(t)
 	for range 100 {
 		port := listen(t, func(connection *net.TCPConn) {
@@ -127,13 +127,13 @@ func TestAResetIsNoEnd(t *testing.T) {
 			for send(stream, make([]byte, 32<<10)) == nil {
 			}
 		}()
-		if _, err := rest(stream); status.Code(err) != codes.Unavailable || reason(err) != reasonReset {
+		if _, err := readAll(stream); status.Code(err) != codes.Unavailable || reason(err) != reasonReset {
 			t.Fatalf("%v %q", err, reason(err))
 		}
 	}
 }
 
-func TestNothingListens(t *testing.T) {
+func TestRejectsPortWithoutListenerAndPortOfTheAgent(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -141,10 +141,10 @@ func TestNothingListens(t *testing.T) {
 	port := int32(listener.Addr().(*net.TCPAddr).Port)
 	listener.Close()
 	ports := client(t)
-	if _, err := rest(open(t, ports, port)); status.Code(err) != codes.FailedPrecondition || reason(err) != reasonRefused {
+	if _, err := readAll(open(t, ports, port)); status.Code(err) != codes.FailedPrecondition || reason(err) != reasonRefused {
 		t.Fatalf("%v %q", err, reason(err))
 	}
-	if _, err := rest(open(t, ports, 1)); status.Code(err) != codes.InvalidArgument {
+	if _, err := readAll(open(t, ports, 1)); status.Code(err) != codes.InvalidArgument {
 		t.Fatal(err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package users finds out who a command runs as, from the image's own /etc/passwd and /etc/group. Neither has to exist:
-// numeric ids need no entry.
+// Package users resolves the user of a command by the image's /etc/passwd and /etc/group. The files are optional:
+// numeric ids require no entry.
 package users
 
 import (
@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The files belong to the sandbox, which may put anything there: what lies beyond this size is not read.
+// Maximum number of bytes to read from the files, because processes of the sandbox can write them.
 const maxFileSize = 4 << 20
 
 // Identity is a resolved user.
@@ -22,27 +22,27 @@ type Identity struct {
 	GID uint32
 	// Groups are the supplementary groups.
 	Groups []uint32
-	// Name is the user's name, or the id in digits if it has none.
+	// Name is the name of the user, or the numeric id if it has no name.
 	Name string
-	// Home is the home directory; `/` if the user has none.
+	// Home is the home directory, or `/` if the user has none.
 	Home string
 }
 
-// UnknownError says that a user or group is not known in the image, or that a specification is malformed.
+// UnknownError is returned for a user or group that does not exist in the image, and for a malformed specification.
 type UnknownError struct {
-	// What is a sentence for people.
-	What string
+	// Message is for a person.
+	Message string
 }
 
-func (e *UnknownError) Error() string { return e.What }
+func (e *UnknownError) Error() string { return e.Message }
 
-// Database is the pair of files to look users up in.
+// Database names the two files.
 type Database struct {
 	PasswdPath string
 	GroupPath  string
 }
 
-// System is the image's own database.
+// System is the database of the image.
 var System = Database{PasswdPath: "/etc/passwd", GroupPath: "/etc/group"}
 
 type passwdEntry struct {
@@ -53,20 +53,20 @@ type passwdEntry struct {
 }
 
 type groupEntry struct {
-	name    string
-	gid     uint32
-	members []string
+	name  string
+	gid   uint32
+	users []string
 }
 
-// Lookup resolves `user`, `uid`, `user:group`, `uid:gid` and their mixtures as container engines do: a name wins over a
-// number; a number without entry is taken as it is, with group 0; an explicit group replaces the supplementary ones.
-// The empty specification means root. The error is always an *UnknownError.
+// Lookup resolves `user`, `uid`, `user:group`, `uid:gid` and mixed forms as container engines do. A name takes
+// precedence over a number. A number without an entry is used as is, with group 0. An explicit group replaces the
+// supplementary groups. The empty specification means root. The error is always an *UnknownError.
 func (d Database) Lookup(spec string) (Identity, error) {
 	userSpec, groupSpec, groupGiven := strings.Cut(spec, ":")
 	if spec == "" {
 		userSpec = "0"
 	} else if userSpec == "" || groupGiven && groupSpec == "" {
-		return Identity{}, &UnknownError{What: fmt.Sprintf("malformed user %q: want a name or an id, then :group if wanted", spec)}
+		return Identity{}, &UnknownError{Message: fmt.Sprintf("user %q is malformed; use a name or a numeric id, optionally followed by :group", spec)}
 	}
 	groups := readLines(d.GroupPath, parseGroup)
 	identity, err := findUser(readLines(d.PasswdPath, parsePasswd), userSpec)
@@ -78,24 +78,25 @@ func (d Database) Lookup(spec string) (Identity, error) {
 		return identity, err
 	}
 	for _, group := range groups {
-		if slices.Contains(group.members, identity.Name) && !slices.Contains(identity.Groups, group.gid) {
+		if slices.Contains(group.users, identity.Name) && !slices.Contains(identity.Groups, group.gid) {
 			identity.Groups = append(identity.Groups, group.gid)
 		}
 	}
 	return identity, nil
 }
 
-// Names gives names to numbers, as the database was when the first was asked for. Not to be used concurrently.
+// Names returns the names of numeric ids. It reads the files once, at the first request. It must not be used
+// concurrently.
 type Names struct {
 	database Database
 	users    map[uint32]string
 	groups   map[uint32]string
 }
 
-// Names makes a look-up for one call; it reads nothing yet.
+// Names returns the names of the database for one call. It reads nothing yet.
 func (d Database) Names() *Names { return &Names{database: d} }
 
-// User is the name of a user, empty if it has none.
+// User returns the name of a user, or an empty string if it has none.
 func (n *Names) User(uid uint32) string {
 	if n.users == nil {
 		n.users = make(map[uint32]string)
@@ -108,7 +109,7 @@ func (n *Names) User(uid uint32) string {
 	return n.users[uid]
 }
 
-// Group is the name of a group, empty if it has none.
+// Group returns the name of a group, or an empty string if it has none.
 func (n *Names) Group(gid uint32) string {
 	if n.groups == nil {
 		n.groups = make(map[uint32]string)
@@ -138,7 +139,7 @@ func findUser(entries []passwdEntry, spec string) (Identity, error) {
 	case numberErr == nil:
 		return Identity{UID: id, GID: 0, Name: strconv.FormatUint(uint64(id), 10), Home: "/"}, nil
 	default:
-		return Identity{}, &UnknownError{What: fmt.Sprintf("the image has no user %q", spec)}
+		return Identity{}, &UnknownError{Message: fmt.Sprintf("user %q does not exist in the image; use a name from its /etc/passwd or a numeric id", spec)}
 	}
 }
 
@@ -151,10 +152,10 @@ func findGroup(groups []groupEntry, spec string) (uint32, error) {
 	if id, err := parseID(spec); err == nil {
 		return id, nil
 	}
-	return 0, &UnknownError{What: fmt.Sprintf("the image has no group %q", spec)}
+	return 0, &UnknownError{Message: fmt.Sprintf("group %q does not exist in the image; use a name from its /etc/group or a numeric id", spec)}
 }
 
-// parseID takes decimal ids up to 2^32-2; the next one means "no id" to the kernel.
+// parseID accepts decimal ids up to 2^32-2. The kernel uses 2^32-1 for "no id".
 func parseID(text string) (uint32, error) {
 	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || id == 1<<32-1 {
@@ -179,13 +180,13 @@ func parseGroup(line string) (groupEntry, bool) {
 		return groupEntry{}, false
 	}
 	gid, err := parseID(fields[2])
-	return groupEntry{name: fields[0], gid: gid, members: strings.Split(fields[3], ",")}, err == nil
+	return groupEntry{name: fields[0], gid: gid, users: strings.Split(fields[3], ",")}, err == nil
 }
 
-// readLines parses each line of a file and leaves out those that parse does not take. A file that is missing, is no
-// plain file or cannot be read has no lines.
+// readLines parses each line of a file and skips lines that parse rejects. It returns none for a file that does not
+// exist, is not a regular file or cannot be read.
 func readLines[T any](path string, parse func(string) (T, bool)) []T {
-	// Non-blocking, for opening a named pipe put in the file's place would wait for ever.
+	// Open without blocking, because the path can be a named pipe, and opening it would block forever.
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil

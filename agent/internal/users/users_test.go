@@ -13,7 +13,7 @@ import (
 )
 
 const passwd = `root:x:0:0:root:/root:/bin/sh
-# a comment, and a line that is none of an entry:
+# a comment and an invalid line:
 broken:x:not-a-number:0::/:/bin/sh
 app:x:1000:1001:An App,,,:/home/app:/bin/sh
 homeless:x:1002:1002:::/bin/sh
@@ -39,7 +39,7 @@ func database(t *testing.T) users.Database {
 	return d
 }
 
-func TestLookup(t *testing.T) {
+func TestLookupResolvesUsers(t *testing.T) {
 	d := database(t)
 	for spec, want := range map[string]users.Identity{
 		"":            {UID: 0, GID: 0, Groups: []uint32{10}, Name: "root", Home: "/root"},
@@ -61,7 +61,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-func TestLookupOfUnknown(t *testing.T) {
+func TestLookupRejectsUnknownAndMalformedUsers(t *testing.T) {
 	d := database(t)
 	for _, spec := range []string{"nobody", "broken", "app:nogroup", ":5", "app:", "-1", "4294967295", "99999999999", "1.5"} {
 		identity, err := d.Lookup(spec)
@@ -72,20 +72,20 @@ func TestLookupOfUnknown(t *testing.T) {
 	}
 }
 
-func TestFilesThatCannotBeRead(t *testing.T) {
+func TestLookupIgnoresUnreadableFiles(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, path := range map[string]string{"missing": filepath.Join(dir, "missing"), "pipe": pipe, "folder": dir} {
+	for name, path := range map[string]string{"missing": filepath.Join(dir, "missing"), "pipe": pipe, "directory": dir} {
 		d := users.Database{PasswdPath: path, GroupPath: path}
 		got, err := d.Lookup("12:34")
 		if want := (users.Identity{UID: 12, GID: 34, Name: "12", Home: "/"}); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, %v; want %+v", name, got, err, want)
 		}
 		if _, err := d.Lookup("root"); err == nil {
-			t.Errorf("%s: a name was found", name)
+			t.Errorf("%s: found a name", name)
 		}
 	}
 }

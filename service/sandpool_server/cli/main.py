@@ -17,23 +17,24 @@ from sandpool_server.logs import configure_logs
 from sandpool_server.settings import ENV_PREFIX, Settings
 
 _COMMANDS = {
-    "serve": "Run the server in the foreground until SIGINT or SIGTERM; containers stay for the next start.",
-    "rotate-secrets-key": "Encrypt all secrets anew, with a new key or the first of those in the settings. "
+    "serve": "Run the server in the foreground until SIGINT or SIGTERM. Containers keep running for the next start.",
+    "rotate-secrets-key": "Re-encrypt all secrets with a new key, or with the first key in the settings. "
     "Stop the server first.",
-    "purge": "Remove every container and network that the server with this data folder made, and end its sandboxes.",
+    "purge": "Remove all containers and networks of the server that uses this data directory and terminate its "
+    "sandboxes. Stop the server first.",
 }
 
 _M_ARENA_MAX = -8
-"""The parameter's number in malloc.h."""
+"""Value of `M_ARENA_MAX` in malloc.h."""
 
-_PRECEDENCE = "A flag wins over the environment, that over the settings file, that over the default."
+_PRECEDENCE = "Precedence: flag, environment variable, settings file, default."
 
 
 def _parser() -> argparse.ArgumentParser:
-    """The parser, with a flag for each setting."""
+    """Return the parser, with one flag for each setting."""
     parser = argparse.ArgumentParser(
         prog="sandpool-server",
-        description="Hands out container sandboxes in milliseconds, from pools of warm containers, over gRPC.",
+        description="Provides container sandboxes in milliseconds from pools of warm containers, over gRPC.",
         epilog=_PRECEDENCE,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(command, help=text, description=text, epilog=_PRECEDENCE)
         for name, field in Settings.model_fields.items():
             if field.annotation is SecretStr:
-                # A flag can be seen by every user of the machine.
+                # No flag: all users of the machine can read the command lines of processes.
                 sub.epilog = f"{sub.epilog} {ENV_PREFIX}{name.upper()} (no flag): {field.description}"
                 continue
             default = "" if field.default in (None, "", PydanticUndefined) else f"; default {field.default}"
@@ -55,42 +56,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(flags: dict[str, Any]) -> Settings:
-    """Read the settings; ends the process with a readable message when they are wrong."""
+    """Return the settings. Exits the process with a message if they are invalid."""
     try:
         return Settings(**flags)
     except ValidationError as error:
         lines = [f"  {'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
-        sys.exit("sandpool-server: these settings are wrong:\n" + "\n".join(lines))
+        sys.exit("sandpool-server: invalid settings:\n" + "\n".join(lines))
     except (OSError, ValueError) as error:
-        sys.exit(f"sandpool-server: the settings cannot be read: {error}")
+        sys.exit(f"sandpool-server: cannot read the settings: {error}")
 
 
 def _bound_arenas() -> None:
-    """Let all threads share two arenas of memory.
+    """Limit the C library to two memory arenas for all threads.
 
-    glibc gives threads their own and keeps there what they have freed: with some twenty threads tens of MB. Other C
-    libraries have no such call and no such arenas.
+    By default glibc creates an arena for each thread and retains freed memory in it. With about twenty threads, this
+    adds tens of MB. Other C libraries have neither `mallopt` nor arenas.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def _say(line: str) -> None:
-    """One line for whoever started it, in one piece: others may write to the same terminal."""
+def _print_line(line: str) -> None:
+    """Print a line with a single write, because other processes may write to the same terminal."""
     print(f"{line}\n", end="", flush=True)  # noqa: T201
 
 
 async def _serve(settings: Settings) -> None:
     async with App(settings) as app:
-        _say(f"listening on {app.address}")
-        _say(f"engine at {app.engine}")
+        _print_line(f"listening on {app.address}")
+        _print_line(f"engine at {app.engine}")
         if app.web_address:
-            _say(f"web at http://{app.web_address}")
+            _print_line(f"web at http://{app.web_address}")
         await app.run_until_signalled()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command and return the exit code."""
     flags = vars(_parser().parse_args(argv))
     command = flags.pop("command")
     settings = _settings(flags)
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             uvloop.run(_serve(settings))
         elif command == "rotate-secrets-key":
             count = asyncio.run(rotate_secrets_key(settings))
-            print(f"encrypted {count} secrets anew")  # noqa: T201
+            print(f"re-encrypted {count} secrets")  # noqa: T201
         else:
             removed = asyncio.run(purge(settings))
             print(f"removed {removed} containers")  # noqa: T201

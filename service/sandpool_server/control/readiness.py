@@ -1,42 +1,45 @@
-"""Waiting until a member is ready for use: its readiness command succeeds."""
+"""The readiness probe: waits until the readiness command of an instance succeeds."""
 
 import asyncio
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, SandpoolError
-from sandpool_server.domain.model import Command, CommandResult, ContainerSpec
-from sandpool_server.ports import Agents
+from sandpool_server.domain.model import Command, CommandResult
+from sandpool_server.domain.spec import ContainerSpec
+from sandpool_server.interfaces import Agents
 
-_SHOWN = 200
-"""How much of a failing command's output is repeated to people, in characters."""
+_SHOWN_CHARACTERS = 200
+"""The number of characters of a failed command's output that the error message contains."""
 
 
-async def wait_until_ready(agents: Agents, member_id: str, address: str, spec: ContainerSpec) -> None:
-    """Return when the spec's readiness command, if any, has succeeded in the member.
+async def wait_until_ready(agents: Agents, instance_id: str, address: str, spec: ContainerSpec) -> None:
+    """Return when the readiness command of the specification, if any, has succeeded in the instance.
 
     Raises:
-        LaunchFailed: (NOT_READY) it failed as often as the spec allows.
+        LaunchFailed: (READINESS_TIMEOUT) the command failed `failure_threshold` times.
     """
-    if not spec.readiness_command:
+    probe = spec.readiness_probe
+    if probe is None:
         return
-    command = Command(timeout_secs=spec.readiness_timeout_secs, argv=spec.readiness_command)
-    why = ""
-    for attempt in range(spec.readiness_retries):
+    command = Command(timeout_secs=probe.timeout_secs, argv=probe.command)
+    failure = ""
+    for attempt in range(probe.failure_threshold):
         if attempt:
-            await asyncio.sleep(spec.readiness_interval_secs)
+            await asyncio.sleep(probe.interval_secs)
         try:
-            result = await agents.run(member_id, address, command)
+            result = await agents.run(instance_id, address, command)
         except SandpoolError as error:
-            why = error.message
+            failure = error.message
             continue
         if result.exit_code == 0:
             return
-        why = _how_it_failed(result)
+        failure = _describe_failure(result)
     raise LaunchFailed(
-        FailureReason.NOT_READY, f"readiness_command did not succeed in {spec.readiness_retries} tries; the last: {why}"
+        FailureReason.READINESS_TIMEOUT,
+        f"readiness_probe failed {probe.failure_threshold} times; last attempt: {failure}",
     )
 
 
-def _how_it_failed(result: CommandResult) -> str:
-    ended = f"signal {result.signal}" if result.exit_code is None else f"exit code {result.exit_code}"
-    printed = (result.stderr or result.stdout).decode(errors="replace").strip()[-_SHOWN:]
-    return f"{result.reason} with {ended}" + (f": {printed}" if printed else "")
+def _describe_failure(result: CommandResult) -> str:
+    status = f"signal {result.signal}" if result.exit_code is None else f"exit code {result.exit_code}"
+    output = (result.stderr or result.stdout).decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+    return f"{result.reason} with {status}" + (f": {output}" if output else "")

@@ -1,4 +1,4 @@
-"""What the control loop may be told."""
+"""The settings of the control loop."""
 
 from dataclasses import dataclass, field
 
@@ -7,35 +7,40 @@ from sandpool_server.domain.backoff import BackoffPolicy
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """Limits and times, in seconds.
-
-    `refill_parallelism` is how many members are created at once to fill pools, `cold_parallelism` how many for callers
-    who wait; the first is kept small so that claims have CPU left. `ready_timeout` is how long a started container may
-    take until its agent answers, `engine_wait` how long a start waits for an engine that has not answered since the
-    server began. `resync_interval` is how often everything is looked at even if nothing seems to happen. Between two
-    rounds of planning passes at least `min_interval`, more after a long round, but for its sake no more than
-    `max_interval`. Ended sandboxes stay visible for `ended_retention`, answers to named requests are kept for
-    `request_retention`. Ready members are probed every `probe_interval` and given up after `probe_failures` failures in
-    a row; disks are looked at every `disk_interval` where the engine does not enforce their limits.
-    """
+    """Limits and durations of the control loop. Durations are in seconds."""
 
     refill_parallelism: int = 2
+    """The number of concurrent creations for pools. It is small, so that claims have enough CPU time."""
     cold_parallelism: int = 4
+    """The number of concurrent cold starts."""
     removal_parallelism: int = 2
+    """The number of concurrent removals of containers."""
     ready_timeout: float = 30.0
+    """The time limit for the agent of a started container to respond."""
     engine_wait: float = 5.0
+    """The time that a creation waits for the engine, if the engine has not responded since the start of the server."""
     resync_interval: float = 30.0
+    """The interval of complete planning rounds, which do not depend on notifications of changes."""
     min_interval: float = 0.005
+    """The minimum pause between two planning rounds."""
     max_interval: float = 0.1
-    ended_retention: float = 3600.0
+    """The maximum pause between two planning rounds; after a long round the pause is longer than the minimum."""
+    terminated_retention: float = 3600.0
+    """The retention period of terminated sandboxes."""
     request_retention: float = 86400.0
+    """The retention period of requests with an id, in which the server detects retries."""
     probe_interval: float = 10.0
+    """The interval of the health checks of warm instances."""
     probe_failures: int = 2
+    """The number of consecutive failed health checks after which a warm instance is terminated."""
     probe_parallelism: int = 4
+    """The number of concurrent health checks."""
     disk_interval: float = 4.0
+    """The interval of the disk monitor, on engines that do not enforce disk limits."""
     backoff: BackoffPolicy = field(default_factory=BackoffPolicy)
+    """The delays after failures."""
 
     @property
     def round_interval(self) -> float:
-        """How often everything is looked at: often enough that ended sandboxes go about when they should."""
-        return min(self.resync_interval, self.ended_retention)
+        """The interval of complete planning rounds, which also delete terminated sandboxes after their retention."""
+        return min(self.resync_interval, self.terminated_retention)

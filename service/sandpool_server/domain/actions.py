@@ -1,7 +1,7 @@
-"""What the planner can decide. A union of frozen dataclasses, matched exhaustively by the executor.
+"""The actions that the planner can return: a union of frozen dataclasses, which the executor matches exhaustively.
 
-The executor distrusts a plan: it checks again, in the transaction that writes, that the reason for the action still
-holds.
+A plan can be out of date when it is executed. The store therefore checks the condition for each action again, in the
+transaction that writes it.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class RetireReason(StrEnum):
-    """Why an unclaimed member is taken out of its pool."""
+    """The reason for the removal of an unclaimed instance from its pool."""
 
     STALE = "stale"
     EXCESS = "excess"
@@ -20,8 +20,11 @@ class RetireReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateMembers:
-    """Create up to `count` members of the pool's present spec, when callers wait for `waiting` sandboxes of it."""
+class CreateInstances:
+    """Create up to `count` instances of the pool's current specification.
+
+    `waiting` is the number of sandboxes that callers in the wait queue need from the pool.
+    """
 
     pool_id: str
     spec_digest: str
@@ -30,45 +33,45 @@ class CreateMembers:
 
 
 @dataclass(frozen=True, slots=True)
-class RetireMember:
-    """Take an unclaimed ready member out."""
+class RetireInstance:
+    """Remove a warm instance from its pool."""
 
-    member_id: str
+    instance_id: str
     reason: RetireReason
 
 
 @dataclass(frozen=True, slots=True)
 class ExpireSandbox:
-    """End a sandbox whose lifetime has passed."""
+    """Terminate a sandbox whose lifetime has expired."""
 
-    member_id: str
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class AbandonMember:
-    """Give up a member whose creation nobody pursues any more: this process did not begin it."""
+class AbandonInstance:
+    """Abandon an instance that an earlier process of the server began to create."""
 
-    member_id: str
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CancelLaunch:
-    """Stop the creation of a member that is to be removed meanwhile."""
+    """Cancel the creation of an instance whose state is REMOVING."""
 
-    member_id: str
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Remove the container of a member that is to be removed."""
+    """Remove the container of an instance whose state is REMOVING."""
 
-    member_id: str
+    instance_id: str
     pool_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CheckImage:
-    """Look up what the image's tag names now."""
+    """Resolve the image's tag to its current digest."""
 
     pool_id: str
     image: str
@@ -76,12 +79,19 @@ class CheckImage:
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Plan this pool again at that time, even if nothing happens before."""
+    """Plan the pool again at `time`, even if no change occurs before."""
 
     pool_id: str
     time: datetime
 
 
 Action = (
-    CreateMembers | RetireMember | ExpireSandbox | AbandonMember | CancelLaunch | RemoveContainer | CheckImage | WakeAt
+    CreateInstances
+    | RetireInstance
+    | ExpireSandbox
+    | AbandonInstance
+    | CancelLaunch
+    | RemoveContainer
+    | CheckImage
+    | WakeAt
 )

@@ -1,21 +1,22 @@
-"""What can go wrong, in the domain's own words.
+"""Errors of the domain.
 
-Everything below `SandpoolError` is for a caller; the RPC layer turns it into a status with details, one class to one
-status code. Messages say what to do.
+The server reports every subclass of `SandpoolError` to the caller. The RPC layer converts it to a status with details;
+each class has one status code. A message states what failed, the value that caused it, and the next action, in this
+order.
 
     SandpoolError
-    ├── InvalidArgument     a field of the request is wrong            INVALID_ARGUMENT
+    ├── InvalidArgument     a field of the request is invalid          INVALID_ARGUMENT
     ├── NotFound            the named resource does not exist          NOT_FOUND
-    ├── AlreadyExists       the name is taken                          ALREADY_EXISTS
-    ├── FailedPrecondition  the resource's state forbids it            FAILED_PRECONDITION
-    ├── Aborted             somebody else changed the resource         ABORTED
-    ├── OutOfRange          a position lies past the end               OUT_OF_RANGE
+    ├── AlreadyExists       the name is in use                         ALREADY_EXISTS
+    ├── FailedPrecondition  the resource's state does not allow it     FAILED_PRECONDITION
+    ├── Aborted             another caller changed the resource        ABORTED
+    ├── OutOfRange          an offset is past the end of the data      OUT_OF_RANGE
     ├── Exhausted           a limit is reached                         RESOURCE_EXHAUSTED
-    ├── Unavailable         the engine or a sandbox does not answer    UNAVAILABLE
-    └── NotReadyInTime      the sandbox was not ready in time          DEADLINE_EXCEEDED
+    ├── Unavailable         the engine or a sandbox does not respond   UNAVAILABLE
+    └── QueueTimeout        no sandbox was ready in time               DEADLINE_EXCEEDED
 
-    IllegalTransition       a bug: an impossible step in a life        INTERNAL
-    LaunchFailed            a container could not be made; carries a `FailureReason`
+    IllegalTransition       a bug: an invalid change of state          INTERNAL
+    LaunchFailed            a container could not be created; has a `FailureReason`
 """
 
 from dataclasses import dataclass
@@ -23,11 +24,14 @@ from enum import StrEnum
 
 
 class IllegalTransition(Exception):
-    """A step that `lifecycle.TRANSITIONS` does not have: a bug of ours."""
+    """A change of state that is not in `lifecycle.TRANSITIONS`. This is a bug in the server."""
 
 
 class SandpoolError(Exception):
-    """Base of what a caller is told. `reason` is stable and machine-readable, in upper case with underscores."""
+    """Base class of the errors that the server reports to callers.
+
+    `reason` is a stable, machine-readable identifier in upper case with underscores.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -37,60 +41,61 @@ class SandpoolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field: its path in the request, such as `sandbox.metadata["a"]`, and what would be right."""
+    """An invalid field: its path in the request, such as `sandbox.metadata["a"]`, and the rule that it violates."""
 
     field: str
     description: str
 
 
 class InvalidArgument(SandpoolError):
-    """One or more fields of the request are wrong."""
+    """One or more fields of the request are invalid."""
 
     def __init__(self, *violations: FieldViolation, reason: str = "INVALID_FIELD") -> None:
         super().__init__(reason, "; ".join(f"{v.field}: {v.description}" for v in violations))
         self.violations = violations
 
 
-_WHERE_TO_LOOK = {
-    "pool": "list the pools for those that there are, or create it",
-    "template": "list the templates for those that there are, or create it",
-    "secret": "list the secrets for those that there are, or create it",
-    "sandbox": "list the sandboxes for those that there are; one that ended a while ago is forgotten",
-    "process": "list the sandbox's processes for those that there are; one that ended a while ago is forgotten",
-    "file": "see that the path is right",
-    "upload": "begin it anew; one that is finished, or was left for long, is forgotten",
+_NEXT_ACTIONS = {
+    "pool": "list the pools to find the right name, or create it",
+    "template": "list the templates to find the right name, or create it",
+    "secret": "list the secrets to find the right name, or create it",
+    "sandbox": "list the sandboxes to find the right name; terminated sandboxes are deleted after the retention period",
+    "process": "list the sandbox's processes; exited processes are removed after the retention period",
+    "file": "check the path",
+    "upload": "start the upload again; finished and inactive uploads are removed",
 }
 
 
 class NotFound(SandpoolError):
-    """There is no such resource.
+    """The resource does not exist.
 
-    `resource_type` is `pool`, `template`, `sandbox` or `secret`, and inside a sandbox `process`, `file` or `upload`.
+    `resource_type` is `pool`, `template`, `sandbox` or `secret`, or for resources in a sandbox `process`, `file` or
+    `upload`. `hint` is the next action for the caller; the default depends on the type.
     """
 
     def __init__(self, resource_type: str, resource_name: str, hint: str = "") -> None:
         super().__init__(
             f"{resource_type.upper()}_NOT_FOUND",
-            f"there is no {resource_type} {resource_name!r}; {hint or _WHERE_TO_LOOK[resource_type]}",
+            f"{resource_type} {resource_name!r} does not exist; {hint or _NEXT_ACTIONS[resource_type]}",
         )
         self.resource_type = resource_type
         self.resource_name = resource_name
 
 
 class AlreadyExists(SandpoolError):
-    """The name is taken by a living resource."""
+    """Another resource has the name."""
 
     def __init__(self, resource_type: str, resource_name: str) -> None:
         super().__init__(
             f"{resource_type.upper()}_ALREADY_EXISTS",
-            f"there is a {resource_type} named {resource_name!r} already; choose another name or use that one",
+            f"{resource_type} {resource_name!r} already exists; choose another name, or use the existing one",
         )
         self.resource_type = resource_type
         self.resource_name = resource_name
 
 
 class FailedPrecondition(SandpoolError):
-    """The resource's present state forbids the call; repeating it alone does not help."""
+    """The current state of the resource does not allow the call. The caller must change the state before a retry."""
 
     def __init__(self, reason: str, message: str, resource_type: str, resource_name: str) -> None:
         super().__init__(reason, message)
@@ -104,14 +109,15 @@ class Aborted(SandpoolError):
     def __init__(self, resource_type: str, resource_name: str) -> None:
         super().__init__(
             "ETAG_MISMATCH",
-            f"{resource_type} {resource_name!r} was changed since the etag was read; read it again, repeat the change",
+            f"{resource_type} {resource_name!r} was changed after its etag was read; "
+            f"read the {resource_type} again and repeat the change",
         )
         self.resource_type = resource_type
         self.resource_name = resource_name
 
 
 class OutOfRange(SandpoolError):
-    """A position in output, input or a file lies where nothing is yet."""
+    """An offset in the output, the input or a file is past the end of the data."""
 
     def __init__(self, message: str) -> None:
         super().__init__("OFFSET_OUT_OF_RANGE", message)
@@ -127,34 +133,34 @@ class Exhausted(SandpoolError):
 
 
 class Unavailable(SandpoolError):
-    """The engine, the database or a sandbox does not answer now. `retry_after` is in seconds."""
+    """The engine, the database or a sandbox does not respond now. `retry_after` is in seconds."""
 
     def __init__(self, reason: str, message: str, retry_after: float = 1.0) -> None:
         super().__init__(reason, message)
         self.retry_after = retry_after
 
 
-class NotReadyInTime(SandpoolError):
-    """What was asked for did not become ready within the time given; nothing of it is left."""
+class QueueTimeout(SandpoolError):
+    """No sandbox became ready before the time limit. The server has released everything that it had claimed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("NOT_READY_IN_TIME", message)
+        super().__init__("QUEUE_TIMEOUT", message)
 
 
 class FailureReason(StrEnum):
-    """Why a container could not be made."""
+    """The reason why a container could not be created."""
 
     IMAGE_NOT_FOUND = "image_not_found"
     PULL_FAILED = "pull_failed"
     START_FAILED = "start_failed"
-    NOT_READY = "not_ready"
+    READINESS_TIMEOUT = "readiness_timeout"
     ENGINE_UNREACHABLE = "engine_unreachable"
     DISK_FULL = "disk_full"
     LIMIT_UNSUPPORTED = "limit_unsupported"
 
 
 class LaunchFailed(Exception):
-    """A container could not be made. `message` is for a person, says what to do, and holds no secrets."""
+    """A container could not be created. `message` is for users: it contains the next action, and no secrets."""
 
     def __init__(self, reason: FailureReason, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""The life of a member: its states and the steps between them.
+"""The lifecycle of an instance: its states and the transitions between them.
 
-One enumeration and one table; whatever is not in the table is a bug and raises.
+A transition that is not in `TRANSITIONS` is a bug and raises `IllegalTransition`.
 """
 
 from enum import StrEnum
@@ -8,44 +8,44 @@ from enum import StrEnum
 from sandpool_server.domain.errors import IllegalTransition
 
 
-class MemberState(StrEnum):
-    """Where a member, a container and the row that stands for it, is in its life."""
+class InstanceState(StrEnum):
+    """The state of an instance, that is of a container and its row in the database."""
 
     CREATING = "creating"
-    """Being made for a pool; nobody has claimed it."""
+    """The container is being created for a pool. No caller has claimed it."""
     STARTING = "starting"
-    """Being made for a caller who waits: a sandbox started cold."""
+    """The container is being created for a caller who waits (cold start)."""
     WARM = "warm"
-    """Ready and unclaimed."""
+    """The container is ready and unclaimed."""
     ACTIVE = "active"
-    """Claimed: a running sandbox."""
+    """A caller has claimed the instance: it is a running sandbox."""
     REMOVING = "removing"
-    """Its container is to be removed, or is being removed."""
-    GONE = "gone"
-    """Its container does not exist any more; the row tells how the sandbox ended."""
+    """The container will be removed or is being removed."""
+    REMOVED = "removed"
+    """The container no longer exists. The row contains the reason why the sandbox terminated."""
 
 
-TRANSITIONS: frozenset[tuple[MemberState, MemberState]] = frozenset(
+TRANSITIONS: frozenset[tuple[InstanceState, InstanceState]] = frozenset(
     {
-        (MemberState.CREATING, MemberState.WARM),
-        (MemberState.CREATING, MemberState.REMOVING),
-        (MemberState.STARTING, MemberState.ACTIVE),
-        (MemberState.STARTING, MemberState.REMOVING),
-        (MemberState.WARM, MemberState.ACTIVE),
-        (MemberState.WARM, MemberState.REMOVING),
-        (MemberState.ACTIVE, MemberState.REMOVING),
-        (MemberState.REMOVING, MemberState.GONE),
+        (InstanceState.CREATING, InstanceState.WARM),
+        (InstanceState.CREATING, InstanceState.REMOVING),
+        (InstanceState.STARTING, InstanceState.ACTIVE),
+        (InstanceState.STARTING, InstanceState.REMOVING),
+        (InstanceState.WARM, InstanceState.ACTIVE),
+        (InstanceState.WARM, InstanceState.REMOVING),
+        (InstanceState.ACTIVE, InstanceState.REMOVING),
+        (InstanceState.REMOVING, InstanceState.REMOVED),
     }
 )
 
-COUNTED = frozenset(MemberState) - {MemberState.GONE}
-"""The states that count against a pool's `max_containers`: those in which a container may exist."""
+COUNTED = frozenset(InstanceState) - {InstanceState.REMOVED}
+"""The states in which a container can exist. They count towards a pool's `max_containers`."""
 
-IN_USE = frozenset({MemberState.STARTING, MemberState.ACTIVE})
-"""The states in which a caller relies on the member."""
+IN_USE = frozenset({InstanceState.STARTING, InstanceState.ACTIVE})
+"""The states of an instance that a caller uses."""
 
 
-def check_transition(old: MemberState, new: MemberState) -> None:
-    """Raise `IllegalTransition` unless a member may go from `old` to `new`."""
+def check_transition(old: InstanceState, new: InstanceState) -> None:
+    """Raise `IllegalTransition` if an instance must not change from the state `old` to `new`."""
     if (old, new) not in TRANSITIONS:
-        raise IllegalTransition(f"a member does not go from {old} to {new}")
+        raise IllegalTransition(f"an instance cannot change from {old} to {new}")

@@ -1,65 +1,30 @@
-"""What sandpool is about: specifications, templates, pools, members, commands.
+"""The domain model: templates, pools, instances, claims, commands.
 
-Frozen values of the standard library; times are aware UTC datetimes, sizes in MiB, durations in seconds.
+All classes are immutable values. Times are aware UTC datetimes, sizes are in MiB, durations are in seconds.
 """
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sandpool_server.domain.errors import FailureReason
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
+from sandpool_server.domain.spec import ContainerSpec
 
 DEFAULT_NAMESPACE = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
-    """What a container is made of and how much it may use. Two members of equal spec are interchangeable.
-
-    `env` are pairs, sorted by name. A container counts as ready once `readiness_command`, where there is one, has
-    succeeded in it: tried every `readiness_interval_secs`, for `readiness_timeout_secs` each, failing at most
-    `readiness_retries` times.
-    """
-
-    image: str
-    cpus: float = 1.0
-    memory_mb: int = 512
-    ephemeral_disk_mb: int = 1024
-    secret_names: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    readiness_command: tuple[str, ...] = ()
-    readiness_interval_secs: float = 0.5
-    readiness_timeout_secs: float = 5.0
-    readiness_retries: int = 20
-
-    def digest(self) -> str:
-        """A short name of the content (16 hexadecimal digits): equal for equal specs, across processes and restarts."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-class PullPolicy(StrEnum):
-    """When an image is pulled: when the engine lacks it, before each container, or never."""
-
-    MISSING = "missing"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
 class DiskEnforcement(StrEnum):
-    """Who enforces the limit on disk: the engine's storage, or the server, which looks every few seconds."""
+    """How the disk limit is enforced: by the storage of the engine, or by the server, which checks it periodically."""
 
     ENGINE = "engine"
-    WATCHED = "watched"
+    BEST_EFFORT = "best_effort"
 
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """A pull under way, in bytes; `total` is what is known of so far."""
+    """The progress of an image pull, in bytes. `total` grows while the engine discovers the layers."""
 
     image: str
     current: int
@@ -68,7 +33,7 @@ class PullProgress:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret's name and times; its value is nowhere in the domain."""
+    """The name and the times of a secret. The domain never contains its value."""
 
     namespace: str
     name: str
@@ -78,13 +43,13 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A named specification. `version` counts the changes, from 1."""
+    """A named specification. `version` starts at 1 and increases with each change."""
 
     id: str
     namespace: str
     name: str
     spec: ContainerSpec
-    timeout_secs: int
+    timeout_secs: float
     version: int
     create_time: datetime
     update_time: datetime
@@ -92,7 +57,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class PoolFailure:
-    """The newest failure to fill a pool, and how many came in a row."""
+    """The most recent failure to create an instance of a pool, and the number of consecutive failures."""
 
     reason: FailureReason
     message: str
@@ -103,10 +68,10 @@ class PoolFailure:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool as its owner set it.
+    """A pool and its settings.
 
-    `spec` and `timeout_secs` are what is in force: the template's where the pool follows one. `own_timeout_secs` is the
-    pool's own setting, None where it follows the template.
+    `spec` and `timeout_secs` are the values in force; in a pool that uses a template they are the template's.
+    `own_timeout_secs` is the pool's own timeout; None if the pool uses the timeout of its template.
     """
 
     id: str
@@ -115,41 +80,46 @@ class Pool:
     template_id: str
     template_name: str
     spec: ContainerSpec
-    timeout_secs: int
-    own_timeout_secs: int | None
-    warm_containers: int
+    timeout_secs: float
+    own_timeout_secs: float | None
+    warm_containers: int | None
     max_containers: int | None
     paused: bool
     version: int
     create_time: datetime
     update_time: datetime
-    pull_policy: PullPolicy = PullPolicy.MISSING
-    image_check_secs: int = 0
-    max_age_secs: int = 0
-    drain: bool = False
+    image_refresh_interval_secs: float = 0.0
+    warm_ttl_secs: float = 0.0
+    drained: bool = False
     image_digest: str = ""
-    """What the image's tag named at `image_check_time`; looked up only where `image_check_secs` is not 0."""
+    """The digest of the image at `image_check_time`; empty if `image_refresh_interval_secs` is 0."""
     image_check_time: datetime | None = None
     hits: int = 0
     misses: int = 0
     failure: PoolFailure | None = None
     delete_time: datetime | None = None
-    """Set when the pool was deleted; its row stays until its containers are gone and retries of requests are over."""
+    """The time of the deletion.
 
-    def member_digest(self) -> str:
-        """What a member must have been made of to be handed out: the spec and, where the tag is watched, the image."""
-        if self.image_check_secs and self.image_digest:
+    The row stays until the pool's containers are removed and the retention period of its requests has expired.
+    """
+
+    def instance_digest(self) -> str:
+        """Return the digest that an instance must have to be claimed.
+
+        It covers the specification and, if the server resolves the image's tag regularly, the image.
+        """
+        if self.image_refresh_interval_secs and self.image_digest:
             return hashlib.sha256(f"{self.spec.digest()} {self.image_digest}".encode()).hexdigest()[:16]
         return self.spec.digest()
 
     @property
     def closed(self) -> bool:
-        """Whether sandboxes cannot be taken from it and nothing is created for it."""
-        return self.paused or self.drain or self.delete_time is not None
+        """Whether the pool is paused, drained or deleted: it creates no instances and accepts no claims."""
+        return self.paused or self.drained or self.delete_time is not None
 
 
 class PoolCondition(StrEnum):
-    """A pool's condition in a word."""
+    """The condition of a pool, which the API returns as its state."""
 
     READY = "ready"
     FILLING = "filling"
@@ -160,7 +130,7 @@ class PoolCondition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PoolCounts:
-    """How many members a pool has in each situation. `stale` ones are unclaimed and of an earlier spec."""
+    """The number of instances of a pool by state. `stale` counts unclaimed instances of an earlier specification."""
 
     warm: int = 0
     creating: int = 0
@@ -171,52 +141,52 @@ class PoolCounts:
 
     @property
     def total(self) -> int:
-        """All that count against `max_containers`."""
+        """The number of instances that count towards `max_containers`."""
         return self.warm + self.creating + self.starting + self.active + self.removing + self.stale
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool with its members counted, and what this process knows of it: what is shown."""
+    """A pool as the API returns it: with the counts of its instances and the runtime state of this process."""
 
     pool: Pool
     counts: PoolCounts
     waiting: int = 0
-    """Callers who wait in line."""
+    """The number of sandboxes that callers in the wait queue need."""
     pull: PullProgress | None = None
     disk_enforcement: DiskEnforcement | None = None
 
     @property
-    def wanted(self) -> int:
-        """How many ready members the pool aims at: `warm_containers`, less where `max_containers` leaves no room."""
+    def desired(self) -> int:
+        """The number of warm instances that the pool aims at: `warm_containers`, limited by `max_containers`."""
         if self.pool.closed:
             return 0
         if self.pool.max_containers is None:
-            return self.pool.warm_containers
+            return self.pool.warm_containers or 0
         in_use = self.counts.active + self.counts.starting
-        return max(0, min(self.pool.warm_containers, self.pool.max_containers - in_use))
+        return max(0, min(self.pool.warm_containers or 0, self.pool.max_containers - in_use))
 
     @property
     def condition(self) -> PoolCondition:
-        """The pool's condition in a word."""
-        if self.pool.drain:
+        """The condition of the pool."""
+        if self.pool.drained:
             return PoolCondition.DRAINED
         if self.pool.paused:
             return PoolCondition.PAUSED
-        if self.counts.warm >= self.wanted:
+        if self.counts.warm >= self.desired:
             return PoolCondition.READY
         return PoolCondition.DEGRADED if self.pool.failure else PoolCondition.FILLING
 
 
-class StartKind(StrEnum):
-    """How a sandbox got its container."""
+class StartType(StrEnum):
+    """Whether a sandbox got a warm container or its container was created for the caller."""
 
     WARM = "warm"
     COLD = "cold"
 
 
-class EndReason(StrEnum):
-    """Why a sandbox ended."""
+class TerminationReason(StrEnum):
+    """The reason why a sandbox terminated."""
 
     DELETED = "deleted"
     TIMED_OUT = "timed_out"
@@ -229,39 +199,39 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a caller who takes a member gives it."""
+    """The properties that an instance gets when a caller claims it."""
 
     claim_time: datetime
-    timeout_secs: int
-    start: StartKind
+    timeout_secs: float
+    start_type: StartType
     name: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     request_id: str = ""
-    """Empty, or unique among the claims of a namespace."""
+    """Empty, or unique in the namespace."""
 
     @property
     def expire_time(self) -> datetime | None:
-        """When the sandbox ends by itself; None for never."""
+        """The time when the server terminates the sandbox; None if it has no limit."""
         return self.claim_time + timedelta(seconds=self.timeout_secs) if self.timeout_secs else None
 
 
 @dataclass(frozen=True, slots=True)
-class MemberEnd:
-    """How a member's life ended."""
+class Termination:
+    """The termination of an instance: its reason and time."""
 
-    reason: EndReason
+    reason: TerminationReason
     time: datetime
     message: str = ""
     exit_code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One container and its row. With a `claim` it is a sandbox, and the two share the id.
+class Instance:
+    """A container or pod that the server manages. An instance with a `claim` is a sandbox with the same id.
 
-    `spec_digest` is what it was made of, as `Pool.member_digest` has it.
-    `address` is `host:port` of the agent, empty until the container runs. `pool_id` is empty for a sandbox that belongs
-    to no pool. `start_secs` is how long the caller waited, None until the sandbox runs.
+    `spec_digest` is the `Pool.instance_digest` at the time of creation. `address` is `host:port` of the agent; empty
+    until the container runs. `pool_id` is empty for a sandbox that belongs to no pool. `start_secs` is the time that
+    the caller waited; None until the sandbox runs.
     """
 
     id: str
@@ -270,21 +240,20 @@ class Member:
     template_id: str
     template_name: str
     spec: ContainerSpec
-    state: MemberState
+    state: InstanceState
     version: int
     create_time: datetime
     spec_digest: str = ""
     address: str = ""
-    pull_policy: PullPolicy = PullPolicy.MISSING
     claim: Claim | None = None
     start_secs: float | None = None
-    end: MemberEnd | None = None
+    end: Termination | None = None
     request_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command to run: either `shell` or `argv`. `user` empty is the image's."""
+    """A command: either `shell` or `argv`. An empty `user` is the user of the image."""
 
     timeout_secs: float
     shell: str = ""
@@ -296,15 +265,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class ExposedPort:
-    """A port of a sandbox that is served by HTTP under a host name of its own."""
+    """A port of a sandbox that the server exposes by HTTP under a separate host name."""
 
-    member_id: str
+    instance_id: str
     port: int
     create_time: datetime
 
 
-class CommandEndReason(StrEnum):
-    """How a command ended. The last four are for processes that outlive the call that started them."""
+class ExitReason(StrEnum):
+    """How a command exited. The last four values apply only to processes that outlive the call that started them."""
 
     EXITED = "exited"
     SIGNALED = "signaled"
@@ -318,13 +287,13 @@ class CommandEndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """How a command ended and what it printed. Exactly one of `exit_code` and `signal` is set."""
+    """The exit and the output of a command. Exactly one of `exit_code` and `signal` is set."""
 
     stdout: bytes
     stderr: bytes
     exit_code: int | None
     signal: int | None
-    reason: CommandEndReason
+    reason: ExitReason
     duration_secs: float
     stdout_dropped_bytes: int = 0
     stderr_dropped_bytes: int = 0

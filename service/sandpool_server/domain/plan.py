@@ -1,7 +1,7 @@
-"""The planner: everything that a pool needs next, decided from one snapshot.
+"""The planner: computes the next actions for a pool from one snapshot.
 
-Pure: no clock, no I/O, no await, no state. It looks at one pool at a time, so that a failing pool cannot disturb
-another; what pools share, the number of creations under way at once, comes in as `slots`.
+`plan` is a pure function without clock, I/O and state. It handles one pool at a time, so that a failing pool does not
+affect the others. Pools share only the limit of concurrent creations, which is the argument `slots`.
 """
 
 from collections.abc import Iterator
@@ -9,27 +9,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sandpool_server.domain.actions import (
-    AbandonMember,
+    AbandonInstance,
     Action,
     CancelLaunch,
     CheckImage,
-    CreateMembers,
+    CreateInstances,
     ExpireSandbox,
     RemoveContainer,
-    RetireMember,
+    RetireInstance,
     RetireReason,
     WakeAt,
 )
-from sandpool_server.domain.lifecycle import COUNTED, IN_USE, MemberState
+from sandpool_server.domain.lifecycle import COUNTED, IN_USE, InstanceState
 from sandpool_server.domain.model import PoolFailure
 
 
 @dataclass(frozen=True, slots=True)
-class MemberSnapshot:
-    """What the planner sees of a member. `expire_time` is a sandbox's only."""
+class InstanceSnapshot:
+    """The properties of an instance that the planner uses. Only sandboxes have an `expire_time`."""
 
     id: str
-    state: MemberState
+    state: InstanceState
     spec_digest: str
     expire_time: datetime | None = None
     create_time: datetime | None = None
@@ -37,9 +37,9 @@ class MemberSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """What the planner sees of a pool and its members that are not gone.
+    """The properties of a pool and of its existing instances that the planner uses.
 
-    The snapshot with the empty id holds the members that belong to no pool: it wants nothing.
+    The snapshot with the empty id contains the instances that belong to no pool; its desired number of instances is 0.
     """
 
     id: str
@@ -47,20 +47,20 @@ class PoolSnapshot:
     warm_containers: int = 0
     max_containers: int | None = None
     paused: bool = False
-    drain: bool = False
+    drained: bool = False
     deleted: bool = False
-    max_age_secs: int = 0
+    warm_ttl_secs: float = 0.0
     image: str = ""
-    image_check_secs: int = 0
+    image_refresh_interval_secs: float = 0.0
     image_digest: str = ""
     image_check_time: datetime | None = None
     failure: PoolFailure | None = None
-    members: tuple[MemberSnapshot, ...] = field(default=())
+    instances: tuple[InstanceSnapshot, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """What this process is at work on: members being launched or removed, and pools whose image is being looked up."""
+    """The work in progress in this process: launches and removals of instances, and image checks of pools."""
 
     launching: frozenset[str] = frozenset()
     removing: frozenset[str] = frozenset()
@@ -70,104 +70,120 @@ class InFlight:
 def plan(
     pool: PoolSnapshot, now: datetime, slots: int, in_flight: InFlight, proven: bool = True, waiting: int = 0
 ) -> tuple[Action, ...]:
-    """Decide what one pool needs now.
+    """Return the next actions for a pool. The same arguments always give the same actions.
 
-    `slots` is how many creations may be begun now; `proven`, whether a member of this spec has been created before:
-    else they are tried one at a time; `waiting`, for how many sandboxes callers wait in line. The same input gives the
-    same answer.
+    Args:
+        pool: The current state of the pool and its instances.
+        now: The current time.
+        slots: The number of creations that can start now.
+        in_flight: The work in progress in this process.
+        proven: Whether an instance of the current specification has become ready before. If not, the planner creates
+            one instance at a time.
+        waiting: The number of sandboxes that callers in the wait queue need.
     """
     return (
-        *_care_for_members(pool, now, in_flight),
+        *_plan_instances(pool, now, in_flight),
         *_retire(pool, now, waiting),
         *_check_image(pool, now, in_flight),
         *_create(pool, now, slots, proven, waiting),
     )
 
 
-def _care_for_members(pool: PoolSnapshot, now: datetime, in_flight: InFlight) -> Iterator[Action]:
-    """Each member by itself: abandoned creations, lifetimes, removals."""
+def _plan_instances(pool: PoolSnapshot, now: datetime, in_flight: InFlight) -> Iterator[Action]:
+    """Yield the actions that depend on one instance only: expired lifetimes, interrupted creations and removals."""
     deadlines = []
-    for member in pool.members:
-        if member.state is MemberState.ACTIVE and member.expire_time is not None:
-            if member.expire_time <= now:
-                yield ExpireSandbox(member.id)
+    for instance in pool.instances:
+        if instance.state is InstanceState.ACTIVE and instance.expire_time is not None:
+            if instance.expire_time <= now:
+                yield ExpireSandbox(instance.id)
             else:
-                deadlines.append(member.expire_time)
-        if member.state in (MemberState.CREATING, MemberState.STARTING):
-            if member.id not in in_flight.launching:
-                yield AbandonMember(member.id)
-        elif member.state is MemberState.REMOVING:
-            if member.id in in_flight.launching:
-                yield CancelLaunch(member.id)
-            elif member.id not in in_flight.removing:
-                yield RemoveContainer(member.id, pool.id)
+                deadlines.append(instance.expire_time)
+        if instance.state in (InstanceState.CREATING, InstanceState.STARTING):
+            if instance.id not in in_flight.launching:
+                yield AbandonInstance(instance.id)
+        elif instance.state is InstanceState.REMOVING:
+            if instance.id in in_flight.launching:
+                yield CancelLaunch(instance.id)
+            elif instance.id not in in_flight.removing:
+                yield RemoveContainer(instance.id, pool.id)
     if deadlines:
         yield WakeAt(pool.id, min(deadlines))
 
 
 def _retire(pool: PoolSnapshot, now: datetime, waiting: int) -> Iterator[Action]:
-    """Ready members that the pool does not want: of a deleted or drained pool, of another spec, too many, too old."""
-    warm = [member for member in pool.members if member.state is MemberState.WARM]
-    if pool.deleted or pool.drain:
+    """Yield the removals of warm instances that the pool must not have.
+
+    These are the instances of a deleted or drained pool, outdated ones, surplus ones, and ones past `warm_ttl_secs`.
+    """
+    warm = [instance for instance in pool.instances if instance.state is InstanceState.WARM]
+    if pool.deleted or pool.drained:
         reason = RetireReason.POOL_DELETED if pool.deleted else RetireReason.POOL_DRAINED
-        yield from (RetireMember(member.id, reason) for member in warm)
+        yield from (RetireInstance(instance.id, reason) for instance in warm)
         return
-    fresh = sorted((m for m in warm if m.spec_digest == pool.spec_digest), key=lambda m: m.id)
-    stale = [m for m in warm if m.spec_digest != pool.spec_digest]
-    wanted = wanted_warm(pool, waiting)
-    yield from _retire_stale(pool, stale, max(0, wanted - len(fresh)))
+    current = sorted((i for i in warm if i.spec_digest == pool.spec_digest), key=lambda i: i.id)
+    outdated = [i for i in warm if i.spec_digest != pool.spec_digest]
+    desired = desired_warm(pool, waiting)
+    yield from _retire_outdated(pool, outdated, max(0, desired - len(current)))
     if pool.paused:
         return
-    # The newest go first: the oldest have proved themselves for longest.
-    for member in fresh[wanted:]:
-        yield RetireMember(member.id, RetireReason.EXCESS)
-    yield from _retire_aged(pool, fresh[:wanted], now)
+    # Remove the newest instances first: the older ones have passed more health checks.
+    for instance in current[desired:]:
+        yield RetireInstance(instance.id, RetireReason.EXCESS)
+    yield from _retire_aged(pool, current[:desired], now)
 
 
-def _retire_stale(pool: PoolSnapshot, stale: list[MemberSnapshot], short: int) -> Iterator[Action]:
-    """Stale members stay until as many fresh ones are ready, so that a change never empties the pool at once.
+def _retire_outdated(pool: PoolSnapshot, outdated: list[InstanceSnapshot], shortfall: int) -> Iterator[Action]:
+    """Yield the removals of outdated instances (rolling replacement).
 
-    They are not handed out meanwhile: a claim compares the spec. Where `max_containers` leaves no room for fresh ones,
-    stale ones make room one by one.
+    For each current instance that is not ready yet (`shortfall`), one outdated instance stays. A change therefore does
+    not remove all instances of the pool at once. Claims do not use outdated instances, because they compare the digest.
+    If `max_containers` leaves no room for current instances, the planner removes one outdated instance at a time.
     """
-    for member in stale[short:]:
-        yield RetireMember(member.id, RetireReason.STALE)
-    if stale and short and pool.max_containers is not None and _counted(pool) >= pool.max_containers:
-        busy = any(m.state in (MemberState.CREATING, MemberState.REMOVING) for m in pool.members)
+    for instance in outdated[shortfall:]:
+        yield RetireInstance(instance.id, RetireReason.STALE)
+    if outdated and shortfall and pool.max_containers is not None and _counted(pool) >= pool.max_containers:
+        busy = any(i.state in (InstanceState.CREATING, InstanceState.REMOVING) for i in pool.instances)
         if not busy:
-            yield RetireMember(stale[0].id, RetireReason.STALE)
+            yield RetireInstance(outdated[0].id, RetireReason.STALE)
 
 
-def _retire_aged(pool: PoolSnapshot, fresh: list[MemberSnapshot], now: datetime) -> Iterator[Action]:
-    """Members past the pool's maximum age, one at a time, and only while the pool can replace them."""
-    if not pool.max_age_secs or pool.failure is not None:
+def _retire_aged(pool: PoolSnapshot, current: list[InstanceSnapshot], now: datetime) -> Iterator[Action]:
+    """Yield the removal of the oldest instance past `warm_ttl_secs`, if the pool can replace it.
+
+    The planner removes one instance at a time, and none after a failure to create instances.
+    """
+    if not pool.warm_ttl_secs or pool.failure is not None:
         return
-    ends = sorted(
-        (member.create_time + _longest_age(member.id, pool.max_age_secs), member.id)
-        for member in fresh
-        if member.create_time
+    expirations = sorted(
+        (instance.create_time + _warm_ttl(instance.id, pool.warm_ttl_secs), instance.id)
+        for instance in current
+        if instance.create_time
     )
-    if not ends:
+    if not expirations:
         return
-    if ends[0][0] > now:
-        yield WakeAt(pool.id, ends[0][0])
-    elif not any(m.state in (MemberState.CREATING, MemberState.REMOVING) for m in pool.members):
-        yield RetireMember(ends[0][1], RetireReason.AGED)
+    if expirations[0][0] > now:
+        yield WakeAt(pool.id, expirations[0][0])
+    elif not any(i.state in (InstanceState.CREATING, InstanceState.REMOVING) for i in pool.instances):
+        yield RetireInstance(expirations[0][1], RetireReason.AGED)
 
 
-def _longest_age(member_id: str, max_age_secs: int) -> timedelta:
-    """How old a member may become: up to a fifth less, by its id, so that those made together do not go together."""
-    jitter = sum(member_id.encode()) % 64 / 64 / 5
-    return timedelta(seconds=max_age_secs * (1 - jitter))
+def _warm_ttl(instance_id: str, warm_ttl_secs: float) -> timedelta:
+    """Return the maximum age of a warm instance.
+
+    It is up to one fifth shorter than `warm_ttl_secs`, depending on the id, so that instances that were created at the
+    same time do not expire at the same time.
+    """
+    jitter = sum(instance_id.encode()) % 64 / 64 / 5
+    return timedelta(seconds=warm_ttl_secs * (1 - jitter))
 
 
 def _check_image(pool: PoolSnapshot, now: datetime, in_flight: InFlight) -> Iterator[Action]:
-    """Whether the image's tag has moved, where the pool wants to know."""
-    if not pool.image_check_secs or _closed(pool) or pool.id in in_flight.checking:
+    """Yield the check of the image's tag when it is due, or the time of the next check."""
+    if not pool.image_refresh_interval_secs or _closed(pool) or pool.id in in_flight.checking:
         return
-    due = pool.image_check_time and pool.image_check_time + timedelta(seconds=pool.image_check_secs)
+    due = pool.image_check_time and pool.image_check_time + timedelta(seconds=pool.image_refresh_interval_secs)
     if not pool.image_digest and pool.failure is not None:
-        # It could not be looked up at all: then it is tried as often as creations are.
+        # The first check failed. Until one succeeds, checks follow the backoff of creations.
         due = pool.failure.next_attempt_time
     if due is None or due <= now:
         yield CheckImage(pool.id, pool.image)
@@ -176,48 +192,48 @@ def _check_image(pool: PoolSnapshot, now: datetime, in_flight: InFlight) -> Iter
 
 
 def _create(pool: PoolSnapshot, now: datetime, slots: int, proven: bool, waiting: int) -> Iterator[Action]:
-    """What is missing, within `max_containers`, the slots, and the back-off after failures."""
+    """Yield the creation of the missing instances, limited by `max_containers`, the slots and the failure backoff."""
     count = missing(pool, waiting)
     if count > 0 and pool.failure is not None and now < pool.failure.next_attempt_time:
         yield WakeAt(pool.id, pool.failure.next_attempt_time)
         return
     count = min(count, slots)
     if pool.failure is not None or not proven:
-        count = min(count, 1 - sum(member.state is MemberState.CREATING for member in pool.members))
+        count = min(count, 1 - sum(instance.state is InstanceState.CREATING for instance in pool.instances))
     if count > 0:
-        yield CreateMembers(pool.id, pool.spec_digest, count, waiting)
+        yield CreateInstances(pool.id, pool.spec_digest, count, waiting)
 
 
 def missing(pool: PoolSnapshot, waiting: int = 0) -> int:
-    """How many members more the pool wants and has room for; what is being created counts as there."""
-    if pool.image_check_secs and not pool.image_digest:
-        return 0  # what the members are to be made of is not known yet
-    there = sum(
-        member.state in (MemberState.WARM, MemberState.CREATING) and member.spec_digest == pool.spec_digest
-        for member in pool.members
+    """Return the number of instances to create. Instances in the state CREATING count as existing ones."""
+    if pool.image_refresh_interval_secs and not pool.image_digest:
+        return 0  # The digest of the image is not known yet.
+    existing = sum(
+        instance.state in (InstanceState.WARM, InstanceState.CREATING) and instance.spec_digest == pool.spec_digest
+        for instance in pool.instances
     )
-    count = wanted_warm(pool, waiting) - there
+    count = desired_warm(pool, waiting) - existing
     if pool.max_containers is not None:
         count = min(count, pool.max_containers - _counted(pool))
     return max(0, count)
 
 
-def wanted_warm(pool: PoolSnapshot, waiting: int = 0) -> int:
-    """How many ready members the pool aims at now; those for whom callers wait come on top."""
+def desired_warm(pool: PoolSnapshot, waiting: int = 0) -> int:
+    """Return the number of warm instances that the pool aims at now, including `waiting` ones for waiting callers."""
     if _closed(pool) or not pool.id:
         return 0
-    wanted = pool.warm_containers + waiting
+    desired = pool.warm_containers + waiting
     if pool.max_containers is None:
-        return wanted
-    in_use = sum(member.state in IN_USE for member in pool.members)
-    return max(0, min(wanted, pool.max_containers - in_use))
+        return desired
+    in_use = sum(instance.state in IN_USE for instance in pool.instances)
+    return max(0, min(desired, pool.max_containers - in_use))
 
 
 def _closed(pool: PoolSnapshot) -> bool:
-    """Whether nothing is created for the pool."""
-    return pool.paused or pool.drain or pool.deleted
+    """Return whether the pool creates no instances."""
+    return pool.paused or pool.drained or pool.deleted
 
 
 def _counted(pool: PoolSnapshot) -> int:
-    """All members that count against `max_containers`."""
-    return sum(member.state in COUNTED for member in pool.members)
+    """Return the number of instances that count towards `max_containers`."""
+    return sum(instance.state in COUNTED for instance in pool.instances)

@@ -1,7 +1,7 @@
-"""What happens around every call: decoding, deadline, validation, errors, one line in the log.
+"""Processing that is common to all calls: decoding, deadline, validation, errors and a log message.
 
-Methods are wrapped once, when they are registered, and not by interceptors: grpc.aio runs those through several more
-awaits a call, and a request that cannot be decoded never reaches them.
+Methods are wrapped when they are registered. Interceptors are not suitable: grpc.aio adds several awaits to each call
+for them, and does not call them if a request cannot be decoded.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Any]]
 
 _LOGGED_FIELDS = ("pool_id", "template_name", "sandbox_id", "name", "request_id")
-"""The fields of requests that the log repeats. Never metadata, environment or commands: they may hold secrets."""
+"""Fields of requests that are logged. Never log metadata, environment or commands, because they may contain secrets."""
 
 _SLOW_SECS = 1.0
-"""From how long on a call that went well is worth a line at level info."""
+"""Successful calls of at least this duration are logged at level info."""
 
 _log = structlog.stdlib.get_logger("sandpool.rpc")
 
@@ -44,17 +44,17 @@ class Calls:
         self._validator = validator
         self._drain = drain
         self.handlers: dict[MethodDescriptor, grpc.RpcMethodHandler[Any, Any]] = {}
-        """Every method that was registered."""
+        """All registered methods."""
 
     def register(self, server: grpc.aio.Server, service: ServiceDescriptor, servicer: object) -> None:
-        """Make the server answer all methods of the service by the servicer's methods of the same names."""
+        """Register all methods of the service. The servicer's methods of the same names implement them."""
         self._validator.warm(GetMessageClass(method.input_type) for method in service.methods)
         handlers = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
         self.handlers |= {method: handlers[method.name] for method in service.methods}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
 
     def _handler(self, method: MethodDescriptor, behaviour: Callable[..., Any]) -> "grpc.RpcMethodHandler[Any, Any]":
-        """The handler of one method."""
+        """Return the handler of a method."""
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
             (False, True): grpc.unary_stream_rpc_method_handler,
@@ -67,33 +67,34 @@ class Calls:
 
     def _unary(self, method: MethodDescriptor, behaviour: Unary) -> Unary:
         record = _Record(method)
-        admit = self._admit_stream if method.client_streaming else self._admit
+        accept = self._accept_stream if method.client_streaming else self._accept
 
         async def call(request: Any, context: Context) -> Any:
             started = time.perf_counter()
             try:
-                answer = await behaviour(admit(request, context), context)
+                response = await behaviour(accept(request, context), context)
             except asyncio.CancelledError:
                 record.cancelled(started, request, context)
                 raise
             except Exception as error:
                 await _fail(error, context, record, started, request)
             record.succeeded(started, request)
-            return answer
+            return response
 
         return call
 
     def _stream(self, method: MethodDescriptor, behaviour: Stream) -> Unary:
         record = _Record(method)
-        admit = self._admit_stream if method.client_streaming else self._admit
+        accept = self._accept_stream if method.client_streaming else self._accept
 
-        # It writes to the context, and is no generator: so a cancellation always arrives inside, and ends the source.
+        # This writes to the context instead of being a generator, so that a cancellation is raised here and closes the
+        # source.
         async def call(request: Any, context: Context) -> None:
             started = time.perf_counter()
             try:
-                async with aclosing(self._drain.until(behaviour(admit(request, context), context))) as answers:
-                    async for answer in answers:
-                        await context.write(answer)
+                async with aclosing(self._drain.until(behaviour(accept(request, context), context))) as responses:
+                    async for response in responses:
+                        await context.write(response)
             except asyncio.CancelledError:
                 record.cancelled(started, request, context)
                 raise
@@ -103,13 +104,13 @@ class Calls:
 
         return call
 
-    def _admit(self, request: Any, context: Context) -> Any:
-        """The request of a call that may begin."""
+    def _accept(self, request: Any, context: Context) -> Any:
+        """Check the deadline of a call, and return its validated request."""
         self._check_deadline(context)
         return self._check(request)
 
-    def _admit_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        """The requests of a call that may begin, each checked when it is asked for."""
+    def _accept_stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """Check the deadline of a call, and return an iterator that validates each request."""
         self._check_deadline(context)
         return self._checked(requests)
 
@@ -131,7 +132,7 @@ class Calls:
 
 
 class _Refused(Exception):
-    """A call that is not begun, and what its caller is told. Stands for the request where that could not be decoded."""
+    """A rejected call with its status. The decoder returns it in place of a request that cannot be decoded."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.message)
@@ -139,36 +140,42 @@ class _Refused(Exception):
 
 
 class _Record:
-    """Writes a method's lines in the log: method, code, duration, and which resources and request a call was about."""
+    """Logs the calls of a method: method, code, duration, resource names and request id."""
 
     def __init__(self, method: MethodDescriptor) -> None:
         self.method = method.full_name
         self._fields = tuple(name for name in _LOGGED_FIELDS if name in method.input_type.fields_by_name)
 
     def succeeded(self, started: float, request: Any) -> None:
-        """At level debug, unless it took long: a line costs as much as the rest of this layer's part in a call."""
+        """Log a successful call: at level info if it was slow, otherwise at level debug.
+
+        A log message takes as long as all other processing of a call in this module.
+        """
         write = _log.debug if time.perf_counter() - started < _SLOW_SECS else _log.info
-        write("call", **self._told(started, "OK"), **self._about(request))
+        write("call", **self._outcome(started, "OK"), **self._fields_of(request))
 
     def failed(self, started: float, code: str, request: Any, **more: str) -> None:
-        """At level info. `request` is None for one that was not looked at, or found wrong: it may hold anything."""
-        _log.info("call", **self._told(started, code), **more, **self._about(request))
+        """Log a failed call at level info. `request` is None if it is invalid, because it may contain anything."""
+        _log.info("call", **self._outcome(started, code), **more, **self._fields_of(request))
 
     def cancelled(self, started: float, request: Any, context: Context) -> None:
-        """The caller went away, or its deadline passed."""
+        """Log a call that its caller cancelled or whose deadline was exceeded."""
         remaining = context.time_remaining()
         over = remaining is not None and remaining <= 0
         self.failed(started, "DEADLINE_EXCEEDED" if over else "CANCELLED", request)
 
-    def _told(self, started: float, code: str) -> dict[str, Any]:
+    def _outcome(self, started: float, code: str) -> dict[str, Any]:
         return {"method": self.method, "code": code, "ms": round((time.perf_counter() - started) * 1000, 3)}
 
-    def _about(self, request: Any) -> dict[str, str]:
+    def _fields_of(self, request: Any) -> dict[str, str]:
         return {name: value for name in self._fields if (value := getattr(request, name, ""))}
 
 
 async def _fail(error: Exception, context: Context, record: _Record, started: float, request: Any) -> NoReturn:
-    """End the call with the error's status. What is not meant for callers is logged and told as an incident number."""
+    """End the call with the status of the error.
+
+    An unexpected error is logged with an incident number; the caller receives only this number.
+    """
     more: dict[str, str] = {}
     if isinstance(error, _Refused):
         status = error.status
@@ -180,14 +187,14 @@ async def _fail(error: Exception, context: Context, record: _Record, started: fl
         _log.error("call failed unexpectedly", method=record.method, incident=incident, exc_info=error)
         status = internal_status(incident)
         more["incident"] = incident
-    told = rpc_status.to_status(status)
+    grpc_status = rpc_status.to_status(status)
     checked = None if isinstance(error, _Refused | InvalidArgument) else request
-    record.failed(started, told.code.name, checked, **more)
-    await context.abort(told.code, told.details, told.trailing_metadata)
+    record.failed(started, grpc_status.code.name, checked, **more)
+    await context.abort(grpc_status.code, grpc_status.details, grpc_status.trailing_metadata)
 
 
 def _decoder(request_type: type[Message]) -> Callable[[bytes], Any]:
-    """Decodes requests; what cannot be decoded becomes a refusal: grpc would tell the caller UNKNOWN."""
+    """Return a decoder of requests. If decoding fails, it returns `_Refused`; an exception would result in UNKNOWN."""
     decode = request_type.FromString
     name = request_type.DESCRIPTOR.name
 

@@ -1,9 +1,8 @@
-"""Domain values as messages of the public contract."""
+"""Conversion of domain values to messages of the public contract."""
 
 from collections.abc import Iterable
 from datetime import datetime
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sandpool.v1 import (
@@ -15,22 +14,22 @@ from sandpool.v1 import (
     template_pb2,
 )
 from sandpool_server.domain.errors import FailureReason
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
 from sandpool_server.domain.model import (
-    CommandEndReason,
     CommandResult,
     DiskEnforcement,
-    EndReason,
-    Member,
+    ExitReason,
+    Instance,
     PoolCondition,
     PoolFailure,
     PoolView,
-    PullPolicy,
     PullProgress,
     Secret,
-    StartKind,
+    StartType,
     Template,
+    TerminationReason,
 )
+from sandpool_server.rpc.specs import duration, duration_or_none, spec_message
 from sandpool_server.usecases.etags import etag_of
 from sandpool_server.usecases.values import WatchEvent
 
@@ -45,52 +44,47 @@ POOL_ERROR_REASONS = {
     FailureReason.IMAGE_NOT_FOUND: pool_pb2.POOL_ERROR_REASON_IMAGE_NOT_FOUND,
     FailureReason.PULL_FAILED: pool_pb2.POOL_ERROR_REASON_PULL_FAILED,
     FailureReason.START_FAILED: pool_pb2.POOL_ERROR_REASON_START_FAILED,
-    FailureReason.NOT_READY: pool_pb2.POOL_ERROR_REASON_NOT_READY,
+    FailureReason.READINESS_TIMEOUT: pool_pb2.POOL_ERROR_REASON_READINESS_TIMEOUT,
     FailureReason.ENGINE_UNREACHABLE: pool_pb2.POOL_ERROR_REASON_ENGINE_UNREACHABLE,
     FailureReason.DISK_FULL: pool_pb2.POOL_ERROR_REASON_DISK_FULL,
     FailureReason.LIMIT_UNSUPPORTED: pool_pb2.POOL_ERROR_REASON_LIMIT_UNSUPPORTED,
 }
-PULL_POLICIES = {
-    PullPolicy.MISSING: pool_pb2.PULL_POLICY_MISSING,
-    PullPolicy.ALWAYS: pool_pb2.PULL_POLICY_ALWAYS,
-    PullPolicy.NEVER: pool_pb2.PULL_POLICY_NEVER,
-}
 DISK_ENFORCEMENTS = {
     None: pool_pb2.DISK_ENFORCEMENT_UNSPECIFIED,
     DiskEnforcement.ENGINE: pool_pb2.DISK_ENFORCEMENT_ENGINE,
-    DiskEnforcement.WATCHED: pool_pb2.DISK_ENFORCEMENT_WATCHED,
+    DiskEnforcement.BEST_EFFORT: pool_pb2.DISK_ENFORCEMENT_BEST_EFFORT,
 }
 SANDBOX_STATES = {
-    MemberState.STARTING: sandbox_pb2.SANDBOX_STATE_STARTING,
-    MemberState.ACTIVE: sandbox_pb2.SANDBOX_STATE_RUNNING,
-    MemberState.REMOVING: sandbox_pb2.SANDBOX_STATE_TERMINATING,
-    MemberState.GONE: sandbox_pb2.SANDBOX_STATE_TERMINATED,
+    InstanceState.STARTING: sandbox_pb2.SANDBOX_STATE_STARTING,
+    InstanceState.ACTIVE: sandbox_pb2.SANDBOX_STATE_RUNNING,
+    InstanceState.REMOVING: sandbox_pb2.SANDBOX_STATE_TERMINATING,
+    InstanceState.REMOVED: sandbox_pb2.SANDBOX_STATE_TERMINATED,
 }
-STARTS = {
-    StartKind.WARM: sandbox_pb2.SANDBOX_START_WARM,
-    StartKind.COLD: sandbox_pb2.SANDBOX_START_COLD,
+START_TYPES = {
+    StartType.WARM: sandbox_pb2.START_TYPE_WARM,
+    StartType.COLD: sandbox_pb2.START_TYPE_COLD,
 }
-END_REASONS = {
-    EndReason.DELETED: sandbox_pb2.SANDBOX_END_REASON_DELETED,
-    EndReason.TIMED_OUT: sandbox_pb2.SANDBOX_END_REASON_TIMED_OUT,
-    EndReason.EXITED: sandbox_pb2.SANDBOX_END_REASON_EXITED,
-    EndReason.OOM_KILLED: sandbox_pb2.SANDBOX_END_REASON_OOM_KILLED,
-    EndReason.DISK_EXCEEDED: sandbox_pb2.SANDBOX_END_REASON_DISK_EXCEEDED,
-    EndReason.LOST: sandbox_pb2.SANDBOX_END_REASON_LOST,
-    EndReason.FAILED: sandbox_pb2.SANDBOX_END_REASON_FAILED,
+TERMINATION_REASONS = {
+    TerminationReason.DELETED: sandbox_pb2.TERMINATION_REASON_DELETED,
+    TerminationReason.TIMED_OUT: sandbox_pb2.TERMINATION_REASON_TIMED_OUT,
+    TerminationReason.EXITED: sandbox_pb2.TERMINATION_REASON_EXITED,
+    TerminationReason.OOM_KILLED: sandbox_pb2.TERMINATION_REASON_OOM_KILLED,
+    TerminationReason.DISK_EXCEEDED: sandbox_pb2.TERMINATION_REASON_DISK_EXCEEDED,
+    TerminationReason.LOST: sandbox_pb2.TERMINATION_REASON_LOST,
+    TerminationReason.FAILED: sandbox_pb2.TERMINATION_REASON_FAILED,
 }
-COMMAND_END_REASONS = {
-    CommandEndReason.EXITED: sandbox_pb2.COMMAND_END_REASON_EXITED,
-    CommandEndReason.SIGNALED: sandbox_pb2.COMMAND_END_REASON_SIGNALED,
-    CommandEndReason.OOM_KILLED: sandbox_pb2.COMMAND_END_REASON_OOM_KILLED,
-    CommandEndReason.TIMED_OUT: sandbox_pb2.COMMAND_END_REASON_TIMED_OUT,
-    CommandEndReason.KILLED: sandbox_pb2.COMMAND_END_REASON_KILLED,
-    CommandEndReason.IDLE_TIMED_OUT: sandbox_pb2.COMMAND_END_REASON_IDLE_TIMED_OUT,
-    CommandEndReason.DISCONNECTED: sandbox_pb2.COMMAND_END_REASON_DISCONNECTED,
-    CommandEndReason.SHUT_DOWN: sandbox_pb2.COMMAND_END_REASON_SHUT_DOWN,
+EXIT_REASONS = {
+    ExitReason.EXITED: sandbox_pb2.EXIT_REASON_EXITED,
+    ExitReason.SIGNALED: sandbox_pb2.EXIT_REASON_SIGNALED,
+    ExitReason.OOM_KILLED: sandbox_pb2.EXIT_REASON_OOM_KILLED,
+    ExitReason.TIMED_OUT: sandbox_pb2.EXIT_REASON_TIMED_OUT,
+    ExitReason.KILLED: sandbox_pb2.EXIT_REASON_KILLED,
+    ExitReason.IDLE_TIMED_OUT: sandbox_pb2.EXIT_REASON_IDLE_TIMED_OUT,
+    ExitReason.DISCONNECTED: sandbox_pb2.EXIT_REASON_DISCONNECTED,
+    ExitReason.SHUT_DOWN: sandbox_pb2.EXIT_REASON_SHUT_DOWN,
 }
 WATCH_EVENT_TYPES = {
-    WatchEvent.PRESENT: pool_service_pb2.WATCH_EVENT_TYPE_PRESENT,
+    WatchEvent.CURRENT: pool_service_pb2.WATCH_EVENT_TYPE_CURRENT,
     WatchEvent.CHANGED: pool_service_pb2.WATCH_EVENT_TYPE_CHANGED,
     WatchEvent.DELETED: pool_service_pb2.WATCH_EVENT_TYPE_DELETED,
     WatchEvent.BOOKMARK: pool_service_pb2.WATCH_EVENT_TYPE_BOOKMARK,
@@ -98,35 +92,24 @@ WATCH_EVENT_TYPES = {
 
 
 def pool_message(view: PoolView) -> pool_pb2.Pool:
-    """A pool with its status."""
+    """Return a pool with its status."""
     pool = view.pool
     return pool_pb2.Pool(
         pool_id=pool.id,
         name=pool.name,
+        spec=spec_message(pool.spec),
         template_name=pool.template_name,
-        image=pool.spec.image,
-        cpus=pool.spec.cpus,
-        memory_mb=pool.spec.memory_mb,
-        ephemeral_disk_mb=pool.spec.ephemeral_disk_mb,
         warm_containers=pool.warm_containers,
         max_containers=pool.max_containers,
-        timeout_secs=pool.timeout_secs,
-        secret_names=pool.spec.secret_names,
-        entrypoint=pool.spec.entrypoint,
+        timeout=duration_or_none(pool.timeout_secs),
         paused=pool.paused,
+        drained=pool.drained,
+        image_refresh_interval=duration_or_none(pool.image_refresh_interval_secs),
+        warm_ttl=duration_or_none(pool.warm_ttl_secs),
         etag=etag_of(pool.version),
         create_time=timestamp(pool.create_time),
         update_time=timestamp(pool.update_time),
         status=_pool_status(view),
-        env=dict(pool.spec.env),
-        readiness_command=pool.spec.readiness_command,
-        readiness_interval_secs=pool.spec.readiness_interval_secs,
-        readiness_timeout_secs=pool.spec.readiness_timeout_secs,
-        readiness_retries=pool.spec.readiness_retries,
-        pull_policy=PULL_POLICIES[pool.pull_policy],
-        image_check_secs=pool.image_check_secs,
-        max_age_secs=pool.max_age_secs,
-        drain=pool.drain,
     )
 
 
@@ -139,7 +122,7 @@ def _pool_status(view: PoolView) -> pool_pb2.PoolStatus:
         active=counts.active,
         removing=counts.removing,
         stale=counts.stale,
-        wanted=view.wanted,
+        desired=view.desired,
         hits=view.pool.hits,
         misses=view.pool.misses,
         last_error=None if failure is None else _pool_error(failure, attempting=counts.creating > 0),
@@ -165,30 +148,20 @@ def _image_pull(pull: PullProgress) -> pool_pb2.ImagePull:
 
 
 def template_message(template: Template) -> template_pb2.Template:
-    """A template."""
+    """Return a template."""
     return template_pb2.Template(
         template_id=template.id,
         name=template.name,
-        image=template.spec.image,
-        cpus=template.spec.cpus,
-        memory_mb=template.spec.memory_mb,
-        ephemeral_disk_mb=template.spec.ephemeral_disk_mb,
-        timeout_secs=template.timeout_secs,
-        secret_names=template.spec.secret_names,
-        entrypoint=template.spec.entrypoint,
+        spec=spec_message(template.spec),
+        timeout=duration_or_none(template.timeout_secs),
         etag=etag_of(template.version),
         create_time=timestamp(template.create_time),
         update_time=timestamp(template.update_time),
-        env=dict(template.spec.env),
-        readiness_command=template.spec.readiness_command,
-        readiness_interval_secs=template.spec.readiness_interval_secs,
-        readiness_timeout_secs=template.spec.readiness_timeout_secs,
-        readiness_retries=template.spec.readiness_retries,
     )
 
 
 def secret_message(secret: Secret) -> secret_pb2.Secret:
-    """A secret's name and times: there is no more of it to show."""
+    """Return a secret without its value."""
     return secret_pb2.Secret(
         name=secret.name,
         create_time=timestamp(secret.create_time),
@@ -196,71 +169,65 @@ def secret_message(secret: Secret) -> secret_pb2.Secret:
     )
 
 
-def sandbox_message(member: Member) -> sandbox_pb2.Sandbox:
-    """A claimed member as the sandbox it is. Raises `ValueError` for one that nobody has claimed: that is a bug."""
-    claim, end = member.claim, member.end
+def sandbox_message(instance: Instance) -> sandbox_pb2.Sandbox:
+    """Return the sandbox of a claimed instance. Raises `ValueError` if the instance is not claimed, which is a bug."""
+    claim, end = instance.claim, instance.end
     if claim is None:
-        raise ValueError(f"member {member.id} is not a sandbox")
+        raise ValueError(f"instance {instance.id} is not a sandbox")
     sandbox = sandbox_pb2.Sandbox(
-        sandbox_id=member.id,
+        sandbox_id=instance.id,
         name=claim.name,
-        state=SANDBOX_STATES[member.state],
-        pool_id=member.pool_id,
-        template_name=member.template_name,
-        image=member.spec.image,
-        cpus=member.spec.cpus,
-        memory_mb=member.spec.memory_mb,
-        ephemeral_disk_mb=member.spec.ephemeral_disk_mb,
-        timeout_secs=claim.timeout_secs,
-        secret_names=member.spec.secret_names,
-        entrypoint=member.spec.entrypoint,
+        state=SANDBOX_STATES[instance.state],
+        pool_id=instance.pool_id,
+        template_name=instance.template_name,
+        spec=spec_message(instance.spec),
+        timeout=duration_or_none(claim.timeout_secs),
         metadata=claim.metadata,
         create_time=timestamp(claim.claim_time),
         expire_time=None if claim.expire_time is None else timestamp(claim.expire_time),
-        etag=etag_of(member.version),
-        env=dict(member.spec.env),
+        etag=etag_of(instance.version),
     )
-    if member.state is not MemberState.STARTING:
-        sandbox.start = STARTS[claim.start]
-    if member.start_secs is not None:
-        sandbox.start_duration.CopyFrom(_duration(member.start_secs))
+    if instance.state is not InstanceState.STARTING:
+        sandbox.start_type = START_TYPES[claim.start_type]
+    if instance.start_secs is not None:
+        sandbox.start_duration.CopyFrom(duration(instance.start_secs))
     if end is not None:
-        sandbox.end_reason = END_REASONS[end.reason]
-        sandbox.end_message = _text(end.message)
+        sandbox.termination_reason = TERMINATION_REASONS[end.reason]
+        sandbox.termination_message = _text(end.message)
         sandbox.end_time.CopyFrom(timestamp(end.time))
         if end.exit_code is not None:
             sandbox.exit_code = end.exit_code
     return sandbox
 
 
-def sandbox_messages(members: Iterable[Member]) -> list[sandbox_pb2.Sandbox]:
-    """Several sandboxes, in order."""
-    return [sandbox_message(member) for member in members]
+def sandbox_messages(instances: Iterable[Instance]) -> list[sandbox_pb2.Sandbox]:
+    """Return several sandboxes in the same order."""
+    return [sandbox_message(instance) for instance in instances]
 
 
-def run_command_answer(result: CommandResult) -> sandbox_service_pb2.RunCommandResponse:
-    """How a command ended. The bytes of a stream are sent only where the text cannot stand for them."""
+def run_command_response(result: CommandResult) -> sandbox_service_pb2.RunCommandResponse:
+    """Return the result of a command. The fields with bytes are set only if the output is not valid UTF-8."""
     stdout, stdout_bytes = _decoded(result.stdout)
     stderr, stderr_bytes = _decoded(result.stderr)
-    answer = sandbox_service_pb2.RunCommandResponse(
+    response = sandbox_service_pb2.RunCommandResponse(
         stdout=stdout,
         stderr=stderr,
         stdout_bytes=stdout_bytes,
         stderr_bytes=stderr_bytes,
-        reason=COMMAND_END_REASONS[result.reason],
-        duration=_duration(result.duration_secs),
+        reason=EXIT_REASONS[result.reason],
+        duration=duration(result.duration_secs),
         stdout_dropped_bytes=result.stdout_dropped_bytes,
         stderr_dropped_bytes=result.stderr_dropped_bytes,
     )
     if result.signal is not None:
-        answer.signal = result.signal
+        response.signal = result.signal
     elif result.exit_code is not None:
-        answer.exit_code = result.exit_code
-    return answer
+        response.exit_code = result.exit_code
+    return response
 
 
 def _decoded(output: bytes) -> tuple[str, bytes]:
-    """The output as text, and as it was if that loses something."""
+    """Return the output as text, and also as bytes if it is not valid UTF-8."""
     try:
         return output.decode(), b""
     except UnicodeDecodeError:
@@ -268,18 +235,12 @@ def _decoded(output: bytes) -> tuple[str, bytes]:
 
 
 def _text(message: str) -> str:
-    """A message from an engine or a file name, made fit for UTF-8: lone surrogates become `?`."""
+    """Return a message in valid UTF-8. Lone surrogates, from engine messages or file names, become `?`."""
     return message.encode(errors="replace").decode()
 
 
 def timestamp(moment: datetime) -> Timestamp:
-    """A moment, aware, as the contract has it."""
-    made = Timestamp()
-    made.FromDatetime(moment)
-    return made
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1_000_000_000))
-    return duration
+    """Return the timestamp of a timezone-aware datetime."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message

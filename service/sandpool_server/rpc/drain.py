@@ -1,4 +1,4 @@
-"""The end of a server's life, as its long calls see it."""
+"""Shutdown of the server: ends streaming calls."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def releasing(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """The iterator, which is closed at the end of the block: a generator lets go of what it holds there and then."""
+    """Return a context manager that closes the iterator, so that a generator releases its resources immediately."""
     try:
         yield source
     finally:
@@ -22,14 +22,14 @@ async def releasing(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]
 
 
 class ServerStopping(Unavailable):
-    """The server ends while the call was under way; another server, or this one soon, will take it."""
+    """The server is shutting down during the call. The caller can retry."""
 
     def __init__(self) -> None:
-        super().__init__("SERVER_STOPPING", "the server is shutting down; call again in a moment")
+        super().__init__("SERVER_STOPPING", "the server is shutting down; retry the call")
 
 
 class Drain:
-    """Says once that the server is about to stop. Streams, which have no end of their own, end by it."""
+    """Signals that the server is shutting down, which ends all streaming calls."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
@@ -37,11 +37,11 @@ class Drain:
 
     @property
     def begun(self) -> bool:
-        """Whether the server is about to stop."""
+        """Whether the server is shutting down."""
         return self._begun.is_set()
 
     def begin(self) -> None:
-        """End every stream now and refuse new ones. Idempotent; there is no way back."""
+        """End all streams and reject new ones. Idempotent and irreversible."""
         if self.begun:
             return
         self._begun.set()
@@ -55,15 +55,15 @@ class Drain:
                 await self._begun.wait()
 
     async def until(self, source: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-        """The items of `source` until it ends, or until the drain begins: then raises `ServerStopping`.
+        """Yield the items of `source`. Raises `ServerStopping` when the drain begins.
 
-        Only the wait for the next item is cut short, never what is done with one. What `source` holds is released
-        before this returns, however it ends.
+        The drain interrupts only the wait for the next item, never the processing of an item. `source` is closed
+        before this generator ends.
         """
         async with releasing(source):
             while not self.begun:
                 try:
-                    # The clock is not what ends it: the drain moves the deadline from never to now.
+                    # The timeout has no deadline until the drain sets it to the current time.
                     async with asyncio.timeout(None) as wait:
                         self._waits.add(wait)
                         try:

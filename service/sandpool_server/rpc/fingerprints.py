@@ -1,4 +1,4 @@
-"""Digests of requests, by which a retry is told from another request under the same `request_id`."""
+"""Digests of requests, which distinguish a retry from a different request with the same `request_id`."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,10 +9,11 @@ _DIGITS = 32
 
 
 def fingerprint_of(request: Message, request_id: str, hidden: Iterable[str] = ()) -> str:
-    """The first 32 hexadecimal digits of the SHA-256 of what the request asks for, `request_id` itself left out.
+    """Return the first 32 hexadecimal digits of the SHA-256 digest of a request.
 
-    Empty without a `request_id`: nobody will ask. Fields that this server does not know do not count, nor do the
-    `hidden` ones: a digest is kept, and from that of a short secret the secret can be guessed.
+    The digest excludes `request_id`, unknown fields and the `hidden` fields. Hidden fields are secrets: the digest is
+    stored, and a short secret could be guessed from it. Returns an empty string without a `request_id`, because the
+    digest is not needed then.
     """
     if not request_id:
         return ""

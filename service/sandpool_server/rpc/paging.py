@@ -1,8 +1,8 @@
-"""Page tokens: where a list goes on.
+"""Page tokens of lists.
 
-A token is opaque to callers. It holds a version, a digest of the method and its filters, and the identifier of the last
-resource of the page before, of a secret its name; so that one that was made for another list is refused and not
-misread.
+A token is opaque to callers. It contains a version, a digest of the method and its filters, and the identifier (or the
+name of a secret) of the last resource of the previous page. The digest allows the server to reject a token of another
+list.
 """
 
 import base64
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for: up to `size` resources whose identifiers (names) sort after `after`."""
+    """The requested part of a list: up to `size` resources with identifiers (or names) that sort after `after`."""
 
     size: int
     after: str
@@ -36,9 +36,9 @@ class Page:
     async def fetch(
         self, read: Callable[[int, str], Awaitable[list[T]]], id_of: Callable[[T], str]
     ) -> tuple[list[T], str]:
-        """The page's resources and the token of the next page, empty when this is the last.
+        """Return the resources of the page and the token of the next page, which is empty on the last page.
 
-        Reads one more than the page holds, so that a full last page is known for what it is.
+        Reads one resource more than the page contains, to detect that a full page is the last one.
         """
         found = await read(self.size + 1, self.after)
         if len(found) <= self.size:
@@ -49,18 +49,20 @@ class Page:
 
 
 def page_of(request: Any) -> Page:
-    """The page that a List request (with `page_size` and `page_token`) asks for. Raises `InvalidArgument`."""
+    """Return the page of a List request with `page_size` and `page_token`. Raises `InvalidArgument`."""
     digest = _list_digest(request)
     after = ""
     if request.page_token:
-        made_for, after = _read_token(request.page_token)
-        if made_for != digest:
-            raise _wrong_token("belongs to another list; repeat the filters of the page before, or leave it out")
+        token_digest, after = _read_token(request.page_token)
+        if token_digest != digest:
+            raise _wrong_token(
+                "belongs to another list; use the filters of the previous page, or omit it to get the first page"
+            )
     return Page(request.page_size or DEFAULT_PAGE_SIZE, after, digest)
 
 
 def _list_digest(request: Message) -> str:
-    """Twelve digits that tell one method and its filters from another's."""
+    """Return a digest of 12 digits of the method and the filters."""
     filters = type(request)()
     filters.CopyFrom(request)
     filters.ClearField("page_size")
@@ -71,7 +73,7 @@ def _list_digest(request: Message) -> str:
 
 
 def _read_token(token: str) -> tuple[str, str]:
-    """The list's digest and the last identifier."""
+    """Return the list's digest and the last identifier from a token."""
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
@@ -79,7 +81,7 @@ def _read_token(token: str) -> tuple[str, str]:
         text = ""
     match = _FORM.fullmatch(text)
     if match is None:
-        raise _wrong_token("is not a page token of this server; send next_page_token of the page before, or none")
+        raise _wrong_token("is not a page token; use next_page_token of the previous page, or omit it")
     return match[1], match[2]
 
 

@@ -1,9 +1,9 @@
-"""The PoolService: pools of the contract to pools of the use cases and back."""
+"""Implementation of PoolService on the use cases."""
 
 from collections.abc import AsyncIterator
 
 from sandpool.v1 import pool_service_pb2 as messages
-from sandpool.v1 import pool_service_pb2_grpc as stubs
+from sandpool_server.gen.v1 import pool_service_pb2_grpc as stubs
 from sandpool_server.rpc.calls import Context
 from sandpool_server.rpc.converters import WATCH_EVENT_TYPES, pool_message
 from sandpool_server.rpc.drain import releasing
@@ -14,7 +14,7 @@ from sandpool_server.usecases.pools import Pools
 
 
 class PoolServicer(stubs.PoolServiceServicer):
-    """Answers PoolService. Requests are valid when they get here; domain errors are turned into statuses by `Calls`."""
+    """Implements PoolService. `Calls` validates requests and converts domain errors to statuses."""
 
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
@@ -26,7 +26,7 @@ class PoolServicer(stubs.PoolServiceServicer):
         return messages.CreatePoolResponse(pool=pool_message(view))
 
     async def GetPool(self, request: messages.GetPoolRequest, context: Context) -> messages.GetPoolResponse:
-        """Read one pool."""
+        """Return a pool."""
         return messages.GetPoolResponse(pool=pool_message(await self._pools.get(request.pool_id)))
 
     async def ListPools(self, request: messages.ListPoolsRequest, context: Context) -> messages.ListPoolsResponse:
@@ -35,7 +35,7 @@ class PoolServicer(stubs.PoolServiceServicer):
         return messages.ListPoolsResponse(pools=[pool_message(view) for view in views], next_page_token=token)
 
     async def UpdatePool(self, request: messages.UpdatePoolRequest, context: Context) -> messages.UpdatePoolResponse:
-        """Change a pool."""
+        """Update a pool."""
         fingerprint = fingerprint_of(request, request.request_id)
         view = await self._pools.update(
             request.pool_id, pool_changes(request), request.etag, request.request_id, fingerprint
@@ -51,7 +51,7 @@ class PoolServicer(stubs.PoolServiceServicer):
     async def WatchPools(
         self, request: messages.WatchPoolsRequest, context: Context
     ) -> AsyncIterator[messages.WatchPoolsResponse]:
-        """Stream pools and their changes."""
+        """Stream the current pools and their changes."""
         async with releasing(self._pools.watch(tuple(request.pool_ids))) as events:
             async for event, view in events:
                 if view is not None:

@@ -1,60 +1,45 @@
-"""Requests of the public contract, already validated, as what the use cases take."""
+"""Conversion of validated requests of the public contract to values of the use cases."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.duration_pb2 import Duration
 
-from sandpool.v1 import pool_pb2, pool_service_pb2, sandbox_service_pb2, template_service_pb2
+from sandpool.v1 import pool_service_pb2, sandbox_service_pb2, template_service_pb2
 from sandpool_server.domain.errors import FieldViolation, InvalidArgument
-from sandpool_server.domain.model import Command, PullPolicy
-from sandpool_server.ports import SandboxFilter
-from sandpool_server.rpc.converters import PULL_POLICIES, SANDBOX_STATES
+from sandpool_server.domain.model import Command
+from sandpool_server.interfaces import SandboxFilter
+from sandpool_server.rpc.converters import SANDBOX_STATES
+from sandpool_server.rpc.specs import SPEC_FIELDS, seconds, spec_fields
 from sandpool_server.usecases.values import (
     NewPool,
     NewSandbox,
     NewTemplate,
     PoolChanges,
     SandboxChanges,
-    SpecChanges,
     SpecFields,
     TemplateChanges,
     WhenEmpty,
 )
 
 COMMAND_TIMEOUT_SECS = 60.0
-"""How long a command may run unless its request says otherwise (the contract's default)."""
+"""The time limit of a command if the request sets none (the contract's default)."""
 
-WAIT_SECS = 30.0
-"""How long a creation waits in line unless its request says otherwise (the contract's default)."""
+QUEUE_TIMEOUT_SECS = 30.0
+"""The time limit in the wait queue if the request sets none (the contract's default)."""
 
-SPEC_FIELDS = (
-    "image",
-    "cpus",
-    "memory_mb",
-    "ephemeral_disk_mb",
-    "secret_names",
-    "entrypoint",
-    "env",
-    "readiness_command",
-    "readiness_interval_secs",
-    "readiness_timeout_secs",
-    "readiness_retries",
-)
 POOL_FIELDS = (
-    *SPEC_FIELDS,
     "name",
     "warm_containers",
     "max_containers",
-    "timeout_secs",
+    "timeout",
     "paused",
-    "pull_policy",
-    "image_check_secs",
-    "max_age_secs",
-    "drain",
+    "drained",
+    "image_refresh_interval",
+    "warm_ttl",
 )
-TEMPLATE_FIELDS = (*SPEC_FIELDS, "name", "timeout_secs")
-SANDBOX_FIELDS = ("name", "metadata", "timeout_secs")
+TEMPLATE_FIELDS = ("name", "timeout")
+SANDBOX_FIELDS = ("name", "metadata", "timeout")
 
 WHEN_EMPTY = {
     sandbox_service_pb2.WHEN_EMPTY_UNSPECIFIED: WhenEmpty.START_COLD,
@@ -62,85 +47,78 @@ WHEN_EMPTY = {
     sandbox_service_pb2.WHEN_EMPTY_WAIT: WhenEmpty.WAIT,
     sandbox_service_pb2.WHEN_EMPTY_FAIL: WhenEmpty.FAIL,
 }
-_PULL_POLICIES = {
-    pool_pb2.PULL_POLICY_UNSPECIFIED: PullPolicy.MISSING,
-    **{number: policy for policy, number in PULL_POLICIES.items()},
-}
-_MEMBER_STATES = {number: state for state, number in SANDBOX_STATES.items()}
-_NO_SPEC = SpecFields()
+_INSTANCE_STATES = {number: state for state, number in SANDBOX_STATES.items()}
 _SHOWN_PATHS = 5
-_MOST_PATHS = 100
+_MAX_PATHS = 100
 
 
 def new_pool(request: pool_service_pb2.CreatePoolRequest) -> NewPool:
-    """The pool to create."""
+    """Return the pool to create."""
     return NewPool(
-        spec=_spec_fields(request),
+        spec=spec_fields(request.spec),
         template_name=request.template_name,
         name=request.name,
-        warm_containers=request.warm_containers,
-        max_containers=_optional(request, "max_containers"),
-        timeout_secs=_optional(request, "timeout_secs"),
+        warm_containers=request.warm_containers if request.HasField("warm_containers") else None,
+        max_containers=request.max_containers if request.HasField("max_containers") else None,
+        timeout_secs=seconds(request.timeout) if request.HasField("timeout") else None,
         paused=request.paused,
-        pull_policy=_PULL_POLICIES[request.pull_policy],
-        image_check_secs=request.image_check_secs,
-        max_age_secs=request.max_age_secs,
-        drain=request.drain,
+        drained=request.drained,
+        image_refresh_interval_secs=seconds(request.image_refresh_interval),
+        warm_ttl_secs=seconds(request.warm_ttl),
     )
 
 
 def new_template(request: template_service_pb2.CreateTemplateRequest) -> NewTemplate:
-    """The template to create."""
-    return NewTemplate(name=request.name, spec=_spec_fields(request), timeout_secs=request.timeout_secs)
+    """Return the template to create."""
+    return NewTemplate(name=request.name, spec=spec_fields(request.spec), timeout_secs=seconds(request.timeout))
 
 
 def new_sandbox(request: sandbox_service_pb2.CreateSandboxRequest) -> NewSandbox:
-    """The sandbox, or each of a batch, to create. What to do when nothing is ready holds for a batch as a whole."""
-    from_image = bool(request.image)
+    """Return the sandbox, or each sandbox of a batch, to create. `when_empty` applies to a batch as a whole."""
     return NewSandbox(
         pool_id=request.pool_id,
         template_name=request.template_name,
-        spec=_spec_fields(request) if from_image else _NO_SPEC,
-        timeout_secs=_optional(request, "timeout_secs"),
+        spec=spec_fields(request.spec),
+        timeout_secs=seconds(request.timeout) if request.HasField("timeout") else None,
         name=request.name,
         metadata=dict(request.metadata),
-        env={} if from_image else dict(request.env),
+        env=dict(request.env),
         when_empty=WHEN_EMPTY[request.when_empty],
-        wait_secs=request.wait_secs if request.HasField("wait_secs") else WAIT_SECS,
+        queue_timeout_secs=seconds(request.queue_timeout) if request.HasField("queue_timeout") else QUEUE_TIMEOUT_SECS,
     )
 
 
 def pool_changes(request: pool_service_pb2.UpdatePoolRequest) -> PoolChanges:
-    """What to change of a pool. Raises `InvalidArgument` (`update_mask`)."""
-    spec, rest = _split(_changes(request, POOL_FIELDS))
-    return PoolChanges(spec=spec, **rest)
+    """Return the changes of a pool. Raises `InvalidArgument` (`update_mask`)."""
+    changes = _changes(request, POOL_FIELDS)
+    return PoolChanges(spec=_spec_changes(request), **changes)
 
 
 def template_changes(request: template_service_pb2.UpdateTemplateRequest) -> TemplateChanges:
-    """What to change of a template. Raises `InvalidArgument` (`update_mask`)."""
-    spec, rest = _split(_changes(request, TEMPLATE_FIELDS))
-    return TemplateChanges(spec=spec, **rest)
+    """Return the changes of a template. Raises `InvalidArgument` (`update_mask`)."""
+    changes = _changes(request, TEMPLATE_FIELDS)
+    return TemplateChanges(spec=_spec_changes(request), **changes)
 
 
 def sandbox_changes(request: sandbox_service_pb2.UpdateSandboxRequest) -> SandboxChanges:
-    """What to change of a sandbox. Raises `InvalidArgument` (`update_mask`)."""
+    """Return the changes of a sandbox. Raises `InvalidArgument` (`update_mask`)."""
     return SandboxChanges(**_changes(request, SANDBOX_FIELDS))
 
 
 def sandbox_filter(request: sandbox_service_pb2.ListSandboxesRequest) -> SandboxFilter:
-    """Which sandboxes to list."""
+    """Return the filter of the sandboxes to list."""
     return SandboxFilter(
         pool_ref=request.pool_id,
         template_ref=request.template_name,
-        states=frozenset(_MEMBER_STATES[state] for state in request.states),
+        states=frozenset(_INSTANCE_STATES[state] for state in request.states),
         metadata=dict(request.metadata),
     )
 
 
 def command(request: sandbox_service_pb2.RunCommandRequest) -> Command:
-    """The command to run."""
+    """Return the command to run."""
     return Command(
-        timeout_secs=request.timeout_secs if request.HasField("timeout_secs") else COMMAND_TIMEOUT_SECS,
+        timeout_secs=seconds(request.timeout) if request.HasField("timeout") else COMMAND_TIMEOUT_SECS,
         shell=request.command,
         argv=tuple(request.argv),
         env=dict(request.env),
@@ -149,73 +127,57 @@ def command(request: sandbox_service_pb2.RunCommandRequest) -> Command:
     )
 
 
-def _spec_fields(request: Any) -> SpecFields:
-    """The specification in a Create request; they all name its fields alike."""
-    return SpecFields(
-        image=request.image or None,
-        cpus=_optional(request, "cpus"),
-        memory_mb=_optional(request, "memory_mb"),
-        ephemeral_disk_mb=_optional(request, "ephemeral_disk_mb"),
-        secret_names=tuple(request.secret_names),
-        entrypoint=tuple(request.entrypoint),
-        env=_pairs(request.env),
-        readiness_command=tuple(request.readiness_command),
-        readiness_interval_secs=_optional(request, "readiness_interval_secs"),
-        readiness_timeout_secs=_optional(request, "readiness_timeout_secs"),
-        readiness_retries=_optional(request, "readiness_retries"),
-    )
-
-
-def _pairs(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """An environment as specifications keep it: equal ones are equal, whatever the order on the wire."""
-    return tuple(sorted(env.items()))
-
-
-def _optional(request: Message, name: str) -> Any:
-    """The field's value, None where it is absent."""
-    return getattr(request, name) if request.HasField(name) else None
-
-
-def _split(changes: dict[str, Any]) -> tuple[SpecChanges, dict[str, Any]]:
-    """The changes of the specification, and the others."""
-    spec = SpecChanges(**{name: value for name, value in changes.items() if name in SPEC_FIELDS})
-    return spec, {name: value for name, value in changes.items() if name not in SPEC_FIELDS}
-
-
 def _changes(request: Any, updatable: tuple[str, ...]) -> dict[str, Any]:
-    """The fields to change, by name: None for one that the mask names and the request leaves out.
+    """Return the fields outside of `spec` to change, by their name in the domain; None restores the default.
 
-    Without a mask, every field that is present; of lists and maps, every one that is not empty.
+    Without a mask, every field that is present; of maps, every one that is not empty. Raises `InvalidArgument`.
     """
+    paths = _paths(request, updatable)
+    named = updatable if not paths or "*" in paths else [path for path in paths if path in updatable]
     present = {name: value for name in updatable if (value := _present(request, name)) is not None}
+    return {_DOMAIN_NAMES.get(name, name): present.get(name) for name in named if paths or name in present}
+
+
+def _spec_changes(request: Any) -> SpecFields:
+    """Return the fields of `spec` to change; None restores the default. The mask is valid already."""
+    present = spec_fields(request.spec)
     paths = request.update_mask.paths
     if not paths:
         return present
-    if len(paths) > _MOST_PATHS:
-        raise InvalidArgument(
-            FieldViolation("update_mask", f"must name at most {_MOST_PATHS} fields, not {len(paths)}")
-        )
-    wrong = [path for path in paths if path != "*" and path not in updatable]
+    named = SPEC_FIELDS if "*" in paths or "spec" in paths else [p.removeprefix("spec.") for p in paths if "." in p]
+    return {name: present.get(name) for name in named}
+
+
+def _paths(request: Any, updatable: tuple[str, ...]) -> Sequence[str]:
+    """Return the paths of the update mask. Raises `InvalidArgument` for a path that cannot be updated."""
+    paths: Sequence[str] = request.update_mask.paths
+    if len(paths) > _MAX_PATHS:
+        raise InvalidArgument(FieldViolation("update_mask", f"has {len(paths)} paths; the maximum is {_MAX_PATHS}"))
+    allowed = set(updatable) | {"*"}
+    if "spec" in request.DESCRIPTOR.fields_by_name:
+        allowed |= {"spec", *(f"spec.{name}" for name in SPEC_FIELDS)}
+    wrong = [path for path in paths if path not in allowed]
     if wrong:
         named = ", ".join(repr(path[:64]) for path in wrong[:_SHOWN_PATHS])
-        allowed = ", ".join(sorted(updatable))
-        raise InvalidArgument(FieldViolation("update_mask", f"may name {allowed}, or * for all of them; not {named}"))
-    return {name: present.get(name) for name in (updatable if "*" in paths else paths)}
+        raise InvalidArgument(
+            FieldViolation("update_mask", f"cannot contain {named}; allowed paths: {', '.join(sorted(allowed))}")
+        )
+    return paths
 
 
 def _present(request: Any, name: str) -> Any:
-    """The field's value as the use cases take it, None where it is absent or empty."""
+    """Return the field's value as the use cases expect it; None if it is absent or empty."""
     value = getattr(request, name)
     if request.DESCRIPTOR.fields_by_name[name].is_repeated:
-        return _TAKEN_AS.get(name, tuple)(value) if value else None
+        return dict(value) or None
     if not request.HasField(name):
         return None
-    return _TAKEN_AS[name](value) if name in _TAKEN_AS else value
+    return seconds(value) if isinstance(value, Duration) else value
 
 
-_TAKEN_AS: dict[str, Callable[[Any], Any]] = {
-    "env": _pairs,
-    "metadata": dict,
-    "pull_policy": _PULL_POLICIES.__getitem__,
+_DOMAIN_NAMES = {
+    "timeout": "timeout_secs",
+    "image_refresh_interval": "image_refresh_interval_secs",
+    "warm_ttl": "warm_ttl_secs",
 }
-"""How the use cases take fields that are not simply values or tuples."""
+"""The domain's names of durations, which are numbers of seconds there."""

@@ -1,11 +1,11 @@
-"""The SecretService: secrets of the contract to secrets of the use cases and back.
+"""Implementation of SecretService on the use cases.
 
-A value goes one way, from a request to its use case. It is in no answer, no fingerprint, no page token, and like all
-that `Calls` does not name, in no line of the log.
+A secret's value is passed only from a request to the use case. It is never part of a response, a fingerprint, a page
+token or a log message.
 """
 
 from sandpool.v1 import secret_service_pb2 as messages
-from sandpool.v1 import secret_service_pb2_grpc as stubs
+from sandpool_server.gen.v1 import secret_service_pb2_grpc as stubs
 from sandpool_server.rpc.calls import Context
 from sandpool_server.rpc.converters import secret_message
 from sandpool_server.rpc.fingerprints import fingerprint_of
@@ -16,7 +16,7 @@ _HIDDEN = ("value",)
 
 
 class SecretServicer(stubs.SecretServiceServicer):
-    """Answers SecretService. Requests are valid when they get here; domain errors become statuses in `Calls`."""
+    """Implements SecretService. `Calls` validates requests and converts domain errors to statuses."""
 
     def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
@@ -24,7 +24,7 @@ class SecretServicer(stubs.SecretServiceServicer):
     async def CreateSecret(
         self, request: messages.CreateSecretRequest, context: Context
     ) -> messages.CreateSecretResponse:
-        """Keep a new secret."""
+        """Create a secret."""
         fingerprint = fingerprint_of(request, request.request_id, _HIDDEN)
         secret = await self._secrets.create(request.name, request.value, request.request_id, fingerprint)
         return messages.CreateSecretResponse(secret=secret_message(secret))
@@ -32,13 +32,17 @@ class SecretServicer(stubs.SecretServiceServicer):
     async def UpdateSecret(
         self, request: messages.UpdateSecretRequest, context: Context
     ) -> messages.UpdateSecretResponse:
-        """Change a secret's value."""
+        """Replace the value of a secret."""
         fingerprint = fingerprint_of(request, request.request_id, _HIDDEN)
         secret = await self._secrets.update(request.name, request.value, request.request_id, fingerprint)
         return messages.UpdateSecretResponse(secret=secret_message(secret))
 
+    async def GetSecret(self, request: messages.GetSecretRequest, context: Context) -> messages.GetSecretResponse:
+        """Return a secret without its value."""
+        return messages.GetSecretResponse(secret=secret_message(await self._secrets.get(request.name)))
+
     async def ListSecrets(self, request: messages.ListSecretsRequest, context: Context) -> messages.ListSecretsResponse:
-        """List secrets by name."""
+        """List secrets without their values, ordered by name."""
         secrets, token = await page_of(request).fetch(self._secrets.list, lambda secret: secret.name)
         return messages.ListSecretsResponse(
             secrets=[secret_message(secret) for secret in secrets], next_page_token=token

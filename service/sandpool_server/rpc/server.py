@@ -1,13 +1,13 @@
-"""The gRPC server, ready to be started: services, health, reflection, options.
+"""The gRPC server: services, health, reflection and options.
 
 drain = Drain()
 health = HealthReporter({"database": store.ping, "engine": runtime.ping}, drain)
-server = build_server(UseCases(pools, templates, sandboxes, secrets, inside, ports), clock, health, drain)
+server = build_server(UseCases(pools, templates, sandboxes, secrets, data_plane, ports), clock, health, drain)
 port = server.add_insecure_port(address)
-await server.start()            # and health.run() in a task
+await server.start()            # Run health.run() in a task.
 ...
-drain.begin()                   # health says NOT_SERVING, streams end
-await server.stop(grace_secs)   # calls under way have that long
+drain.begin()                   # The health status is NOT_SERVING, and streams end.
+await server.stop(grace_secs)   # The time limit for active calls.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME as REFLECTION_NAME
-from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from sandpool.v1 import (
     file_service_pb2,
@@ -29,55 +27,56 @@ from sandpool.v1 import (
     secret_service_pb2,
     template_service_pb2,
 )
-from sandpool_server.ports import Clock
+from sandpool_server.interfaces import Clock
 from sandpool_server.rpc.calls import Calls
 from sandpool_server.rpc.drain import Drain
 from sandpool_server.rpc.health import HealthReporter, ReportedHealth
 from sandpool_server.rpc.pools import PoolServicer
 from sandpool_server.rpc.ports import PortServicer
+from sandpool_server.rpc.proxied import proxied
 from sandpool_server.rpc.reflection import Reflection
-from sandpool_server.rpc.relayed import relayed
 from sandpool_server.rpc.sandboxes import SandboxServicer
 from sandpool_server.rpc.secrets import SecretServicer
 from sandpool_server.rpc.templates import TemplateServicer
 from sandpool_server.rpc.validation import RequestValidator
+from sandpool_server.usecases.data_plane import DataPlane
 from sandpool_server.usecases.exposed_ports import ExposedPorts
-from sandpool_server.usecases.inside import Inside
 from sandpool_server.usecases.pools import Pools
 from sandpool_server.usecases.sandboxes import Sandboxes
 from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.templates import Templates
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
-"""The largest request that is read; a larger one is RESOURCE_EXHAUSTED. Answers need no such limit: all are bounded."""
+"""Maximum size of a request. A larger request fails with RESOURCE_EXHAUSTED. Responses are bounded by themselves."""
 
 
-_RELAYED = (
+_PROXIED = (
     (process_service_pb2, "ProcessService"),
     (file_service_pb2, "FileService"),
     (monitor_service_pb2, "MonitorService"),
 )
-"""The services that the sandboxes' agents answer."""
+"""Services that the agents of sandboxes implement."""
 
 
 @dataclass(frozen=True, slots=True)
 class UseCases:
-    """What the services call."""
+    """The use cases of the services."""
 
     pools: Pools
     templates: Templates
     sandboxes: Sandboxes
     secrets: Secrets
-    inside: Inside
+    data_plane: DataPlane
     ports: ExposedPorts
 
 
 @dataclass(frozen=True, slots=True)
 class RpcOptions:
-    """Limits of the server. `max_concurrent_rpcs` counts streams and running commands too; past it: RESOURCE_EXHAUSTED.
+    """Limits of the server.
 
-    A connection without a sign of life for `keepalive_secs` is asked for one, and closed when it gives none in
-    `keepalive_timeout_secs`. Clients may ask for ours as often as every `min_ping_interval_secs`.
+    `max_concurrent_rpcs` includes streams and running commands; further calls fail with RESOURCE_EXHAUSTED. The server
+    sends a ping on a connection that is idle for `keepalive_secs`, and closes the connection if it gets no response
+    within `keepalive_timeout_secs`. Clients may send one ping every `min_ping_interval_secs`.
     """
 
     max_concurrent_rpcs: int = 4096
@@ -94,9 +93,10 @@ def build_server(
     options: RpcOptions | None = None,
     calls: Calls | None = None,
 ) -> grpc.aio.Server:
-    """The server, without an address and not started. Takes some 100 ms: every request type's rules are compiled.
+    """Return the server, without a listen address and not started.
 
-    `calls` has all methods afterwards, for whoever serves them by another protocol too.
+    Takes about 100 ms, because the validation rules of all request types are compiled. Registers all methods with
+    `calls`, so that the web port can serve them, too.
     """
     options = options or RpcOptions()
     calls = calls or Calls(RequestValidator(), drain)
@@ -108,24 +108,23 @@ def build_server(
         secret_service_pb2.DESCRIPTOR.services_by_name["SecretService"]: SecretServicer(usecases.secrets),
     }
     ports = port_service_pb2.DESCRIPTOR.services_by_name["PortService"]
-    services[ports] = PortServicer(usecases.ports, usecases.inside)
-    for file, name in _RELAYED:
+    services[ports] = PortServicer(usecases.ports, usecases.data_plane)
+    for file, name in _PROXIED:
         service = file.DESCRIPTOR.services_by_name[name]
-        services[service] = relayed(service, usecases.inside)
+        services[service] = proxied(service, usecases.data_plane)
     for service, servicer in services.items():
         calls.register(server, service, servicer)
     names = [service.full_name for service in services]
     health.cover(names)
     add_HealthServicer_to_server(ReportedHealth(health, drain), server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-    reflected = Reflection((*names, health_name, REFLECTION_NAME), drain)
-    add_ServerReflectionServicer_to_server(reflected, server)  # type: ignore[no-untyped-call]
+    Reflection((*names, health_name), drain).register(server)
     return server
 
 
 def _channel_options(options: RpcOptions) -> list[tuple[str, int]]:
     return [
-        # Two servers on one port would share its calls at random.
+        # With port reuse, a second server on the same port would receive a random part of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
         ("grpc.max_send_message_length", -1),

@@ -1,7 +1,7 @@
-"""Domain errors as gRPC statuses with `google.rpc` details.
+"""Conversion of domain errors to gRPC statuses with `google.rpc` details.
 
-Every status carries an `ErrorInfo` whose reason is stable; docs/errors.md lists them all. A status travels in HTTP/2
-trailers, of which a client takes 8 KiB by default: so messages, and violations in number and length, are cut to fit.
+Every status contains an `ErrorInfo` with a stable reason; docs/reference/errors.md lists all reasons. A status is sent
+in HTTP/2 trailers, and clients accept 8 KiB of trailers by default. Messages and violations are therefore truncated.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ from sandpool_server.domain.errors import (
     InvalidArgument,
     LaunchFailed,
     NotFound,
-    NotReadyInTime,
     OutOfRange,
+    QueueTimeout,
     SandpoolError,
     Unavailable,
 )
@@ -43,27 +43,27 @@ _MESSAGE_BYTES = 512
 _PATH_BYTES = 200
 _DESCRIPTION_BYTES = 400
 _DETAILS_BYTES = 3000
-"""What all violations may take, encoded. With the message, which travels twice, and base64 that is less than 8 KiB."""
+"""Maximum encoded size of all violations. With base64, and the message twice, the total is below 8 KiB."""
 
 _LAUNCH_CODES = {
     FailureReason.IMAGE_NOT_FOUND: grpc.StatusCode.FAILED_PRECONDITION,
     FailureReason.PULL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     FailureReason.START_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
     FailureReason.LIMIT_UNSUPPORTED: grpc.StatusCode.FAILED_PRECONDITION,
-    FailureReason.NOT_READY: grpc.StatusCode.DEADLINE_EXCEEDED,
+    FailureReason.READINESS_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
     FailureReason.ENGINE_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
     FailureReason.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 _NO_LIMIT = frozenset({"POOL_EMPTY"})
-"""What is exhausted without a limit being reached: it comes back by itself, and no quota can be raised for it."""
+"""Reasons without a `QuotaFailure`: the resource becomes available again, and no quota can be raised."""
 
 _LAUNCH_RETRY_SECS = 5.0
-"""When to try again after the engine failed us: about what a pool's first back-off takes."""
+"""Retry delay after an engine error: about the first backoff of a pool."""
 
 
 def status_of(error: SandpoolError | LaunchFailed) -> Status:
-    """What a caller is told of an error that is meant for callers."""
+    """Return the status of a domain error."""
     if isinstance(error, LaunchFailed):
         return _launch_failed(error)
     match error:
@@ -86,32 +86,32 @@ def status_of(error: SandpoolError | LaunchFailed) -> Status:
             return _status(grpc.StatusCode.OUT_OF_RANGE, error)
         case Unavailable():
             return _status(grpc.StatusCode.UNAVAILABLE, error, _retry(error.retry_after))
-        case NotReadyInTime():
+        case QueueTimeout():
             return _status(grpc.StatusCode.DEADLINE_EXCEEDED, error)
         case _:
             raise TypeError(f"{type(error).__name__} has no status")
 
 
 def internal_status(incident: str) -> Status:
-    """What a caller is told of a bug: the incident's number in our log and nothing else."""
-    message = f"the server failed; its log tells more under incident {incident}"
+    """Return the status of an unexpected error. It contains only the incident number of the log message."""
+    message = f"internal error; see incident {incident} in the server's log"
     return _assemble(grpc.StatusCode.INTERNAL, "INTERNAL", message, (), {"incident": incident})
 
 
 def malformed_status(request_name: str) -> Status:
-    """What a caller is told whose request could not be decoded."""
+    """Return the status for a request that cannot be decoded."""
     message = f"the request is not a valid {request_name} message; strings must be UTF-8"
     return _assemble(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST", message, ())
 
 
 def deadline_status() -> Status:
-    """What a caller is told whose deadline was over before the call could begin."""
-    message = "the call's deadline was over before it began; nothing was done"
-    return _assemble(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_OVER", message, ())
+    """Return the status for a call that arrives after its deadline."""
+    message = "the deadline was exceeded before the call started; nothing was changed"
+    return _assemble(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", message, ())
 
 
 def _invalid_argument(error: InvalidArgument) -> Status:
-    """As many violations as fit; the message says how many there are when some are left out."""
+    """Return a status with as many violations as fit. The message contains the number of omitted ones."""
     bad, size = BadRequest(), 0
     for violation in error.violations:
         entry = BadRequest.FieldViolation(
@@ -126,7 +126,7 @@ def _invalid_argument(error: InvalidArgument) -> Status:
 
 
 def _summary(violations: Sequence[FieldViolation]) -> str:
-    """The first violations in a line, and how many more there are."""
+    """Return a line with the first violations and the number of omitted ones."""
     shown: list[str] = []
     room = _MESSAGE_BYTES - 32
     for violation in violations:
@@ -140,7 +140,7 @@ def _summary(violations: Sequence[FieldViolation]) -> str:
 
 
 def _launch_failed(error: LaunchFailed) -> Status:
-    """A container that a caller waited for could not be made."""
+    """Return the status for a container that could not be started for the caller."""
     code, reason = _LAUNCH_CODES[error.reason], error.reason.name
     details: tuple[Message, ...] = ()
     if code is grpc.StatusCode.FAILED_PRECONDITION:
@@ -163,7 +163,7 @@ def _assemble(
     details: Sequence[Message],
     metadata: dict[str, str] | None = None,
 ) -> Status:
-    """The status, its `ErrorInfo` first."""
+    """Return a status. Its first detail is the `ErrorInfo`."""
     number: int = code.value[0]
     status = Status(code=number, message=_cut(message, _MESSAGE_BYTES))
     for detail in (ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata or {}), *details):
@@ -200,7 +200,7 @@ def _retry(seconds: float) -> RetryInfo:
 
 
 def _cut(text: str, limit: int) -> str:
-    """The text in at most `limit` bytes of UTF-8, lone surrogates (from file names and engines) replaced."""
+    """Return the text truncated to `limit` bytes of UTF-8. Replaces lone surrogates from file names and engines."""
     data = text.encode(errors="replace")
     if len(data) <= limit:
         return data.decode()

@@ -1,7 +1,7 @@
-"""The TemplateService: templates of the contract to templates of the use cases and back."""
+"""Implementation of TemplateService on the use cases."""
 
 from sandpool.v1 import template_service_pb2 as messages
-from sandpool.v1 import template_service_pb2_grpc as stubs
+from sandpool_server.gen.v1 import template_service_pb2_grpc as stubs
 from sandpool_server.rpc.calls import Context
 from sandpool_server.rpc.converters import template_message
 from sandpool_server.rpc.fingerprints import fingerprint_of
@@ -11,7 +11,7 @@ from sandpool_server.usecases.templates import Templates
 
 
 class TemplateServicer(stubs.TemplateServiceServicer):
-    """Answers TemplateService. Requests are valid when they get here; domain errors become statuses in `Calls`."""
+    """Implements TemplateService. `Calls` validates requests and converts domain errors to statuses."""
 
     def __init__(self, templates: Templates) -> None:
         self._templates = templates
@@ -25,7 +25,7 @@ class TemplateServicer(stubs.TemplateServiceServicer):
         return messages.CreateTemplateResponse(template=template_message(template))
 
     async def GetTemplate(self, request: messages.GetTemplateRequest, context: Context) -> messages.GetTemplateResponse:
-        """Read one template."""
+        """Return a template."""
         template = await self._templates.get(request.template_name)
         return messages.GetTemplateResponse(template=template_message(template))
 
@@ -41,7 +41,7 @@ class TemplateServicer(stubs.TemplateServiceServicer):
     async def UpdateTemplate(
         self, request: messages.UpdateTemplateRequest, context: Context
     ) -> messages.UpdateTemplateResponse:
-        """Change a template."""
+        """Update a template."""
         fingerprint = fingerprint_of(request, request.request_id)
         template = await self._templates.update(
             request.template_name, template_changes(request), request.etag, request.request_id, fingerprint

@@ -1,4 +1,4 @@
-"""Containers and the agents inside them: what implements `ports.Runtime` and `ports.Agents`."""
+"""Implementations of `interfaces.Runtime` and `interfaces.Agents`: containers on a Docker Engine and their agents."""
 
 from sandpool_server.runtime.agents import GrpcAgents
 from sandpool_server.runtime.docker_engine import DockerRuntime

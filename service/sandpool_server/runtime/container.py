@@ -1,22 +1,23 @@
-"""What a member's container is made of: the engine's create request, as a pure function.
+"""Configuration of an instance's container: a pure function that builds the create request for the engine.
 
-Hardening: ordinary images work with the capabilities kept here (those that package managers, `su`, `chown` and servers
-on low ports need); all others are dropped, and no process can gain more than it started with. Nothing of the host is
-mounted but the agent's volume, read-only.
+Hardening: the container retains the capabilities that ordinary images need (for package managers, `su`, `chown` and
+servers on low ports). All others are dropped, and no process can gain privileges. The only mount is the volume of the
+agent, read-only.
 
-Disk: `ephemeral_disk_mb` bounds the container's own file system, by the engine's storage where that can, else by the
-server's watch on what the engine measures. Neither sees anonymous volumes, which an image can ask for (`VOLUME`), so a
-tmpfs takes the place of each: owned as the volume would be, as large as the limit at most, and counted as memory. What
-the image itself holds at such a path is not seen in the container: the engine knows no other way to bound what is
-written there. /dev/shm is a tmpfs too. The three small files that the engine mounts for name resolution (/etc/hosts,
-/etc/hostname, /etc/resolv.conf) are on its own disk: there only the agent's limit on the size of a file holds.
+Disk: `ephemeral_disk_mb` limits the container's writable layer. The engine's storage driver enforces the limit if it
+can; otherwise the server's disk monitor does. Neither includes anonymous volumes, which an image can declare
+(`VOLUME`). A tmpfs therefore replaces each of them: it has the owner and mode of the volume, `ephemeral_disk_mb` is its
+maximum size, and it counts as memory. The image's content at such a path is hidden in the container, because the engine
+has no other way to limit writes there. /dev/shm is a tmpfs too. The files that the engine mounts for name resolution
+(/etc/hosts, /etc/hostname, /etc/resolv.conf) are on the disk of the engine; only the agent's limit on the size of a
+file applies to them.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sandpool_server.domain.model import Member
+from sandpool_server.domain.model import Instance
 from sandpool_server.runtime import labels
 from sandpool_server.runtime.settings import RuntimeSettings
 
@@ -45,7 +46,7 @@ _NANO = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class VolumePlace:
-    """Where an image wants a volume (an absolute path), and the owner and permissions that the volume would have."""
+    """The absolute path of a volume that an image declares, and the owner and mode that the volume would have."""
 
     path: str
     uid: int
@@ -54,7 +55,7 @@ class VolumePlace:
 
 
 def agent_mount(agent_version: str, *, read_only: bool) -> dict[str, Any]:
-    """Mount the agent's volume. Should the engine have to make it, it is labelled as we do."""
+    """Return the mount of the agent's volume, with its labels in case that the engine has to create it."""
     return {
         "Type": "volume",
         "Source": labels.volume_name(agent_version),
@@ -65,7 +66,7 @@ def agent_mount(agent_version: str, *, read_only: bool) -> dict[str, Any]:
 
 
 def container_config(
-    member: Member,
+    instance: Instance,
     token_sha256: str,
     settings: RuntimeSettings,
     agent_version: str,
@@ -73,16 +74,22 @@ def container_config(
     disk_limits: bool,
     volumes: Iterable[VolumePlace] = (),
 ) -> dict[str, Any]:
-    """Build the create request of a member's container.
+    """Return the create request of an instance's container.
 
-    `disk_limits` says whether the engine's storage can bound a container's disk; where it cannot, the engine knows
-    nothing of `ephemeral_disk_mb`. `volumes` are those that the image wants.
+    Args:
+        instance: The instance.
+        token_sha256: The digest of the instance's token.
+        settings: The settings of the runtime.
+        agent_version: The version of the agent in the mounted volume.
+        disk_limits: Whether the engine's storage driver can limit the disk of a container. If not, the request does
+            not contain `ephemeral_disk_mb` as a storage option.
+        volumes: The volumes that the image declares.
     """
-    memory = member.spec.memory_mb * _MIB
+    memory = instance.spec.memory_mb * _MIB
     host: dict[str, Any] = {
         "NetworkMode": labels.network_name(settings.server_id),
         "Mounts": [agent_mount(agent_version, read_only=True)],
-        "NanoCpus": round(member.spec.cpus * _NANO),
+        "NanoCpus": round(instance.spec.cpus * _NANO),
         "Memory": memory,
         "MemorySwap": memory,  # Equal to Memory: no swap.
         "OomKillDisable": False,
@@ -94,31 +101,31 @@ def container_config(
         "IpcMode": "private",
         "ShmSize": SHM_MB * _MIB,
         "PublishAllPorts": False,
-        "Init": False,  # The agent is the first process, and reaps.
-        "AutoRemove": False,  # How a container ended must be readable until the server has removed it.
+        "Init": False,  # The agent is process 1 and reaps zombies.
+        "AutoRemove": False,  # The server reads the exit code before it removes the container.
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
     }
     if settings.oci_runtime:
         host["Runtime"] = settings.oci_runtime
-    tmpfs = {place.path: _tmpfs_options(place, member.spec.ephemeral_disk_mb) for place in volumes}
+    tmpfs = {place.path: _tmpfs_options(place, instance.spec.ephemeral_disk_mb) for place in volumes}
     if tmpfs:
         host["Tmpfs"] = tmpfs
     if disk_limits:
-        host["StorageOpt"] = {"size": f"{member.spec.ephemeral_disk_mb}M"}
+        host["StorageOpt"] = {"size": f"{instance.spec.ephemeral_disk_mb}M"}
     return {
-        "Image": member.spec.image,
+        "Image": instance.spec.image,
         "Entrypoint": [AGENT_PATH],
         "Cmd": [],
         "User": "0:0",
         "WorkingDir": "/",
-        "Hostname": member.id,
+        "Hostname": instance.id,
         "Env": [f"{TOKEN_VARIABLE}={token_sha256}"],
-        "Healthcheck": {"Test": ["NONE"]},  # An image's own check would be an exec in the container every few seconds.
+        "Healthcheck": {"Test": ["NONE"]},  # The image's health check would run an exec every few seconds.
         "StopSignal": "SIGTERM",
         "Tty": False,
         "OpenStdin": False,
-        "Labels": labels.member_labels(settings.server_id, member, agent_version),
+        "Labels": labels.instance_labels(settings.server_id, instance, agent_version),
         "HostConfig": host,
     }
 

@@ -1,4 +1,4 @@
-"""The engine's events of this server's containers, as a stream that tells when it may have missed some."""
+"""Events of this server's containers, as a stream that reports when events may have been missed."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import urllib3.exceptions
 from docker.errors import APIError, DockerException
 from docker.types.daemon import CancellableStream
 
-from sandpool_server.ports import RuntimeEvent, RuntimeEventKind
+from sandpool_server.interfaces import RuntimeEvent, RuntimeEventKind
 from sandpool_server.runtime import labels
 from sandpool_server.runtime.client import Connect, EngineClient
 from sandpool_server.runtime.failures import normalised
@@ -25,8 +25,8 @@ _KINDS = {
     "pause": RuntimeEventKind.PAUSED,
     "kill": RuntimeEventKind.KILLED,
 }
-_ENDING_SIGNALS = {"9", "15"}
-"""Of the signals that somebody may have the engine send, those that end a container."""
+_TERMINATING_SIGNALS = {"9", "15"}
+"""Signals sent through the engine that terminate a container; other signals are ignored."""
 _RESYNC = RuntimeEvent(RuntimeEventKind.RESYNC)
 _MAX_QUEUED = 10_000
 _CONNECT_SECS = 5.0
@@ -35,7 +35,7 @@ _MAX_PAUSE_SECS = 5.0
 
 
 class Log(Protocol):
-    """What the reader says about itself."""
+    """Logger of the reader."""
 
     def warning(self, event: str, **fields: Any) -> Any:
         """Log at level warning."""
@@ -43,9 +43,9 @@ class Log(Protocol):
 
 
 class EventReader:
-    """One reader: a thread that reads the engine's stream, and a bounded queue to the event loop.
+    """Reads the engine's events in a thread and passes them to the event loop through a bounded queue.
 
-    Use: iterate over `stream()` once; `close()` ends the iteration.
+    Iterate over `stream()` once; `close()` ends the iteration.
     """
 
     def __init__(self, connect: Connect, server_id: str, idle_secs: float, log: Log) -> None:
@@ -55,50 +55,51 @@ class EventReader:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._queue: deque[RuntimeEvent] = deque()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = threading.Event()
         self._open: CancellableStream[Any] | None = None
         self._guard = threading.Lock()
 
     async def stream(self) -> AsyncIterator[RuntimeEvent]:
-        """Yield events until closed, RESYNC first and after each interruption."""
-        thread = threading.Thread(target=self._read_for_ever, name="engine-events", daemon=True)
+        """Yield events until the reader is closed. The first event, and the first after an interruption, is RESYNC."""
+        thread = threading.Thread(target=self._run, name="engine-events", daemon=True)
         thread.start()
         try:
             while not self._closed.is_set():
                 while self._queue:
                     yield self._queue.popleft()
-                self._news.clear()
+                self._changed.clear()
                 if not self._closed.is_set():
-                    await self._news.wait()
+                    await self._changed.wait()
         finally:
             self.close()
 
     def close(self) -> None:
-        """End the stream and the thread. Idempotent; to be called on the event loop."""
+        """End the stream and the thread. Idempotent. Call it on the event loop."""
         self._closed.set()
-        self._news.set()
+        self._changed.set()
         with self._guard:
             stream, self._open = self._open, None
         if stream is not None:
             _shut(stream)
 
     def _put(self, event: RuntimeEvent) -> None:
-        """Queue an event for the loop's side. When nobody keeps up, all that waits is replaced by one RESYNC."""
+        """Add an event to the queue. If the queue is full, one RESYNC replaces all its events."""
         if len(self._queue) >= _MAX_QUEUED:
             self._queue.clear()
             event = _RESYNC
         self._queue.append(event)
-        self._news.set()
+        self._changed.set()
 
-    def _hand_over(self, event: RuntimeEvent) -> None:
+    def _put_threadsafe(self, event: RuntimeEvent) -> None:
+        """Add an event to the queue from the reader's thread."""
         try:
             self._loop.call_soon_threadsafe(self._put, event)
-        except RuntimeError:  # The loop has ended.
+        except RuntimeError:  # The event loop is closed.
             self._closed.set()
 
-    def _read_for_ever(self) -> None:
-        """Read, reconnect, back off. Runs in the thread."""
+    def _run(self) -> None:
+        """Read events and reconnect with backoff until closed. Runs in the reader's thread."""
         pause = _FIRST_PAUSE_SECS
         while not self._closed.is_set():
             client: EngineClient | None = None
@@ -108,7 +109,7 @@ class EventReader:
                 self._read(client)
             except (DockerException, APIError, urllib3.exceptions.HTTPError, OSError, ValueError, KeyError) as error:
                 if not self._closed.is_set():
-                    self._log.warning("the engine's events are interrupted", error=str(normalised(error)))
+                    self._log.warning("event stream of the engine interrupted", error=str(normalised(error)))
             finally:
                 with self._guard:
                     stream, self._open = self._open, None
@@ -116,21 +117,22 @@ class EventReader:
                     _shut(stream)
                 if client is not None:
                     client.close()
-            # A stream that lasted was a good one; an engine that hangs up at once is left alone for longer and longer.
+            # The backoff restarts after a stream that lasted, and grows while the engine closes streams immediately.
             pause = _FIRST_PAUSE_SECS if time.monotonic() - began > _MAX_PAUSE_SECS else min(2 * pause, _MAX_PAUSE_SECS)
             self._closed.wait(pause)
 
     def _read(self, client: EngineClient) -> None:
-        """Read one stream to its end: broken, silent for too long, or closed."""
-        # The engine answers before it has subscribed us, so ask for events from its own present second on: some may
-        # come twice, none is missed.
+        """Read one stream until it breaks, is silent for too long, or is closed."""
+        # The engine responds before the subscription is active. Requesting events since the engine's current second
+        # repeats some events, but misses none.
         ping = client.get(f"{client.base_url}/_ping")
         ping.raise_for_status()
         since = int(parsedate_to_datetime(ping.headers["Date"]).timestamp())
         client.timeout = self._idle_secs
+        # No filter for the instance label: the engine combines label filters with AND, and there are two such labels.
         filters = {
             "type": ["container"],
-            "label": [f"{labels.SERVER}={self._server_id}", labels.MEMBER],
+            "label": [f"{labels.SERVER}={self._server_id}"],
             "event": list(_KINDS),
         }
         stream = client.events(since=since, decode=True, filters=filters)
@@ -138,34 +140,35 @@ class EventReader:
             self._open = stream
         if self._closed.is_set():
             return
-        self._hand_over(_RESYNC)
+        self._put_threadsafe(_RESYNC)
         try:
             for raw in stream:
                 event = runtime_event(raw)
                 if event is not None:
-                    self._hand_over(event)
+                    self._put_threadsafe(event)
         except urllib3.exceptions.ReadTimeoutError:
             return
 
 
 def _shut(stream: "CancellableStream[Any]") -> None:
-    """Shut the stream's socket, which wakes a thread that reads it.
+    """Shut down the socket of the stream, which wakes the thread that reads it.
 
-    docker-py cannot for some transports (ssh), and says so in several ways; there the thread ends by the silence limit.
+    docker-py does not support this for some transports (ssh) and raises various errors. The thread then ends when the
+    stream exceeds its silence limit.
     """
     with contextlib.suppress(DockerException, OSError, AttributeError, UnboundLocalError):
         stream.close()
 
 
 def runtime_event(raw: dict[str, Any]) -> RuntimeEvent | None:
-    """Read one event of the engine; None for those that say nothing to us."""
+    """Convert an event of the engine. Returns None if the event is irrelevant."""
     kind = _KINDS.get(str(raw.get("Action", raw.get("status", ""))))
     attributes = (raw.get("Actor") or {}).get("Attributes") or {}
-    member_id = attributes.get(labels.MEMBER)
-    if kind is None or not member_id:
+    instance_id = labels.instance_id_of(attributes)
+    if kind is None or not instance_id:
         return None
-    if kind is RuntimeEventKind.KILLED and str(attributes.get("signal")) not in _ENDING_SIGNALS:
+    if kind is RuntimeEventKind.KILLED and str(attributes.get("signal")) not in _TERMINATING_SIGNALS:
         return None
     code = str(attributes.get("exitCode", ""))
     exit_code = int(code) if kind is RuntimeEventKind.DIED and code.isdecimal() else None
-    return RuntimeEvent(kind, str(member_id), exit_code)
+    return RuntimeEvent(kind, instance_id, exit_code)

@@ -1,6 +1,7 @@
-"""What an engine's refusal or silence means for a caller, in words that help a person.
+"""Conversion of engine errors into domain errors with helpful messages.
 
-The engine says things in prose; the patterns below are those of Docker Engine 20.10 to 28 and of its registry client.
+The engine reports errors as text. The patterns below match the messages of Docker Engine 20.10 to 28 and of its
+registry client.
 """
 
 import re
@@ -31,7 +32,7 @@ _TIMEOUTS = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, Timeo
 
 
 class EngineDown(Exception):
-    """The engine did not answer: not reachable, not in time, or nothing that makes sense. `message` is for a person."""
+    """The engine cannot be reached, did not respond in time, or sent an invalid response. `message` is for users."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -39,7 +40,7 @@ class EngineDown(Exception):
 
 
 class EngineConflict(Exception):
-    """Something on the engine is in the way and is not ours to change. `message` says what a person can do."""
+    """An object or the configuration of the engine is in conflict with this server. `message` contains a solution."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -47,7 +48,7 @@ class EngineConflict(Exception):
 
 
 class PullRefused(Exception):
-    """The engine reported an error in the course of a pull; `message` is the engine's own."""
+    """The engine reported an error during a pull. `message` is the engine's message."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -55,22 +56,27 @@ class PullRefused(Exception):
 
 
 def normalised(error: Exception) -> Exception:
-    """Tell an answer of the engine (`APIError`, and what is not the engine's at all) from no answer (`EngineDown`)."""
+    """Convert connection errors to `EngineDown`. Returns `APIError` and errors of other origins unchanged."""
     if isinstance(error, APIError | EngineDown):
         return error
     if not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError | DockerException | OSError):
         return error
     if _chain_has(error, (ssl.SSLError,)):
         return EngineDown(
-            "the container engine cannot be reached by TLS; check its certificate and the files in DOCKER_CERT_PATH"
+            "cannot connect to the container engine with TLS; check its certificate and the files in DOCKER_CERT_PATH"
         )
     if _chain_has(error, _TIMEOUTS):
-        return EngineDown("the container engine did not answer in time")
-    return EngineDown("the container engine cannot be reached; check that it runs and that its address is right")
+        return EngineDown("the container engine did not respond in time")
+    return EngineDown(
+        "the container engine cannot be reached; check that it is running and that its address is correct"
+    )
 
 
 def _chain_has(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
-    """Whether the error, or what it wraps, is of one of these kinds; libraries wrap in args, reason and cause alike."""
+    """Return whether the error or a wrapped error has one of these types.
+
+    Libraries store wrapped errors in different attributes: `args`, `reason`, `__cause__` and `__context__`.
+    """
     seen: set[int] = set()
     unseen: list[object] = [error]
     while unseen:
@@ -85,7 +91,7 @@ def _chain_has(error: BaseException, kinds: tuple[type[BaseException], ...]) -> 
 
 
 def explanation(error: APIError | PullRefused) -> str:
-    """What the engine said, on one short line without long identifiers."""
+    """Return the engine's message as one short line without long identifiers."""
     text = error.message if isinstance(error, PullRefused) else str(error.explanation or error.response or error)
     text = re.sub(r"^Error response from daemon: ", "", _LONG_HEX.sub("…", text))
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -93,22 +99,22 @@ def explanation(error: APIError | PullRefused) -> str:
 
 
 def status(error: APIError) -> int:
-    """The HTTP status of the engine's answer; 0 when there was none."""
+    """Return the HTTP status of the engine's response; 0 if there was none."""
     return error.status_code or 0
 
 
 def image_is_missing(error: Exception) -> bool:
-    """Whether a create was refused because the engine does not have the image."""
+    """Return whether a create request failed because the engine does not have the image."""
     return isinstance(error, APIError) and status(error) == 404 and "no such image" in explanation(error).lower()
 
 
 def shared_is_missing(error: Exception) -> bool:
-    """Whether a start was refused because the network or the agent is not there, as after a prune of the engine."""
+    """Return whether a start failed because the network or the agent is missing, for example after a prune."""
     return isinstance(error, APIError) and bool(_NO_SHARED.search(explanation(error)))
 
 
 def launch_failed(error: Exception, image: str) -> LaunchFailed:
-    """Say why a container could not be made, or an image not be had."""
+    """Convert an error of a container start or an image pull into `LaunchFailed`."""
     if isinstance(error, LaunchFailed):
         return error
     if isinstance(error, EngineDown):
@@ -116,29 +122,32 @@ def launch_failed(error: Exception, image: str) -> LaunchFailed:
     if isinstance(error, EngineConflict):
         return LaunchFailed(FailureReason.START_FAILED, error.message)
     if not isinstance(error, APIError | PullRefused):
-        return LaunchFailed(FailureReason.START_FAILED, f"the container could not be started: {type(error).__name__}")
-    said = explanation(error)
+        return LaunchFailed(FailureReason.START_FAILED, f"cannot start the container: {type(error).__name__}")
+    text = explanation(error)
     pulling = isinstance(error, PullRefused)
-    if _NO_SPACE.search(said):
-        return LaunchFailed(
-            FailureReason.DISK_FULL, "the engine's disk is full; free space there, or remove images and containers"
-        )
-    if _NO_IMAGE.search(said) or (pulling and status_of(error) == 404):
+    if _NO_SPACE.search(text):
+        return LaunchFailed(FailureReason.DISK_FULL, "the engine's disk is full; remove unused images and containers")
+    if _NO_IMAGE.search(text) or (pulling and status_of(error) == 404):
         return LaunchFailed(
             FailureReason.IMAGE_NOT_FOUND,
-            f"the image {image!r} was not found; check its name and tag, and that the engine may pull it ({said})",
+            f"the image {image!r} was not found: {text}; check its name and tag, and the engine's access to the "
+            "registry",
         )
     if pulling:
-        return LaunchFailed(FailureReason.PULL_FAILED, f"the image {image!r} could not be pulled: {said}")
-    if _NO_LIMIT.search(said):
         return LaunchFailed(
-            FailureReason.LIMIT_UNSUPPORTED, f"the engine cannot hold the container to the limits asked for: {said}"
+            FailureReason.PULL_FAILED,
+            f"cannot pull the image {image!r}: {text}; check the engine's connection to the registry",
         )
-    return LaunchFailed(FailureReason.START_FAILED, f"the container could not be started: {said}")
+    if _NO_LIMIT.search(text):
+        return LaunchFailed(
+            FailureReason.LIMIT_UNSUPPORTED,
+            f"the engine does not support the resource limits of the container: {text}; change the limits",
+        )
+    return LaunchFailed(FailureReason.START_FAILED, f"cannot start the container: {text}")
 
 
 def status_of(error: Exception | None) -> int:
-    """The HTTP status behind an error or its cause; 0 when there is none."""
+    """Return the HTTP status of an error or of its causes; 0 if there is none."""
     while error is not None:
         if isinstance(error, APIError):
             return status(error)
@@ -148,9 +157,9 @@ def status_of(error: Exception | None) -> int:
 
 
 def unavailable(error: EngineDown | EngineConflict | APIError) -> Unavailable:
-    """Say that the engine does not do what it should, for calls that launch nothing."""
+    """Convert an engine error of any other call than a launch into `Unavailable`."""
     if isinstance(error, EngineConflict):
         return Unavailable("ENGINE_CONFLICT", error.message)
     if isinstance(error, EngineDown):
         return Unavailable("ENGINE_UNREACHABLE", error.message)
-    return Unavailable("ENGINE_ERROR", f"the container engine refused: {explanation(error)}")
+    return Unavailable("ENGINE_ERROR", f"the container engine returned an error: {explanation(error)}")

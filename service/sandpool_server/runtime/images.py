@@ -1,4 +1,4 @@
-"""Images: what they say of themselves, and having them pulled."""
+"""Images of the engine: their configuration, and pulls."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,22 +7,28 @@ from typing import Any
 from docker.errors import APIError
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed
-from sandpool_server.domain.model import PullPolicy, PullProgress
-from sandpool_server.ports import ImageConfig
+from sandpool_server.domain.model import PullProgress
+from sandpool_server.domain.spec import PullPolicy
+from sandpool_server.interfaces import ImageConfig
 from sandpool_server.runtime.client import EngineClient
+from sandpool_server.runtime.executors import BoundedExecutor
 from sandpool_server.runtime.failures import EngineDown, PullRefused, launch_failed, status
-from sandpool_server.runtime.lanes import Lane
 from sandpool_server.runtime.pulls import Pull
 from sandpool_server.runtime.settings import RuntimeSettings
 
 PullChanged = Callable[[str], None]
-"""Told of an image whose pull began, went on or ended."""
+"""Called with the name of an image when its pull starts, progresses or ends."""
 
 
 class Images:
-    """The images of an engine. Asks anew each time (4 ms), so an image removed or moved behind our back is noticed."""
+    """The images of an engine.
 
-    def __init__(self, settings: RuntimeSettings, queries: Lane, pulls: Lane, changed: PullChanged) -> None:
+    Every call queries the engine (4 ms), so that images that were removed or moved externally are detected.
+    """
+
+    def __init__(
+        self, settings: RuntimeSettings, queries: BoundedExecutor, pulls: BoundedExecutor, changed: PullChanged
+    ) -> None:
         self._settings = settings
         self._queries = queries
         self._pulls = pulls
@@ -30,44 +36,48 @@ class Images:
         self._under_way: dict[str, tuple[Pull, asyncio.Task[None]]] = {}
 
     async def ensure(self, image: str, policy: PullPolicy) -> ImageConfig:
-        """Return what the image says, pulling it first as the policy has it. Raises `LaunchFailed`.
+        """Return the configuration of the image. Pulls the image first if the policy requires it.
 
-        Callers that want the same image share one pull; cancelling one of them disturbs no other.
+        Callers of the same image share one pull. Cancelling one caller does not affect the others. Raises
+        `LaunchFailed`.
         """
         found = None if policy is PullPolicy.ALWAYS else await self._inspect(image)
         if found is None and policy is PullPolicy.NEVER:
             raise LaunchFailed(
                 FailureReason.IMAGE_NOT_FOUND,
-                f"the engine does not have the image {image!r}, and the pull policy `never` forbids pulling it; load "
-                "the image into the engine, or choose another policy",
+                f"the image {image!r} was not found on the engine, and the pull policy `never` forbids a pull; "
+                "load the image into the engine, or use another pull policy",
             )
         if found is None:
             await asyncio.shield(self._pull(image))
             found = await self._inspect(image)
         if found is None:
-            raise LaunchFailed(FailureReason.PULL_FAILED, f"the image {image!r} vanished right after it was pulled")
+            raise LaunchFailed(
+                FailureReason.PULL_FAILED,
+                f"the image {image!r} was removed immediately after the pull; check for processes that prune images",
+            )
         return found
 
     def pulls(self) -> dict[str, PullProgress]:
-        """The pulls under way, those that wait for their turn included."""
+        """Return the active and queued pulls by image."""
         return {image: pull.progress for image, (pull, _) in self._under_way.items()}
 
     async def close(self) -> None:
-        """End the pulls; the engine drops what nobody reads."""
+        """Cancel all pulls. The engine stops a pull when its stream is no longer read."""
         tasks = [task for _, task in self._under_way.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _pull(self, image: str) -> "asyncio.Task[None]":
-        """The pull of the image that is under way, begun now unless there is one."""
+        """Return the active pull of the image; starts one if there is none."""
         if image in self._under_way:
             return self._under_way[image][1]
         loop = asyncio.get_running_loop()
-        pull = Pull(image, lambda: _tell(loop, self._report, pull), self._settings.pull_report_secs)
-        task = asyncio.create_task(self._carry_out(image, pull), name=f"pull {image}")
+        pull = Pull(image, lambda: _report_threadsafe(loop, self._report, pull), self._settings.pull_report_secs)
+        task = asyncio.create_task(self._run_pull(image, pull), name=f"pull {image}")
         self._under_way[image] = (pull, task)
-        task.add_done_callback(lambda done: self._ended(image, done))
+        task.add_done_callback(lambda done: self._finished(image, done))
         self._changed(image)
         return task
 
@@ -76,10 +86,10 @@ class Images:
         if image in self._under_way and self._under_way[image][0] is pull:
             self._changed(image)
 
-    def _ended(self, image: str, task: "asyncio.Task[None]") -> None:
+    def _finished(self, image: str, task: "asyncio.Task[None]") -> None:
         del self._under_way[image]
         if not task.cancelled():
-            task.exception()  # Whoever still waits has it; if nobody does, nobody needs it.
+            task.exception()  # Read the exception, because asyncio would log it if no caller waits.
         self._changed(image)
 
     async def _inspect(self, image: str) -> ImageConfig | None:
@@ -89,7 +99,7 @@ class Images:
         except (EngineDown, APIError) as error:
             raise launch_failed(error, image) from error
 
-    async def _carry_out(self, image: str, pull: Pull) -> None:
+    async def _run_pull(self, image: str, pull: Pull) -> None:
         settings = self._settings
         try:
             await self._pulls.run(
@@ -99,8 +109,8 @@ class Images:
             raise launch_failed(error, image) from error
 
 
-def _tell(loop: asyncio.AbstractEventLoop, report: Callable[[Pull], None], pull: Pull) -> None:
-    """Have the loop report the pull. Called in the pull's thread, which may outlive the loop."""
+def _report_threadsafe(loop: asyncio.AbstractEventLoop, report: Callable[[Pull], None], pull: Pull) -> None:
+    """Report the pull on the event loop. Called in the pull's thread, which may outlive the loop."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(report, pull)
 
@@ -109,14 +119,14 @@ def _inspect(client: EngineClient, image: str) -> ImageConfig | None:
     try:
         found = client.image(image)
     except APIError as error:
-        if status(error) in {400, 404}:  # 400: no valid reference; the pull will say so.
+        if status(error) in {400, 404}:  # 400: the reference is invalid; the pull reports this.
             return None
         raise
     return image_config(found)
 
 
 def image_config(found: dict[str, Any]) -> ImageConfig:
-    """Read the engine's description of an image."""
+    """Convert the engine's description of an image."""
     config = found.get("Config") or {}
     pairs = (entry.partition("=") for entry in config.get("Env") or ())
     working_dir = config.get("WorkingDir") or "/"

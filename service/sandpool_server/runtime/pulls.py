@@ -1,4 +1,4 @@
-"""One pull: read the engine's stream of progress to its end, and add up the layers."""
+"""Image pulls: read the engine's progress stream to its end and sum the layers."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -13,13 +13,13 @@ from sandpool_server.runtime.client import EngineClient
 from sandpool_server.runtime.failures import PullRefused
 
 _FETCHED = frozenset({"Verifying Checksum", "Download complete", "Extracting", "Pull complete"})
-"""What the engine says of a layer that has come over whole."""
+"""Statuses of a layer that is completely downloaded."""
 
 
 class Pull:
-    """A pull under way. A thread feeds it; `progress` may be read from any other.
+    """An active pull, which runs in one thread. All threads may read `progress`.
 
-    `changed` is called in that thread, at most every `report_secs` seconds.
+    `changed` is called in the pull's thread, at most once every `report_secs` seconds.
     """
 
     def __init__(self, image: str, changed: Callable[[], None], report_secs: float) -> None:
@@ -31,7 +31,7 @@ class Pull:
         self.progress = PullProgress(image, 0, 0)
 
     def __call__(self, client: EngineClient, idle_secs: float) -> None:
-        """Pull to the end. Raises `PullRefused` with what the engine said, or when nothing comes for `idle_secs`."""
+        """Pull the image. Raises `PullRefused` if the engine reports an error or sends nothing for `idle_secs`."""
         client.timeout = idle_secs
         try:
             self.read(client.pull(self._image, stream=True, decode=True))
@@ -41,11 +41,11 @@ class Pull:
             raise PullRefused(f"the pull made no progress for {idle_secs:g} seconds") from error
 
     def read(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Follow the engine's lines. Raises `PullRefused` for one that tells of an error."""
+        """Process the lines of the progress stream. Raises `PullRefused` if a line contains an error."""
         for line in lines:
             if "error" in line:
                 raise PullRefused(str(line["error"]))
-            if self._note(line):
+            if self._update(line):
                 current = sum(done for done, _ in self._layers.values())
                 total = sum(size for _, size in self._layers.values())
                 self.progress = PullProgress(self._image, current, total)
@@ -54,15 +54,18 @@ class Pull:
                     self._reported = now
                     self._changed()
 
-    def _note(self, line: dict[str, Any]) -> bool:
-        """Take in one line; returns whether it changed anything. Layers of unknown size count as far as they came."""
-        layer, said = str(line.get("id", "")), line.get("status")
+    def _update(self, line: dict[str, Any]) -> bool:
+        """Process one line. Returns whether the progress changed.
+
+        The size of a layer of unknown size is the number of bytes received so far.
+        """
+        layer, layer_status = str(line.get("id", "")), line.get("status")
         before = self._layers.get(layer, (0, 0))
-        if said == "Downloading":
+        if layer_status == "Downloading":
             detail = line.get("progressDetail") or {}
             current = int(detail.get("current") or 0)
             after = (current, max(current, int(detail.get("total") or 0)))
-        elif said in _FETCHED and layer in self._layers:
+        elif layer_status in _FETCHED and layer in self._layers:
             after = (before[1], before[1])
         else:
             return False

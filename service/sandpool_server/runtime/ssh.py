@@ -1,7 +1,8 @@
-"""The engine over ssh: each connection is one `ssh HOST docker system dial-stdio`, as docker's own client does it.
+"""Transport to an engine over ssh: each connection runs `ssh HOST docker system dial-stdio`, like the docker CLI.
 
-docker-py's own transport needs paramiko even to run the system's `ssh`, and then knows no timeouts. Here the program
-speaks into one end of a socket pair, and the other end is a socket like any: deadlines hold, streams can be shut.
+docker-py's ssh transport requires paramiko even to run the system's `ssh`, and does not support timeouts. In this
+transport, `ssh` uses one end of a socket pair. The other end is an ordinary socket, so timeouts work and streams can be
+shut down.
 """
 
 import re
@@ -18,25 +19,28 @@ from docker.transport.unixconn import UnixHTTPAdapter, UnixHTTPConnection, UnixH
 _DIAL = "docker system dial-stdio"
 _CONNECT_SECS = 10
 _ALIVE_SECS = 15
-_MAX_GREETING = 16 * 1024
+_MAX_RESPONSE_BYTES = 16 * 1024
 _LOOK_UP_SECS = 10
 _SSH_FAILED = 255
-"""The exit code that ssh keeps for its own failures."""
+"""The exit code that ssh uses for its own failures."""
 _LOG = structlog.get_logger(__name__)
 
 
 def ssh_argv(url: str, *extra: str) -> list[str]:
-    """The command that reaches `url` (ssh://[user@]host[:port]) by the person's own ssh configuration, never asking.
+    """Return the ssh command for `url` (ssh://[user@]host[:port]).
 
-    Raises `DockerException` when the address names no host.
+    The command uses the ssh configuration of the user and never prompts. Raises `DockerException` if the address has no
+    host or an invalid port.
     """
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:
-        raise DockerException(f"the engine's address {url!r} has a port that is none") from None
+        raise DockerException(
+            f"the engine's address {url!r} has an invalid port; use ssh://[user@]host[:port]"
+        ) from None
     if not parts.hostname:
-        raise DockerException(f"the engine's address {url!r} names no host")
+        raise DockerException(f"the engine's address {url!r} has no host; use ssh://[user@]host[:port]")
     argv = ["ssh", "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECS}"]
     argv += ["-o", f"ServerAliveInterval={_ALIVE_SECS}", *extra]
     if parts.username:
@@ -47,9 +51,12 @@ def ssh_argv(url: str, *extra: str) -> list[str]:
 
 
 def ssh_host_name(url: str) -> str:
-    """The host's real name or address, for the one in the url may be an alias of the ssh configuration. Blocks."""
+    """Return the name or address of the host; the URL may contain an alias of the ssh configuration. Blocks.
+
+    Raises `DockerException` if ssh fails.
+    """
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             ssh_argv(url, "-G"),
             capture_output=True,
             text=True,
@@ -58,19 +65,19 @@ def ssh_host_name(url: str) -> str:
             stdin=subprocess.DEVNULL,
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        raise DockerException(f"ssh does not say where {url!r} is: {error}") from error
-    found = re.search(r"^hostname (\S+)$", said, re.MULTILINE)
+        raise DockerException(f"cannot read the host name of {url!r} from the ssh configuration: {error}") from error
+    found = re.search(r"^hostname (\S+)$", output, re.MULTILINE)
     return found[1] if found else str(urlsplit(url).hostname)
 
 
 class _Connection(UnixHTTPConnection):
-    """One connection, and the ssh process behind it."""
+    """One connection and its ssh process."""
 
     def connect(self) -> None:
-        """Start ssh and wait for the engine's first answer through it.
+        """Start ssh and wait for the first response of the engine.
 
-        Logging in may take longer than a request is given; so it has a time of its own, and is not begun anew with each
-        request that came too early.
+        The login may take longer than the timeout of a request. It therefore has a separate timeout, and does not
+        restart with every request that times out.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -81,15 +88,15 @@ class _Connection(UnixHTTPConnection):
                     stdin=end,
                     stdout=end,
                     stderr=subprocess.PIPE,
-                    start_new_session=True,  # Ctrl-C is the server's to deal with.
+                    start_new_session=True,  # Ctrl-C must reach the server only.
                 )
             except BaseException:
                 ours.close()
                 raise
         self._process = process
-        threading.Thread(target=_see_off, args=(process, self.base_url), name="engine-ssh", daemon=True).start()
+        threading.Thread(target=_log_failure, args=(process, self.base_url), name="engine-ssh", daemon=True).start()
         try:
-            _greet(ours)
+            _ping(ours)
         except BaseException:
             ours.close()
             process.terminate()
@@ -98,40 +105,43 @@ class _Connection(UnixHTTPConnection):
         self.sock = ours
 
     def close(self) -> None:
-        """Close the connection and end its process."""
+        """Close the connection and terminate its process."""
         super().close()
         process = getattr(self, "_process", None)
         if process is not None:
             process.terminate()
 
 
-def _greet(connection: socket.socket) -> None:
-    """Ask for a sign of life. Raises `TimeoutError` when none comes in the time for logging in, `ConnectionError`."""
+def _ping(connection: socket.socket) -> None:
+    """Send a ping to the engine and wait for the response.
+
+    Raises `TimeoutError` after the time limit of the login, and `ConnectionError` if ssh or the engine fails.
+    """
     connection.settimeout(_CONNECT_SECS)
-    answer = b""
+    response = b""
     try:
         connection.sendall(b"HEAD /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
-        while not answer.endswith(b"\r\n\r\n") and (more := connection.recv(_MAX_GREETING)):
-            answer += more  # To its end: the answer to a HEAD has no body.
-            if len(answer) > _MAX_GREETING:
+        while not response.endswith(b"\r\n\r\n") and (more := connection.recv(_MAX_RESPONSE_BYTES)):
+            response += more  # The response to a HEAD request has no body, so an empty line is its end.
+            if len(response) > _MAX_RESPONSE_BYTES:
                 break
     except (BrokenPipeError, ConnectionResetError) as error:
-        # Not as it is: while a request is sent, urllib3 takes these to mean that an answer is there to be read.
-        raise ConnectionError("ssh has ended") from error
-    if not answer.endswith(b"\r\n\r\n"):
-        raise ConnectionError("no engine answers through ssh")
+        # Converted, because urllib3 interprets these errors during a request as "a response is available".
+        raise ConnectionError("the ssh process exited") from error
+    if not response.endswith(b"\r\n\r\n"):
+        raise ConnectionError("the engine does not respond through ssh")
 
 
-def _see_off(process: "subprocess.Popen[bytes]", url: str) -> None:
-    """Wait for the process's end and say why it ended if that was ssh's fault. Runs in a thread of its own."""
-    _, said = process.communicate()
-    if process.returncode == _SSH_FAILED and said:
-        _LOG.warning("ssh to the engine failed", engine=url, said=said.decode(errors="replace").strip()[-500:])
+def _log_failure(process: "subprocess.Popen[bytes]", url: str) -> None:
+    """Wait until the ssh process exits, and log its output if ssh itself failed. Runs in a separate thread."""
+    _, output = process.communicate()
+    if process.returncode == _SSH_FAILED and output:
+        _LOG.warning("ssh to the engine failed", engine=url, output=output.decode(errors="replace").strip()[-500:])
 
 
 class _Pool(UnixHTTPConnectionPool):
     def _new_conn(self) -> _Connection:  # type: ignore[override]
-        return _Connection(self.base_url, "", self.timeout)  # type: ignore[arg-type]  # docker-py has it so too
+        return _Connection(self.base_url, "", self.timeout)  # type: ignore[arg-type]  # like docker-py
 
 
 class SshAdapter(UnixHTTPAdapter):
@@ -143,7 +153,7 @@ class SshAdapter(UnixHTTPAdapter):
         self._url = url
 
     def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
-        """The pool of connections; there is one, whatever the path of `url`."""
+        """Return the connection pool. There is one for all URLs."""
         with self.pools.lock:
             pool = self.pools.get(self._url)
             if pool is None:

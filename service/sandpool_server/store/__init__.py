@@ -1,4 +1,4 @@
-"""The database behind `ports.Store`: SQLite now, written so that PostgreSQL can follow (see `dialect`)."""
+"""The implementation of `interfaces.Store` on SQLite. Only the module `dialect` depends on SQLite."""
 
 from sandpool_server.store.store import SqlStore
 

@@ -1,7 +1,7 @@
-"""The claim, the hot path: statements built once, no ORM, one pass where the pool has enough ready members.
+"""The claim: the hot path of the store. Its statements are built once and do not use the ORM.
 
-A warm claim of one is: find the pool, one `UPDATE … RETURNING`, and its share of the batch's tally; a request id adds
-one lookup.
+A claim of one warm instance executes two statements, the lookup of the pool and one `UPDATE … RETURNING`, and its share
+of the write of the batch's hits and misses. A request id adds one lookup.
 """
 
 from collections.abc import Sequence
@@ -10,43 +10,45 @@ from dataclasses import replace
 from sqlalchemy import bindparam, func, insert, select, update
 
 from sandpool_server.domain.errors import Exhausted, FailedPrecondition
-from sandpool_server.domain.lifecycle import COUNTED, MemberState
-from sandpool_server.domain.model import Claim, ContainerSpec, EndReason, Member, PullPolicy, StartKind
-from sandpool_server.ports import ClaimRequest, ClaimResult, Clock, claim_request_id
+from sandpool_server.domain.lifecycle import COUNTED, InstanceState
+from sandpool_server.domain.model import Claim, Instance, StartType, TerminationReason
+from sandpool_server.domain.spec import ContainerSpec
+from sandpool_server.interfaces import ClaimRequest, ClaimResult, Clock, claim_request_id
 from sandpool_server.store import lookups, rows
 from sandpool_server.store.errors import unique_name
 from sandpool_server.store.lookups import EMPTY
 from sandpool_server.store.prepared import Prepared
 from sandpool_server.store.rows import AnyRow
-from sandpool_server.store.tables import MEMBERS, POOLS
+from sandpool_server.store.tables import INSTANCES, POOLS
 from sandpool_server.store.writer import Transaction
 
 _RETRY_AFTER_SECS = 1.0
-"""When a pool that is at its limit or empty is worth another try: about as long as it takes to remove a container, or
-to make one.
+"""The recommended delay before a retry if a pool is at its limit or empty.
+
+It is about the time that the removal or the creation of a container takes.
 """
 
-_READY = (
-    select(MEMBERS.c.id)
+_WARM_IDS = (
+    select(INSTANCES.c.id)
     .where(
-        MEMBERS.c.state == MemberState.WARM.value,
-        MEMBERS.c.pool_id == bindparam("pool"),
-        MEMBERS.c.spec_digest == bindparam("digest"),
+        INSTANCES.c.state == InstanceState.WARM.value,
+        INSTANCES.c.pool_id == bindparam("pool"),
+        INSTANCES.c.spec_digest == bindparam("digest"),
     )
-    .order_by(MEMBERS.c.id)
+    .order_by(INSTANCES.c.id)
     .limit(bindparam("number"))
-    # Where a database has locks of rows, claims of several servers step around each other; SQLite leaves this out.
+    # In a database with row locks, concurrent claims skip the rows of each other. SQLite ignores this.
     .with_for_update(skip_locked=True)
 )
-_TAKE = Prepared(
-    update(MEMBERS)
-    .where(MEMBERS.c.id.in_(_READY))
+_CLAIM_WARM = Prepared(
+    update(INSTANCES)
+    .where(INSTANCES.c.id.in_(_WARM_IDS))
     .values(
-        state=MemberState.ACTIVE.value,
+        state=InstanceState.ACTIVE.value,
         claim_time=bindparam("p_claim_time"),
         timeout_secs=bindparam("p_timeout_secs"),
         expire_time=bindparam("p_expire_time"),
-        start=StartKind.WARM.value,
+        start_type=StartType.WARM.value,
         name=bindparam("p_name"),
         metadata=bindparam("p_metadata"),
         request_id=bindparam("p_request_id"),
@@ -54,25 +56,25 @@ _TAKE = Prepared(
         start_secs=bindparam("p_start_secs"),
     )
     .returning(
-        MEMBERS.c.id,
-        MEMBERS.c.template_id,
-        MEMBERS.c.template_name,
-        MEMBERS.c.version,
-        MEMBERS.c.create_time,
-        MEMBERS.c.address,
-        MEMBERS.c.pull_policy,
+        INSTANCES.c.id,
+        INSTANCES.c.template_id,
+        INSTANCES.c.template_name,
+        INSTANCES.c.version,
+        INSTANCES.c.create_time,
+        INSTANCES.c.address,
+        INSTANCES.c.spec,
     )
 )
-_KEEP_REQUEST_ID = (
-    update(MEMBERS).where(MEMBERS.c.id == bindparam("member")).values(request_id=bindparam("p_request_id"))
+_SET_REQUEST_ID = (
+    update(INSTANCES).where(INSTANCES.c.id == bindparam("instance")).values(request_id=bindparam("p_request_id"))
 )
-_ADD = insert(MEMBERS)
+_INSERT = insert(INSTANCES)
 _COUNTED = (
     select(func.count())
-    .select_from(MEMBERS)
-    .where(MEMBERS.c.state.in_(sorted(COUNTED)), MEMBERS.c.pool_id == bindparam("pool"))
+    .select_from(INSTANCES)
+    .where(INSTANCES.c.state.in_(sorted(COUNTED)), INSTANCES.c.pool_id == bindparam("pool"))
 )
-_FOLLOWING = (
+_TEMPLATE_POOLS = (
     select(POOLS)
     .where(
         POOLS.c.template_id == bindparam("template"),
@@ -81,138 +83,148 @@ _FOLLOWING = (
     )
     .order_by(POOLS.c.id)
 )
-_EARLIER = Prepared(
-    select(MEMBERS).where(
-        MEMBERS.c.namespace == bindparam("namespace"),
-        MEMBERS.c.request_id >= bindparam("first"),
-        MEMBERS.c.request_id < bindparam("end"),
-        MEMBERS.c.request_id != EMPTY,
+_EARLIER_CLAIM = Prepared(
+    select(INSTANCES).where(
+        INSTANCES.c.namespace == bindparam("namespace"),
+        INSTANCES.c.request_id >= bindparam("first"),
+        INSTANCES.c.request_id < bindparam("end"),
+        INSTANCES.c.request_id != EMPTY,
     )
 )
 
 
 def claim(tx: Transaction, request: ClaimRequest, clock: Clock) -> ClaimResult:
     """See `Store.claim`."""
-    if request.request_id and (earlier := _earlier(tx, request)):
+    if request.request_id and (earlier := _earlier_instances(tx, request)):
         return ClaimResult(earlier, replayed=True)
-    with unique_name("sandbox", MEMBERS, request.name):
+    with unique_name("sandbox", INSTANCES, request.name):
         if request.pool_ref:
-            members = _from_pool(tx, request, clock)
+            instances = _from_pool(tx, request, clock)
         elif request.template_ref:
-            members = _from_template(tx, request, clock)
+            instances = _from_template(tx, request, clock)
         elif request.spec is not None:
-            members = _alone(tx, request, request.spec)
+            instances = _from_spec(tx, request, request.spec)
         else:
-            raise ValueError("a claim names a pool, a template or a specification")
-    tx.touched.update(member.id for member in members)
-    return ClaimResult(tuple(members))
+            raise ValueError("a claim must have a pool, a template or a specification")
+    tx.touched.update(instance.id for instance in instances)
+    return ClaimResult(tuple(instances))
 
 
-def _from_pool(tx: Transaction, request: ClaimRequest, clock: Clock) -> list[Member]:
+def _from_pool(tx: Transaction, request: ClaimRequest, clock: Clock) -> list[Instance]:
     pool = lookups.find_pool(tx.connection, request.namespace, request.pool_ref)
     if _closed(pool):
-        raise _refusal(pool)
-    members = _take(tx, request, pool, 0, clock) if request.warm else []
-    _check_cold(request, len(members), f"pool {pool.name or pool.id!r}", f"pool:{pool.id}")
-    return members + _start_in_first_with_room(tx, request, [pool], len(members))
+        raise _closed_error(pool)
+    instances = _claim_warm(tx, request, pool, 0, clock) if request.warm else []
+    _check_cold_start(request, len(instances), f"pool {pool.name or pool.id!r}", f"pool:{pool.id}")
+    return instances + _start_in_first_with_capacity(tx, request, [pool], len(instances))
 
 
-def _from_template(tx: Transaction, request: ClaimRequest, clock: Clock) -> list[Member]:
+def _from_template(tx: Transaction, request: ClaimRequest, clock: Clock) -> list[Instance]:
     template = lookups.find_template(tx.connection, request.namespace, request.template_ref)
     values = {"template": template.id, "namespace": request.namespace}
-    pools = tx.connection.execute(_FOLLOWING, values).all()
-    whose = f"template {template.name!r}", f"template:{template.id}"
+    pools = tx.connection.execute(_TEMPLATE_POOLS, values).all()
+    source = f"template {template.name!r}", f"template:{template.id}"
     if not pools:
-        _check_cold(request, 0, *whose)
+        _check_cold_start(request, 0, *source)
         timeout_secs = template.timeout_secs if request.timeout_secs is None else request.timeout_secs
-        like = _cold(request, rows.spec_of(template), timeout_secs)
-        like = replace(like, template_id=template.id, template_name=template.name)
-        return _start(tx, request, like, request.count, 0)
+        prototype = _cold_prototype(request, rows.spec_of(template), timeout_secs)
+        prototype = replace(prototype, template_id=template.id, template_name=template.name)
+        return _start(tx, request, prototype, request.count, 0)
     open_pools = [pool for pool in pools if not _closed(pool)]
     if not open_pools:
-        raise _refusal(pools[0])
-    members: list[Member] = []
+        raise _closed_error(pools[0])
+    instances: list[Instance] = []
     for pool in open_pools if request.warm else ():
-        if len(members) < request.count:
-            members += _take(tx, request, pool, len(members), clock)
-    _check_cold(request, len(members), *whose)
-    return members + _start_in_first_with_room(tx, request, open_pools, len(members))
+        if len(instances) < request.count:
+            instances += _claim_warm(tx, request, pool, len(instances), clock)
+    _check_cold_start(request, len(instances), *source)
+    return instances + _start_in_first_with_capacity(tx, request, open_pools, len(instances))
 
 
-def _alone(tx: Transaction, request: ClaimRequest, spec: ContainerSpec) -> list[Member]:
-    """Start sandboxes of a specification in no pool."""
+def _from_spec(tx: Transaction, request: ClaimRequest, spec: ContainerSpec) -> list[Instance]:
+    """Write `STARTING` instances of a specification, without a pool."""
     if not request.cold:
-        raise ValueError("a sandbox of a specification alone can only be started cold")
+        raise ValueError("a sandbox without a pool or template requires a cold start")
     lookups.check_secrets(tx.connection, request.namespace, spec.secret_names)
-    return _start(tx, request, _cold(request, spec, request.timeout_secs or 0), request.count, 0)
+    return _start(tx, request, _cold_prototype(request, spec, request.timeout_secs or 0), request.count, 0)
 
 
 def _closed(pool: AnyRow) -> bool:
-    """`Pool.closed` of a living pool's row."""
-    return bool(pool.paused or pool.drain)
+    """Return `Pool.closed` for the row of a pool that is not deleted."""
+    return bool(pool.paused or pool.drained)
 
 
-def _refusal(pool: AnyRow) -> FailedPrecondition:
-    """Why nothing can be taken from a closed pool."""
-    setting, word = ("drain", "drained") if pool.drain else ("paused", "paused")
+def _closed_error(pool: AnyRow) -> FailedPrecondition:
+    """Return the error for a claim from a closed pool."""
+    setting = "drained" if pool.drained else "paused"
     return FailedPrecondition(
-        f"POOL_{word.upper()}",
-        f"pool {pool.name or pool.id!r} is {word}; set {setting} to false, or use another pool",
+        f"POOL_{setting.upper()}",
+        f"pool {pool.name or pool.id!r} is {setting}; set {setting} to false, or use another pool",
         "pool",
         pool.id,
     )
 
 
-def _check_cold(request: ClaimRequest, ready: int, whose: str, subject: str) -> None:
-    """Raise `Exhausted` when something is missing beyond the `ready` members and may not be started."""
-    if ready < request.count and not request.cold:
-        has = (
-            f"{whose} has {ready} of the {request.count} sandboxes asked for ready"
+def _check_cold_start(request: ClaimRequest, warm: int, source: str, subject: str) -> None:
+    """Raise `Exhausted` if cold starts are necessary but not allowed.
+
+    `warm` is the number of claimed warm instances. `source` is the pool or the template, for the message.
+    """
+    if warm < request.count and not request.cold:
+        cause = (
+            f"{source} has {warm} of the {request.count} requested sandboxes ready"
             if request.warm
-            else f"the ready sandboxes of {whose} are for callers who came before and wait in line"
+            else f"the warm instances of {source} are reserved for earlier callers in the wait queue"
         )
         raise Exhausted(
             "POOL_EMPTY",
-            f"{has}; wait for one (WHEN_EMPTY_WAIT), let what is missing start cold (WHEN_EMPTY_START_COLD), or raise "
+            f"{cause}; use WHEN_EMPTY_WAIT to wait, use WHEN_EMPTY_START_COLD for a cold start, or increase "
             "warm_containers",
             subject,
             _RETRY_AFTER_SECS,
         )
 
 
-def _start_in_first_with_room(
-    tx: Transaction, request: ClaimRequest, pools: Sequence[AnyRow], ready: int
-) -> list[Member]:
-    """Write `STARTING` members for what is missing beyond the `ready` ones, all in one pool. Raises `Exhausted`."""
-    missing = request.count - ready
+def _start_in_first_with_capacity(
+    tx: Transaction, request: ClaimRequest, pools: Sequence[AnyRow], warm: int
+) -> list[Instance]:
+    """Write `STARTING` instances for the missing sandboxes, all in the first pool that has enough capacity.
+
+    `warm` is the number of claimed warm instances.
+
+    Raises:
+        Exhausted: (POOL_LIMIT_REACHED) no pool has enough capacity within its `max_containers`.
+    """
+    missing = request.count - warm
     if not missing:
         return []
-    most = 0
+    largest = 0
     for pool in pools:
-        room = _room(tx, pool)
-        if room is None or room - request.reserved >= missing:
-            return _start_in(tx, request, pool, missing, ready)
-        most = max(most, room - request.reserved)
+        capacity = _capacity(tx, pool)
+        if capacity is None or capacity - request.reserved >= missing:
+            return _start_in(tx, request, pool, missing, warm)
+        largest = max(largest, capacity - request.reserved)
     first = pools[0]
-    whose = (
-        f"pool {first.name or first.id!r} has" if len(pools) == 1 else f"the {len(pools)} pools of the template have"
-    )
+    source = f"pool {first.name or first.id!r}" if len(pools) == 1 else f"the {len(pools)} pools of the template"
     raise Exhausted(
-        "POOL_AT_MAX",
-        f"{whose} room for {ready + most} of the {request.count} sandboxes asked for, within max_containers; delete "
-        "sandboxes, or raise max_containers",
+        "POOL_LIMIT_REACHED",
+        f"{source} can provide {warm + largest} of the {request.count} requested sandboxes within max_containers; "
+        "delete sandboxes, or increase max_containers",
         f"pool:{first.id}",
         _RETRY_AFTER_SECS,
     )
 
 
-def _take(tx: Transaction, request: ClaimRequest, pool: AnyRow, index: int, clock: Clock) -> list[Member]:
-    """Claim ready members of the pool, as many as are still missing or there are; the first is the index-th."""
+def _claim_warm(tx: Transaction, request: ClaimRequest, pool: AnyRow, index: int, clock: Clock) -> list[Instance]:
+    """Claim warm instances of the pool, up to the number of missing sandboxes, and return them.
+
+    `index` is the number of sandboxes that the claim has already.
+    """
     timeout_secs = pool.timeout_secs if request.timeout_secs is None else request.timeout_secs
-    claim = _claim(request, timeout_secs, StartKind.WARM)
+    claim = _claim(request, timeout_secs, StartType.WARM)
     start_secs = clock.monotonic() - request.received
-    one_key = claim_request_id(request.request_id, 0, 1) if request.count == 1 else ""
-    taken = _TAKE.all(
+    single_key = claim_request_id(request.request_id, 0, 1) if request.count == 1 else ""
+    claimed = _CLAIM_WARM.all(
         tx.connection,
         {
             "pool": pool.id,
@@ -223,126 +235,126 @@ def _take(tx: Transaction, request: ClaimRequest, pool: AnyRow, index: int, cloc
             "p_expire_time": claim.expire_time,
             "p_name": request.name,
             "p_metadata": claim.metadata,
-            "p_request_id": one_key,
+            "p_request_id": single_key,
             "p_fingerprint": request.fingerprint,
             "p_start_secs": start_secs,
         },
     )
-    if not taken:
+    if not claimed:
         return []
-    spec = rows.spec_of(pool)  # the members' too: their digest is the same
-    members = [
-        Member(
+    instances = [
+        Instance(
             id=row.id,
             namespace=request.namespace,
             pool_id=pool.id,
             template_id=row.template_id or "",
             template_name=row.template_name,
-            spec=spec,
-            state=MemberState.ACTIVE,
+            spec=rows.spec_of(row),
+            state=InstanceState.ACTIVE,
             version=row.version,
             create_time=row.create_time,
             spec_digest=pool.spec_digest,
             address=row.address,
-            pull_policy=PullPolicy(row.pull_policy),
-            claim=replace(claim, request_id=claim_request_id(request.request_id, place, request.count)),
+            claim=replace(claim, request_id=claim_request_id(request.request_id, position, request.count)),
             start_secs=start_secs,
             request_fingerprint=request.fingerprint,
         )
-        for place, row in enumerate(sorted(taken, key=lambda row: row.id), index)
+        for position, row in enumerate(sorted(claimed, key=lambda row: row.id), index)
     ]
     if request.request_id and request.count > 1:
         keys = [
-            {"member": member.id, "p_request_id": claim_request_id(request.request_id, place, request.count)}
-            for place, member in enumerate(members, index)
+            {"instance": instance.id, "p_request_id": claim_request_id(request.request_id, position, request.count)}
+            for position, instance in enumerate(instances, index)
         ]
-        tx.connection.execute(_KEEP_REQUEST_ID, keys)
-    tx.hits[pool.id] += len(members)
+        tx.connection.execute(_SET_REQUEST_ID, keys)
+    tx.hits[pool.id] += len(instances)
     tx.touched.add(pool.id)
-    return members
+    return instances
 
 
-def _room(tx: Transaction, pool: AnyRow) -> int | None:
-    """How many more containers the pool may have; None for any number."""
+def _capacity(tx: Transaction, pool: AnyRow) -> int | None:
+    """Return the number of containers that the pool can still create; None if it has no limit."""
     if pool.max_containers is None:
         return None
     counted: int = tx.connection.execute(_COUNTED, {"pool": pool.id}).scalar_one()
     return max(0, int(pool.max_containers) - counted)
 
 
-def _start_in(tx: Transaction, request: ClaimRequest, pool: AnyRow, number: int, index: int) -> list[Member]:
-    """Write `STARTING` members of the pool."""
+def _start_in(tx: Transaction, request: ClaimRequest, pool: AnyRow, number: int, index: int) -> list[Instance]:
+    """Write `number` `STARTING` instances of the pool. `index` is the position of the first one in the claim."""
     timeout_secs = pool.timeout_secs if request.timeout_secs is None else request.timeout_secs
-    like = replace(
-        _cold(request, rows.spec_of(pool), timeout_secs),
+    prototype = replace(
+        _cold_prototype(request, rows.spec_of(pool), timeout_secs),
         pool_id=pool.id,
         template_id=pool.template_id or "",
         template_name=pool.template_name,
         spec_digest=pool.spec_digest,
-        pull_policy=PullPolicy(pool.pull_policy),
     )
     tx.misses[pool.id] += number
     tx.touched.add(pool.id)
-    return _start(tx, request, like, number, index)
+    return _start(tx, request, prototype, number, index)
 
 
-def _start(tx: Transaction, request: ClaimRequest, like: Member, number: int, index: int) -> list[Member]:
-    """Write `number` members that look like `like`; the first is the claim's index-th."""
-    claim = like.claim
+def _start(tx: Transaction, request: ClaimRequest, prototype: Instance, number: int, index: int) -> list[Instance]:
+    """Write `number` copies of the prototype. `index` is the position of the first one in the claim."""
+    claim = prototype.claim
     if claim is None:
-        raise ValueError("a member that starts for a caller has a claim")
-    members = [
+        raise ValueError("an instance in the state STARTING must have a claim")
+    instances = [
         replace(
-            like,
-            id=member_id,
-            claim=replace(claim, request_id=claim_request_id(request.request_id, place, request.count)),
+            prototype,
+            id=instance_id,
+            claim=replace(claim, request_id=claim_request_id(request.request_id, position, request.count)),
         )
-        for place, member_id in enumerate(request.ids[:number], index)
+        for position, instance_id in enumerate(request.ids[:number], index)
     ]
-    tx.connection.execute(_ADD, [rows.member_values(member) for member in members])
-    return members
+    tx.connection.execute(_INSERT, [rows.instance_values(instance) for instance in instances])
+    return instances
 
 
-def _cold(request: ClaimRequest, spec: ContainerSpec, timeout_secs: int) -> Member:
-    """A sandbox of the claim that is to be started, without id and pool."""
-    return Member(
+def _cold_prototype(request: ClaimRequest, spec: ContainerSpec, timeout_secs: float) -> Instance:
+    """Return a `STARTING` instance of the claim without id and pool."""
+    return Instance(
         id="",
         namespace=request.namespace,
         pool_id="",
         template_id="",
         template_name="",
         spec=spec,
-        state=MemberState.STARTING,
+        state=InstanceState.STARTING,
         version=1,
         create_time=request.now,
         spec_digest=spec.digest(),
-        claim=_claim(request, timeout_secs, StartKind.COLD),
+        claim=_claim(request, timeout_secs, StartType.COLD),
         request_fingerprint=request.fingerprint,
     )
 
 
-def _claim(request: ClaimRequest, timeout_secs: int, start: StartKind) -> Claim:
-    return Claim(request.now, timeout_secs, start, request.name, dict(request.metadata))
+def _claim(request: ClaimRequest, timeout_secs: float, start_type: StartType) -> Claim:
+    return Claim(request.now, timeout_secs, start_type, request.name, dict(request.metadata))
 
 
-def _earlier(tx: Transaction, request: ClaimRequest) -> tuple[Member, ...]:
-    """What an earlier claim of the same request got, as it is now; empty for a new request.
+def _earlier_instances(tx: Transaction, request: ClaimRequest) -> tuple[Instance, ...]:
+    """Return the current instances of an earlier claim with this request id; empty if there is none.
 
-    A claim of which nothing came, because every start failed or was given up, is as good as none: it is forgotten, and
-    the retry claims anew. Raises `InvalidArgument` when the earlier request was another one.
+    If all instances of the earlier claim have failed, their request id is cleared and the retry claims again.
+
+    Raises:
+        InvalidArgument: the request id was used for a request with a different content.
     """
-    # `$` is the character after `#`, which a caller's request id does not hold: exactly the keys of this request.
+    # The request ids of callers do not contain `#`, and `$` is the character after `#`. This range therefore contains
+    # exactly the keys of this request.
     between = {"first": f"{request.request_id}#", "end": f"{request.request_id}$"}
-    found = _EARLIER.all(tx.connection, {"namespace": request.namespace, **between})
+    found = _EARLIER_CLAIM.all(tx.connection, {"namespace": request.namespace, **between})
     for row in found:
         lookups.check_fingerprint(row.request_fingerprint, request.fingerprint)
-    if all(row.end_reason == EndReason.FAILED.value for row in found):
+    if all(row.termination_reason == TerminationReason.FAILED.value for row in found):
         if found:
-            tx.connection.execute(_KEEP_REQUEST_ID, [{"member": row.id, "p_request_id": ""} for row in found])
+            tx.connection.execute(_SET_REQUEST_ID, [{"instance": row.id, "p_request_id": ""} for row in found])
         return ()
-    return tuple(rows.member_of(row) for row in sorted(found, key=_place))
+    return tuple(rows.instance_of(row) for row in sorted(found, key=_position))
 
 
-def _place(row: AnyRow) -> int:
-    """Which of its claim's sandboxes this is."""
+def _position(row: AnyRow) -> int:
+    """Return the position of the sandbox in its claim."""
     return int(row.request_id.rpartition("#")[2].partition("/")[0])

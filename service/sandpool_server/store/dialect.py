@@ -1,4 +1,4 @@
-"""All that is SQLite's own. Another database gets its branch here; the rest of the package is SQL that both speak."""
+"""The code that depends on SQLite. The rest of the package uses only portable SQL."""
 
 import json
 import os
@@ -25,51 +25,57 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
 _LOCK_WAIT_SECS = 5.0
-"""How long a transaction waits for another process's."""
+"""The time limit for a transaction to wait for the lock of another process."""
 
-_TAKEN = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
+_UNIQUE_VIOLATIONS = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 
-_ADVICE = {
-    sqlite3.SQLITE_BUSY: "is locked by another process",
-    sqlite3.SQLITE_LOCKED: "is locked by another process",
-    sqlite3.SQLITE_FULL: "has no disk space left; free some",
-    sqlite3.SQLITE_READONLY: "cannot be written to; check the permissions of its file and folder",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the permissions of its file and folder",
+_DESCRIPTIONS = {
+    sqlite3.SQLITE_BUSY: "is locked by another process; try again, or stop that process",
+    sqlite3.SQLITE_LOCKED: "is locked by another process; try again, or stop that process",
+    sqlite3.SQLITE_FULL: "has no disk space left; free disk space",
+    sqlite3.SQLITE_READONLY: "is read-only; check the permissions of its file and directory",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the permissions of its file and directory",
     sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup",
-    sqlite3.SQLITE_NOTADB: "is not a database of this server",
-    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
+    sqlite3.SQLITE_NOTADB: "is not a database of this server; check the data directory",
+    sqlite3.SQLITE_IOERR: "cannot be read or written; check the disk for errors",
 }
+_UNKNOWN = "does not respond; check the log of the server"
 
 
 def prepare(url: str) -> None:
-    """Make the database's file, readable by its owner alone, and the folders that it is in, where they are missing.
+    """Create the file of the database, readable only by its owner, and its parent directories if they do not exist.
 
-    Raises `OSError`; `ValueError` for a database that cannot be used, such as one in memory.
+    Raises:
+        OSError: the file or a directory cannot be created.
+        ValueError: the URL is not a SQLite file.
     """
-    where = make_url(url)
-    if where.get_backend_name() != "sqlite":
-        raise ValueError(f"the database must be sqlite:///…, not {where.get_backend_name()}")
-    if where.database in (None, "", ":memory:"):
-        raise ValueError("the database must be a file: one in memory cannot be shared by readers and the writer")
-    path = Path(str(where.database))
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        raise ValueError(f"the database type {parsed.get_backend_name()} is not supported; use a URL sqlite:///PATH")
+    if parsed.database in (None, "", ":memory:"):
+        raise ValueError(
+            "a database in memory is not supported, because the readers and the writer cannot share it; use a URL "
+            "sqlite:///PATH"
+        )
+    path = Path(str(parsed.database))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The write-ahead log and its index get the permissions of the file itself.
+    # SQLite gives the write-ahead log and its index the permissions of this file.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def make_engine(url: str, *, writes: bool) -> Engine:
-    """An engine whose connections the caller keeps.
+    """Return an SQLAlchemy engine without a connection pool: the caller keeps the connections open.
 
-    A transaction of a writing one holds the database's write lock from its beginning; one of a reading one sees the
-    database as it was at its first statement and neither waits for writers nor can write.
+    With `writes`, a transaction holds the write lock of the database from its start. Without it, connections are
+    read-only: a transaction sees the state of the database at its first statement and does not wait for writers.
     """
     engine = create_engine(
         url,
         poolclass=NullPool,
-        # The driver must not begin transactions by itself: see the event below.
+        # The driver must not start transactions itself, because `on_begin` does.
         connect_args={"isolation_level": None, "check_same_thread": False, "timeout": _LOCK_WAIT_SECS},
         json_serializer=_compact_json,
-        # What people put into environments and metadata is no part of an error's text.
+        # The parameters contain the environments and metadata of users. They must not appear in error messages.
         hide_parameters=True,
     )
     pragmas = ["foreign_keys = ON", "journal_mode = WAL", "synchronous = FULL"] if writes else ["query_only = ON"]
@@ -92,29 +98,29 @@ def _compact_json(value: object) -> str:
 
 
 def violates_unique(error: IntegrityError, table: Table, column: str) -> bool:
-    """Whether the error says that a value of this column is taken."""
+    """Return whether the error reports that a value of this column exists already."""
     return (
-        getattr(error.orig, "sqlite_errorcode", None) in _TAKEN
+        getattr(error.orig, "sqlite_errorcode", None) in _UNIQUE_VIOLATIONS
         and f"{table.name}.{column}" in str(error.orig).replace(",", " ").split()
     )
 
 
 def describe(error: DBAPIError) -> str:
-    """What is wrong with the database, as the end of "the database …"; holds no SQL."""
-    # The lower eight bits are the kind of error, the others more detail on it.
+    """Return the predicate of a message "the database …" with the cause and the next action. It contains no SQL."""
+    # The lower eight bits are the primary result code. The other bits are details.
     code = getattr(error.orig, "sqlite_errorcode", None)
-    return _ADVICE.get(code & 0xFF, "does not answer") if isinstance(code, int) else "does not answer"
+    return _DESCRIPTIONS.get(code & 0xFF, _UNKNOWN) if isinstance(code, int) else _UNKNOWN
 
 
 def has_plain_cursor(dialect: Dialect) -> bool:
-    """Whether `run_plain` can be used."""
+    """Return whether `run_plain` supports the dialect."""
     return dialect.name == "sqlite" and dialect.positional
 
 
 def run_plain(connection: Connection, sql: str, arguments: Sequence[object]) -> list[tuple[Any, ...]]:
-    """Run a statement on the driver's own cursor and return its rows, values as the driver has them.
+    """Run a statement on the cursor of the driver and return its rows with the values of the driver.
 
-    Several times as fast as Core for small statements. Raises the errors that Core raises.
+    For small statements this is several times faster than SQLAlchemy Core. It raises the same errors as Core.
     """
     cursor = connection.connection.cursor()
     try:
@@ -127,12 +133,12 @@ def run_plain(connection: Connection, sql: str, arguments: Sequence[object]) -> 
 
 
 def json_list_has(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
-    """Whether the list under the key of the JSON object in the column holds this text."""
+    """Return the condition that the list at `key` of the JSON object in the column contains `value`."""
     entry = func.json_each(column, f'$."{key}"').table_valued("value", joins_implicitly=True)
     return exists(select(literal_column("1")).select_from(entry).where(entry.c.value == value))
 
 
 def json_has(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
-    """Whether the JSON object in the column has this entry."""
+    """Return the condition that the JSON object in the column has the entry `key: value`."""
     entry = func.json_each(column).table_valued("key", "value", joins_implicitly=True)
     return exists(select(literal_column("1")).select_from(entry).where(entry.c.key == key, entry.c.value == value))

@@ -1,4 +1,4 @@
-"""Database errors in the domain's words."""
+"""The conversion of database errors to domain errors."""
 
 import logging
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def unavailable(error: DBAPIError) -> Unavailable:
-    """The error that a caller gets for one of the database; the details go to the log."""
-    _LOG.warning("the database reports: %s", error.orig)
-    return Unavailable("DATABASE_UNAVAILABLE", f"the database {dialect.describe(error)}; nothing was changed")
+    """Return the domain error for a database error and write the details to the log."""
+    _LOG.warning("database error: %s", error.orig)
+    return Unavailable("DATABASE_UNAVAILABLE", f"no data was changed: the database {dialect.describe(error)}")
 
 
 @contextmanager
 def unique_name(resource_type: str, table: Table, name: str) -> Iterator[None]:
-    """Turn the violation of the table's unique names inside the block into `AlreadyExists`."""
+    """Convert a violation of the table's unique names inside the block to `AlreadyExists`."""
     try:
         yield
     except IntegrityError as error:

@@ -1,4 +1,4 @@
-"""Finding things by reference, answered requests, and the version check: what all operations share."""
+"""Shared functions of the operations: lookups by reference, retries of requests, checks of versions and secrets."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,17 +7,17 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, insert
 
 from sandpool_server.domain.errors import Aborted, FieldViolation, InvalidArgument, NotFound
 from sandpool_server.domain.ids import POOL, TEMPLATE
-from sandpool_server.ports import RequestKey
+from sandpool_server.interfaces import RequestKey
 from sandpool_server.store.prepared import Prepared
 from sandpool_server.store.rows import AnyRow
 from sandpool_server.store.tables import POOLS, REQUESTS, SECRETS, TEMPLATES
 from sandpool_server.store.writer import Transaction
 
 EMPTY: ColumnElement[str] = literal_column("''")
-"""The empty string as a literal: partial indexes say `!= ''`, and a bound value would not let them be used."""
+"""The empty string as a literal. The partial indexes have the condition `!= ''`; a bound value prevents their use."""
 
 
-def _living(table: Table, column: str) -> Prepared:
+def _select_existing(table: Table, column: str) -> Prepared:
     where = and_(
         table.c.namespace == bindparam("namespace"),
         table.c[column] == bindparam("ref"),
@@ -27,30 +27,30 @@ def _living(table: Table, column: str) -> Prepared:
     return Prepared(select(table).where(where))
 
 
-_BY_ID = {table.name: _living(table, "id") for table in (POOLS, TEMPLATES)}
-_BY_NAME = {table.name: _living(table, "name") for table in (POOLS, TEMPLATES)}
-_BY_ID_ALONE = {table.name: select(table).where(table.c.id == bindparam("id")) for table in (POOLS, TEMPLATES)}
+_BY_ID = {table.name: _select_existing(table, "id") for table in (POOLS, TEMPLATES)}
+_BY_NAME = {table.name: _select_existing(table, "name") for table in (POOLS, TEMPLATES)}
+_BY_ID_WITH_DELETED = {table.name: select(table).where(table.c.id == bindparam("id")) for table in (POOLS, TEMPLATES)}
 _REQUEST = select(REQUESTS.c.fingerprint, REQUESTS.c.resource_id).where(
     REQUESTS.c.namespace == bindparam("namespace"),
     REQUESTS.c.method == bindparam("method"),
     REQUESTS.c.request_id == bindparam("request_id"),
 )
-_REMEMBER = insert(REQUESTS)
+_INSERT_REQUEST = insert(REQUESTS)
 
 
 def find_pool(connection: Connection, namespace: str, ref: str) -> AnyRow:
-    """The living pool of that id or name. Raises `NotFound`."""
+    """Return the row of the pool with this id or name. Raises `NotFound`."""
     return _find(connection, POOLS, "pool", POOL, namespace, ref)
 
 
 def find_template(connection: Connection, namespace: str, ref: str) -> AnyRow:
-    """The living template of that id or name. Raises `NotFound`."""
+    """Return the row of the template with this id or name. Raises `NotFound`."""
     return _find(connection, TEMPLATES, "template", TEMPLATE, namespace, ref)
 
 
 def _find(connection: Connection, table: Table, resource_type: str, prefix: str, namespace: str, ref: str) -> AnyRow:
     values = {"namespace": namespace, "ref": ref}
-    # A name may begin like an id but is never shaped like one: so at most one of the two finds something.
+    # A name can start with the prefix of an id but never has the form of an id, so at most one query finds a row.
     row: AnyRow | None = _BY_ID[table.name].first(connection, values) if ref.startswith(f"{prefix}-") else None
     row = row or _BY_NAME[table.name].first(connection, values)
     if row is None:
@@ -59,8 +59,8 @@ def _find(connection: Connection, table: Table, resource_type: str, prefix: str,
 
 
 def row_by_id(connection: Connection, table: Table, resource_type: str, resource_id: str) -> AnyRow:
-    """The row of a pool or template, deleted or not. Raises `NotFound` once it is purged."""
-    row = connection.execute(_BY_ID_ALONE[table.name], {"id": resource_id}).first()
+    """Return the row of a pool or template, which may be deleted. Raises `NotFound` if it is purged."""
+    row = connection.execute(_BY_ID_WITH_DELETED[table.name], {"id": resource_id}).first()
     if row is None:
         raise NotFound(resource_type, resource_id)
     return row
@@ -69,23 +69,24 @@ def row_by_id(connection: Connection, table: Table, resource_type: str, resource
 def check_secrets(connection: Connection, namespace: str, names: Sequence[str]) -> None:
     """Raise `NotFound` for the first of these secrets that does not exist."""
     if names:
-        known = select(SECRETS.c.name).where(SECRETS.c.namespace == namespace, SECRETS.c.name.in_(list(names)))
-        there = set(connection.execute(known).scalars())
+        query = select(SECRETS.c.name).where(SECRETS.c.namespace == namespace, SECRETS.c.name.in_(list(names)))
+        existing = set(connection.execute(query).scalars())
         for name in names:
-            if name not in there:
+            if name not in existing:
                 raise NotFound("secret", name, "create it first")
 
 
-def check_version(resource_type: str, ref: str, present: int, seen: int | None) -> None:
-    """Raise `Aborted` when the caller saw another version than the present one."""
-    if seen is not None and seen != present:
+def check_version(resource_type: str, ref: str, current: int, expected: int | None) -> None:
+    """Raise `Aborted` if the caller expects another version than the current one. None accepts any version."""
+    if expected is not None and expected != current:
         raise Aborted(resource_type, ref)
 
 
-def answered(tx: Transaction, namespace: str, request: RequestKey | None) -> str | None:
-    """The id of the resource that an earlier call of this request was about; None for a new request.
+def replayed_resource_id(tx: Transaction, namespace: str, request: RequestKey | None) -> str | None:
+    """Return the id of the resource of an earlier request with this key; None if the request is not a retry.
 
-    Raises `InvalidArgument` when the earlier call was another one.
+    Raises:
+        InvalidArgument: the request id was used for a request with a different content.
     """
     if request is None:
         return None
@@ -97,11 +98,13 @@ def answered(tx: Transaction, namespace: str, request: RequestKey | None) -> str
     return str(row.resource_id)
 
 
-def remember(tx: Transaction, namespace: str, request: RequestKey | None, resource_id: str, now: datetime) -> None:
-    """Keep that this request was answered, for `answered`."""
+def record_request(
+    tx: Transaction, namespace: str, request: RequestKey | None, resource_id: str, now: datetime
+) -> None:
+    """Record the request, so that `replayed_resource_id` detects a retry."""
     if request is not None:
         tx.connection.execute(
-            _REMEMBER,
+            _INSERT_REQUEST,
             {
                 "namespace": namespace,
                 "method": request.method,
@@ -113,15 +116,15 @@ def remember(tx: Transaction, namespace: str, request: RequestKey | None, resour
         )
 
 
-def check_fingerprint(kept: str, given: str) -> None:
-    """Raise `InvalidArgument` when a request id comes back with another request."""
-    if kept != given:
+def check_fingerprint(recorded: str, current: str) -> None:
+    """Raise `InvalidArgument` if the fingerprints differ, that is if a request id is used for another request."""
+    if recorded != current:
         raise InvalidArgument(
-            FieldViolation("request_id", "was used for another request before; choose a new one for each request")
+            FieldViolation("request_id", "was used for a different request; use a new id for each request")
         )
 
 
-def named(some: Sequence[tuple[str, str]], number: int) -> str:
-    """Ids with their names, for a message: `some` of `number` things."""
+def format_names(some: Sequence[tuple[str, str]], number: int) -> str:
+    """Return the ids and names of `some` of `number` resources as text for a message."""
     shown = ", ".join(f"{some_id} ({name})" if name else some_id for some_id, name in some)
     return f"{shown} and {number - len(some)} more" if number > len(some) else shown

@@ -1,6 +1,6 @@
-"""Brings the schema of a database up to date.
+"""The migration of the database schema to the current version.
 
-Alembic is loaded only where there is something to migrate: it takes several megabytes that a server would keep.
+Alembic is imported only if a migration is necessary, because it would use several megabytes of the server's memory.
 """
 
 import threading
@@ -13,21 +13,24 @@ from sandpool_server.store.tables import METADATA
 
 SCRIPTS = Path(__file__).parent / "migrations"
 HEAD = max(path.name for path in (SCRIPTS / "versions").glob("[0-9]*.py")).partition("_")[0]
-"""The newest migration's revision, which its file's name begins with."""
+"""The revision of the newest migration: the beginning of its file name."""
 
 _VERSION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
-"""Alembic's own table: the revision that the database has."""
-_ONE_AT_A_TIME = threading.Lock()
-"""Alembic hands its context to the scripts through a global of the process."""
+"""The table of Alembic, which contains the revision of the database."""
+_LOCK = threading.Lock()
+"""Allows one migration at a time, because Alembic passes its context to the scripts in a global variable."""
 
 
 def upgrade(engine: Engine) -> None:
-    """Make the tables of a new database, or apply the migrations that are missing, all in one transaction.
+    """Create the tables of a new database, or apply the missing migrations of an existing one, in one transaction.
 
-    Two servers that start at once take turns. Raises `Unavailable` for a database that a newer version has written, and
-    database errors.
+    If two servers start at the same time, the second one waits for the first.
+
+    Raises:
+        Unavailable: (DATABASE_NEWER) another version of the server has written the database.
+        DBAPIError: the database reports an error.
     """
-    with _ONE_AT_A_TIME, engine.connect() as connection, connection.begin():
+    with _LOCK, engine.connect() as connection, connection.begin():
         tables = inspect(connection).get_table_names()
         if not tables:
             METADATA.create_all(connection)
@@ -50,5 +53,6 @@ def _migrate(connection: Connection) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise Unavailable(
-            "DATABASE_NEWER", f"the database was written by another version of the server; use that one ({error})"
+            "DATABASE_NEWER",
+            f"the database was written by another version of the server ({error}); start the server of that version",
         ) from error

@@ -1,8 +1,8 @@
-"""Statements of the hot path, run on the driver's own cursor.
+"""Prepared statements of the hot path, which run directly on the cursor of the driver.
 
-Core spends several times as long on one of them as SQLite does. They are written with Core all the same, so that the
-tables stay the only truth; here each is compiled once for an engine's dialect, and its values and rows are converted by
-the same functions of the columns' types that Core calls.
+SQLAlchemy Core spends several times as much time on such a statement as SQLite itself. The statements are still written
+with Core, so that `tables` stays the only definition of the schema. Each statement is compiled once per dialect. Its
+parameters and rows are converted by the same functions of the column types that Core uses.
 """
 
 from collections import namedtuple
@@ -19,9 +19,10 @@ Convert = Callable[[Any], Any] | None
 
 
 class Prepared:
-    """A SELECT, an UPDATE, or an UPDATE … RETURNING without lists of values; run as often as one likes.
+    """A reusable SELECT, UPDATE or UPDATE … RETURNING without expanding parameters (lists of values).
 
-    Rows have the columns' keys as attributes. Where the driver's cursor is not known well enough, Core runs it.
+    Rows have the names of the columns as attributes. For dialects that `dialect.run_plain` does not support, Core runs
+    the statement.
     """
 
     def __init__(self, statement: Select[*tuple[Any, ...]] | Update) -> None:
@@ -29,7 +30,7 @@ class Prepared:
         self._plans: WeakKeyDictionary[Dialect, _Plan] = WeakKeyDictionary()
 
     def all(self, connection: Connection, values: Mapping[str, object]) -> list[Any]:
-        """Run it with these values of its parameters and return its rows; raises what Core raises."""
+        """Run the statement with these parameters and return its rows. Raises the same errors as Core."""
         if not dialect.has_plain_cursor(connection.dialect):
             return list(connection.execute(self._statement, dict(values)).all())
         plan = self._plans.get(connection.dialect)
@@ -38,11 +39,11 @@ class Prepared:
         return plan.all(connection, values)
 
     def first(self, connection: Connection, values: Mapping[str, object]) -> Any:
-        """The first row, or None."""
+        """Run the statement and return the first row, or None."""
         return next(iter(self.all(connection, values)), None)
 
     def run(self, connection: Connection, values: Mapping[str, object]) -> None:
-        """Run one that returns no rows."""
+        """Run a statement that returns no rows."""
         if dialect.has_plain_cursor(connection.dialect):
             self.all(connection, values)
         else:
@@ -55,11 +56,11 @@ class _Plan:
 
     sql: str
     parameters: tuple[tuple[str, Convert], ...]
-    """In their order, each with what makes the driver's value of ours."""
+    """The parameters in their order, each with the function that converts its value for the driver."""
     constants: dict[str, object]
-    """Parameters whose values are part of the statement."""
+    """The parameters whose values are part of the statement."""
     results: tuple[Convert, ...]
-    """For each column, what makes our value of the driver's."""
+    """For each column, the function that converts the value of the driver."""
     row: Callable[..., Any]
 
     @staticmethod
@@ -79,8 +80,8 @@ class _Plan:
         )
 
     def all(self, connection: Connection, values: Mapping[str, object]) -> list[Any]:
-        given = {**self.constants, **values}
-        arguments = [convert(given[name]) if convert else given[name] for name, convert in self.parameters]
+        parameters = {**self.constants, **values}
+        arguments = [convert(parameters[name]) if convert else parameters[name] for name, convert in self.parameters]
         found = dialect.run_plain(connection, self.sql, arguments)
         results, make = self.results, self.row
         return [

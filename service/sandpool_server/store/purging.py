@@ -1,27 +1,27 @@
-"""Deleting what nobody needs any more."""
+"""The deletion of rows whose retention period has expired."""
 
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Table, and_, delete, exists, null, or_, update
 
-from sandpool_server.domain.lifecycle import MemberState
-from sandpool_server.store.tables import MEMBERS, POOLS, REQUESTS, TEMPLATES
+from sandpool_server.domain.lifecycle import InstanceState
+from sandpool_server.store.tables import INSTANCES, POOLS, REQUESTS, TEMPLATES
 from sandpool_server.store.writer import Transaction
 
 
 def purge(tx: Transaction, ended_before: datetime, requests_before: datetime) -> int:
     """See `Store.purge`."""
-    answered_long_ago = or_(MEMBERS.c.request_id == "", MEMBERS.c.claim_time < requests_before)
-    gone = MEMBERS.c.state == MemberState.GONE.value
-    over = and_(gone, or_(MEMBERS.c.gone_time < ended_before, MEMBERS.c.gone_time.is_(None)))
-    sandboxes = _delete(tx, MEMBERS, and_(over, answered_long_ago))
-    # The others stay for a retry of their request alone: without `gone_time` nobody is shown them any more.
-    hidden = update(MEMBERS).where(gone, MEMBERS.c.gone_time < ended_before).values(gone_time=null())
-    tx.touched.update(tx.connection.execute(hidden.returning(MEMBERS.c.id)).scalars())
+    request_expired = or_(INSTANCES.c.request_id == "", INSTANCES.c.claim_time < requests_before)
+    removed = INSTANCES.c.state == InstanceState.REMOVED.value
+    retention_expired = and_(removed, or_(INSTANCES.c.removed_time < ended_before, INSTANCES.c.removed_time.is_(None)))
+    sandboxes = _delete(tx, INSTANCES, and_(retention_expired, request_expired))
+    # The other rows stay only for retries of their request. Rows without `removed_time` are not visible to users.
+    hidden = update(INSTANCES).where(removed, INSTANCES.c.removed_time < ended_before).values(removed_time=null())
+    tx.touched.update(tx.connection.execute(hidden.returning(INSTANCES.c.id)).scalars())
     requests = tx.connection.execute(delete(REQUESTS).where(REQUESTS.c.create_time < requests_before)).rowcount
-    # Pools before templates: a pool's row names its template.
+    # Pools before templates, because the row of a pool refers to its template.
     pools = _delete(
-        tx, POOLS, and_(POOLS.c.delete_time < requests_before, ~exists().where(MEMBERS.c.pool_id == POOLS.c.id))
+        tx, POOLS, and_(POOLS.c.delete_time < requests_before, ~exists().where(INSTANCES.c.pool_id == POOLS.c.id))
     )
     templates = _delete(
         tx,
@@ -29,7 +29,7 @@ def purge(tx: Transaction, ended_before: datetime, requests_before: datetime) ->
         and_(
             TEMPLATES.c.delete_time < requests_before,
             ~exists().where(POOLS.c.template_id == TEMPLATES.c.id),
-            ~exists().where(MEMBERS.c.template_id == TEMPLATES.c.id),
+            ~exists().where(INSTANCES.c.template_id == TEMPLATES.c.id),
         ),
     )
     tx.touched.update(sandboxes, pools)

@@ -1,27 +1,26 @@
-"""Rows to domain values and back: the only module that knows both shapes."""
+"""The conversion between rows and domain values. No other module depends on both."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row
 
 from sandpool_server.domain.errors import FailureReason
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
 from sandpool_server.domain.model import (
     Claim,
-    ContainerSpec,
-    EndReason,
-    Member,
-    MemberEnd,
+    Instance,
     Pool,
     PoolCounts,
     PoolFailure,
-    PullPolicy,
     Secret,
-    StartKind,
+    StartType,
     Template,
+    Termination,
+    TerminationReason,
 )
+from sandpool_server.domain.spec import ContainerSpec
 
 AnyRow = Row[*tuple[Any, ...]]
 Values = dict[str, Any]
@@ -35,39 +34,30 @@ NO_FAILURE: Values = {
 }
 
 
-_SPEC_FIELDS = tuple(field.name for field in fields(ContainerSpec))
-
-
 def spec_of(row: AnyRow) -> ContainerSpec:
-    """The specification in a row. Fields that the row does not have yet have their defaults."""
-    kept = row.spec
-    given = {name: _frozen(kept[name]) for name in _SPEC_FIELDS if name in kept}
-    return ContainerSpec(**given)
-
-
-def _frozen(value: Any) -> Any:
-    """A value out of JSON with tuples for lists, as specifications have them."""
-    return tuple([_frozen(one) for one in value]) if isinstance(value, list) else value
+    """Return the specification in a row."""
+    return ContainerSpec.from_json(row.spec)
 
 
 def respecified_values(pool: Pool, spec: ContainerSpec) -> Values:
-    """The pool's columns that depend on its specification, with `spec` for the present one.
+    """Return the columns of the pool that depend on its specification, for the new specification `spec`.
 
-    `pool.image_check_secs` must be the new one already. Of another image it is not known what its tag names.
+    `pool.image_refresh_interval_secs` must have its new value already. If the image changes, the image digest is
+    cleared, because it belongs to the old image.
     """
     new = replace(pool, spec=spec)
     if spec.image != pool.spec.image:
         new = replace(new, image_digest="", image_check_time=None)
     return {
-        "spec": asdict(spec),
-        "spec_digest": new.member_digest(),
+        "spec": spec.to_json(),
+        "spec_digest": new.instance_digest(),
         "image_digest": new.image_digest,
         "image_check_time": new.image_check_time,
     }
 
 
 def template_of(row: AnyRow) -> Template:
-    """The template in a row."""
+    """Return the template in a row."""
     return Template(
         id=row.id,
         namespace=row.namespace,
@@ -81,12 +71,12 @@ def template_of(row: AnyRow) -> Template:
 
 
 def template_values(template: Template) -> Values:
-    """A living template as a row."""
+    """Return the columns of a template that is not deleted."""
     return {
         "id": template.id,
         "namespace": template.namespace,
         "name": template.name,
-        "spec": asdict(template.spec),
+        "spec": template.spec.to_json(),
         "timeout_secs": template.timeout_secs,
         "version": template.version,
         "create_time": template.create_time,
@@ -96,7 +86,7 @@ def template_values(template: Template) -> Values:
 
 
 def failure_of(row: AnyRow) -> PoolFailure | None:
-    """The failure in a pool's row."""
+    """Return the failure in the row of a pool."""
     if row.failure_reason is None:
         return None
     return PoolFailure(
@@ -109,7 +99,7 @@ def failure_of(row: AnyRow) -> PoolFailure | None:
 
 
 def failure_values(failure: PoolFailure | None) -> Values:
-    """A pool's failure as the columns that hold it."""
+    """Return the columns of a pool's failure."""
     if failure is None:
         return NO_FAILURE
     return {
@@ -122,7 +112,7 @@ def failure_values(failure: PoolFailure | None) -> Values:
 
 
 def pool_of(row: AnyRow) -> Pool:
-    """The pool in a row."""
+    """Return the pool in a row."""
     return Pool(
         id=row.id,
         namespace=row.namespace,
@@ -140,10 +130,9 @@ def pool_of(row: AnyRow) -> Pool:
         update_time=row.update_time,
         hits=row.hits,
         misses=row.misses,
-        pull_policy=PullPolicy(row.pull_policy),
-        image_check_secs=row.image_check_secs,
-        max_age_secs=row.max_age_secs,
-        drain=row.drain,
+        image_refresh_interval_secs=row.image_refresh_interval_secs,
+        warm_ttl_secs=row.warm_ttl_secs,
+        drained=row.drained,
         image_digest=row.image_digest,
         image_check_time=row.image_check_time,
         failure=failure_of(row),
@@ -152,7 +141,7 @@ def pool_of(row: AnyRow) -> Pool:
 
 
 def pool_values(pool: Pool) -> Values:
-    """A pool as a row."""
+    """Return the columns of a pool."""
     return {
         "id": pool.id,
         "namespace": pool.namespace,
@@ -171,41 +160,39 @@ def pool_values(pool: Pool) -> Values:
         "delete_time": pool.delete_time,
         "hits": pool.hits,
         "misses": pool.misses,
-        "pull_policy": pool.pull_policy.value,
-        "image_check_secs": pool.image_check_secs,
-        "max_age_secs": pool.max_age_secs,
-        "drain": pool.drain,
+        "image_refresh_interval_secs": pool.image_refresh_interval_secs,
+        "warm_ttl_secs": pool.warm_ttl_secs,
+        "drained": pool.drained,
         **failure_values(pool.failure),
     }
 
 
 def counts_of(spec_digest: str, groups: Iterable[tuple[str, str, int]]) -> PoolCounts:
-    """A pool's members counted: `groups` are numbers of members by state and specification."""
+    """Return the counts of a pool. `groups` contains tuples of state, digest and number of instances."""
     counts = {"warm": 0, "creating": 0, "starting": 0, "active": 0, "removing": 0, "stale": 0}
     for state, digest, number in groups:
-        unclaimed = state in (MemberState.WARM, MemberState.CREATING)
+        unclaimed = state in (InstanceState.WARM, InstanceState.CREATING)
         counts["stale" if unclaimed and digest != spec_digest else state] += number
     return PoolCounts(**counts)
 
 
-def member_of(row: AnyRow, spec: ContainerSpec | None = None) -> Member:
-    """The member in a row; with `spec` given, the row need not hold one."""
-    return Member(
+def instance_of(row: AnyRow, spec: ContainerSpec | None = None) -> Instance:
+    """Return the instance in a row. If `spec` is set, the row may lack the specification."""
+    return Instance(
         id=row.id,
         namespace=row.namespace,
         pool_id=row.pool_id or "",
         template_id=row.template_id or "",
         template_name=row.template_name,
         spec=spec or spec_of(row),
-        state=MemberState(row.state),
+        state=InstanceState(row.state),
         version=row.version,
         create_time=row.create_time,
         spec_digest=row.spec_digest,
         address=row.address,
-        pull_policy=PullPolicy(row.pull_policy),
         claim=_claim_of(row),
         start_secs=row.start_secs,
-        end=_end_of(row),
+        end=_termination_of(row),
         request_fingerprint=row.request_fingerprint,
     )
 
@@ -216,77 +203,79 @@ def _claim_of(row: AnyRow) -> Claim | None:
     return Claim(
         claim_time=row.claim_time,
         timeout_secs=row.timeout_secs,
-        start=StartKind(row.start),
+        start_type=StartType(row.start_type),
         name=row.name,
         metadata=row.metadata,
         request_id=row.request_id,
     )
 
 
-def _end_of(row: AnyRow) -> MemberEnd | None:
-    if row.end_reason is None:
+def _termination_of(row: AnyRow) -> Termination | None:
+    if row.termination_reason is None:
         return None
-    return MemberEnd(
-        reason=EndReason(row.end_reason), time=row.end_time, message=row.end_message, exit_code=row.end_exit_code
+    return Termination(
+        reason=TerminationReason(row.termination_reason),
+        time=row.end_time,
+        message=row.termination_message,
+        exit_code=row.exit_code,
     )
 
 
 def claim_values(claim: Claim | None) -> Values:
-    """A claim, or that there is none, as the columns that hold it."""
+    """Return the columns of a claim, or of an unclaimed instance."""
     return {
         "claim_time": claim.claim_time if claim else None,
         "timeout_secs": claim.timeout_secs if claim else 0,
         "expire_time": claim.expire_time if claim else None,
-        "start": claim.start.value if claim else None,
+        "start_type": claim.start_type.value if claim else None,
         "name": claim.name if claim else "",
         "metadata": dict(claim.metadata) if claim else {},
         "request_id": claim.request_id if claim else "",
     }
 
 
-def end_values(end: MemberEnd) -> Values:
-    """An end as the columns that hold it."""
+def termination_values(end: Termination) -> Values:
+    """Return the columns of a termination."""
     return {
-        "end_reason": end.reason.value,
+        "termination_reason": end.reason.value,
         "end_time": end.time,
-        "end_message": end.message,
-        "end_exit_code": end.exit_code,
+        "termination_message": end.message,
+        "exit_code": end.exit_code,
     }
 
 
-def member_values(member: Member) -> Values:
-    """A new member as a row."""
+def instance_values(instance: Instance) -> Values:
+    """Return the columns of a new instance."""
     return {
-        "id": member.id,
-        "namespace": member.namespace,
-        "pool_id": member.pool_id or None,
-        "template_id": member.template_id or None,
-        "template_name": member.template_name,
-        "spec": asdict(member.spec),
-        "spec_digest": member.spec_digest,
-        "state": member.state.value,
-        "version": member.version,
-        "create_time": member.create_time,
-        "address": member.address,
-        "pull_policy": member.pull_policy.value,
-        **claim_values(member.claim),
-        "request_fingerprint": member.request_fingerprint,
-        "start_secs": member.start_secs,
-        "end_reason": None,
+        "id": instance.id,
+        "namespace": instance.namespace,
+        "pool_id": instance.pool_id or None,
+        "template_id": instance.template_id or None,
+        "template_name": instance.template_name,
+        "spec": instance.spec.to_json(),
+        "spec_digest": instance.spec_digest,
+        "state": instance.state.value,
+        "version": instance.version,
+        "create_time": instance.create_time,
+        "address": instance.address,
+        **claim_values(instance.claim),
+        "request_fingerprint": instance.request_fingerprint,
+        "start_secs": instance.start_secs,
+        "termination_reason": None,
         "end_time": None,
-        "end_message": "",
-        "end_exit_code": None,
-        "gone_time": None,
+        "termination_message": "",
+        "exit_code": None,
+        "removed_time": None,
     }
 
 
 def secret_of(row: AnyRow) -> Secret:
-    """The secret in a row, without its value."""
+    """Return the secret in a row, without its value."""
     return Secret(namespace=row.namespace, name=row.name, create_time=row.create_time, update_time=row.update_time)
 
 
 def secret_values(secret: Secret, ciphertext: bytes) -> Values:
-    """A secret as a row."""
+    """Return the columns of a secret."""
     return {
         "namespace": secret.namespace,
         "name": secret.name,

@@ -1,8 +1,7 @@
-"""`ports.Store`, `ports.SecretStore` and `ports.PortStore` on a database: which operation runs where.
+"""The implementation of `interfaces.Store`, `interfaces.SecretStore` and `interfaces.PortStore` on a database.
 
-What each one does is in the modules named after things.
-
-Changes go through the one writer, reads through the readers; the event loop only waits for them.
+`SqlStore` only passes each operation to the writer (changes) or to a reader (queries), whose threads do not block the
+event loop. The operations are in the modules with the names of the resources.
 """
 
 import asyncio
@@ -13,20 +12,20 @@ from sqlalchemy import Engine, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from sandpool_server.domain.errors import Unavailable
-from sandpool_server.domain.lifecycle import MemberState
+from sandpool_server.domain.lifecycle import InstanceState
 from sandpool_server.domain.model import (
     DEFAULT_NAMESPACE,
     ExposedPort,
-    Member,
-    MemberEnd,
+    Instance,
     Pool,
     PoolFailure,
     PoolView,
     Secret,
     Template,
+    Termination,
 )
 from sandpool_server.domain.plan import PoolSnapshot
-from sandpool_server.ports import (
+from sandpool_server.interfaces import (
     ClaimRequest,
     ClaimResult,
     Clock,
@@ -41,7 +40,7 @@ from sandpool_server.store import (
     claims,
     dialect,
     exposed_ports,
-    members,
+    instances,
     migrate,
     pools,
     purging,
@@ -58,11 +57,17 @@ _SERVER_ID = {"namespace": DEFAULT_NAMESPACE, "key": "server_id"}
 
 
 class SqlStore(Store, SecretStore, PortStore):
-    """A store in the database at `url`, `sqlite:///` and the file's path. Belongs to the event loop that opens it.
+    """A store in a database. Use it only on the event loop that opens it.
 
-    `notify` is called on the loop after each commit that touched pools or sandboxes, with their ids. At most `limit`
-    changes and as many reads wait at a time, none of them longer than `deadline` seconds; what a change that has begun
-    comes to is waited for.
+    Args:
+        url: `sqlite:///` and the path of the file.
+        notify: A function that is called on the event loop after each commit that changed pools or sandboxes, with
+            their ids.
+        clock: The source of time.
+        reader_threads: The number of threads for reads.
+        limit: The maximum number of waiting changes, and of waiting reads.
+        deadline: The time limit in seconds for a change to start, and for a read to finish. A change that has started
+            has no time limit.
     """
 
     def __init__(
@@ -85,13 +90,20 @@ class SqlStore(Store, SecretStore, PortStore):
     # --- the database itself ------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """See `Store.open`. Raises `Unavailable`, and `ValueError` for a URL that cannot be used."""
+        """See `Store.open`.
+
+        Raises:
+            Unavailable: the file cannot be created or opened, or the schema cannot be migrated.
+            ValueError: the URL is not supported.
+        """
         try:
             await asyncio.to_thread(dialect.prepare, self._url)
             await asyncio.to_thread(migrate.upgrade, self._write_engine)
         except OSError as error:
             raise Unavailable(
-                "DATABASE_UNAVAILABLE", f"the database's file cannot be made: {error.strerror}: {error.filename}"
+                "DATABASE_UNAVAILABLE",
+                f"the database file {error.filename} cannot be created: {error.strerror}; check the path and its "
+                "permissions",
             ) from error
         except DBAPIError as error:
             raise unavailable(error) from error
@@ -105,19 +117,19 @@ class SqlStore(Store, SecretStore, PortStore):
         self._read_engine.dispose()
 
     async def ping(self) -> None:
-        """See `Store.ping`. Asks the writer: it answers only if its thread lives and the database can be locked."""
+        """See `Store.ping`. The writer executes it, so it also checks that the database can be locked for writing."""
         await self._writer.run(lambda tx: tx.connection.execute(select(META.c.key).limit(1)).first())
 
     async def server_id(self, proposal: str) -> str:
         """See `Store.server_id`."""
 
-        def keep(tx: Transaction) -> str:
-            known = tx.connection.execute(select(META.c.value).filter_by(**_SERVER_ID)).scalar()
-            if known is None:
+        def get_or_store(tx: Transaction) -> str:
+            stored = tx.connection.execute(select(META.c.value).filter_by(**_SERVER_ID)).scalar()
+            if stored is None:
                 tx.connection.execute(insert(META), {**_SERVER_ID, "value": proposal})
-            return known or proposal
+            return stored or proposal
 
-        return await self._writer.run(keep)
+        return await self._writer.run(get_or_store)
 
     # --- templates ----------------------------------------------------------------------------------------------------
 
@@ -207,11 +219,11 @@ class SqlStore(Store, SecretStore, PortStore):
         """See `Store.claim`."""
         return await self._writer.run(lambda tx: claims.claim(tx, request, self._clock))
 
-    async def get_sandbox(self, namespace: str, ref: str) -> Member:
+    async def get_sandbox(self, namespace: str, ref: str) -> Instance:
         """See `Store.get_sandbox`."""
         return await self._readers.run(lambda connection: sandboxes.get(connection, namespace, ref))
 
-    async def list_sandboxes(self, namespace: str, which: SandboxFilter, limit: int, after: str) -> list[Member]:
+    async def list_sandboxes(self, namespace: str, which: SandboxFilter, limit: int, after: str) -> list[Instance]:
         """See `Store.list_sandboxes`."""
         return await self._readers.run(lambda connection: sandboxes.page(connection, namespace, which, limit, after))
 
@@ -220,14 +232,14 @@ class SqlStore(Store, SecretStore, PortStore):
         namespace: str,
         ref: str,
         version: int | None,
-        change: Callable[[Member], Member],
+        change: Callable[[Instance], Instance],
         request: RequestKey | None,
-    ) -> Member:
+    ) -> Instance:
         """See `Store.update_sandbox`."""
         now = self._clock.now()
         return await self._writer.run(lambda tx: sandboxes.change(tx, namespace, ref, version, change, request, now))
 
-    async def delete_sandbox(self, namespace: str, ref: str, now: datetime, request: RequestKey | None) -> Member:
+    async def delete_sandbox(self, namespace: str, ref: str, now: datetime, request: RequestKey | None) -> Instance:
         """See `Store.delete_sandbox`."""
         return await self._writer.run(lambda tx: sandboxes.delete(tx, namespace, ref, now, request))
 
@@ -242,6 +254,10 @@ class SqlStore(Store, SecretStore, PortStore):
     ) -> Secret:
         """See `SecretStore.update_secret`."""
         return await self._writer.run(lambda tx: secrets.change(tx, namespace, name, ciphertext, now, request))
+
+    async def get_secret(self, namespace: str, name: str) -> Secret:
+        """See `SecretStore.get_secret`."""
+        return await self._readers.run(lambda connection: secrets.get(connection, namespace, name))
 
     async def list_secrets(self, namespace: str, limit: int, after: str) -> list[Secret]:
         """See `SecretStore.list_secrets`."""
@@ -263,59 +279,59 @@ class SqlStore(Store, SecretStore, PortStore):
 
     # --- exposed ports ------------------------------------------------------------------------------------------------
 
-    async def expose_port(self, namespace: str, member_id: str, port: int, most: int, now: datetime) -> ExposedPort:
+    async def expose_port(self, namespace: str, instance_id: str, port: int, most: int, now: datetime) -> ExposedPort:
         """See `PortStore.expose_port`."""
-        return await self._writer.run(lambda tx: exposed_ports.expose(tx, namespace, member_id, port, most, now))
+        return await self._writer.run(lambda tx: exposed_ports.expose(tx, namespace, instance_id, port, most, now))
 
-    async def unexpose_port(self, member_id: str, port: int) -> None:
+    async def unexpose_port(self, instance_id: str, port: int) -> None:
         """See `PortStore.unexpose_port`."""
-        await self._writer.run(lambda tx: exposed_ports.remove(tx, member_id, port))
+        await self._writer.run(lambda tx: exposed_ports.remove(tx, instance_id, port))
 
-    async def exposed_ports(self, member_id: str) -> list[ExposedPort]:
+    async def exposed_ports(self, instance_id: str) -> list[ExposedPort]:
         """See `PortStore.exposed_ports`."""
-        return await self._readers.run(lambda connection: exposed_ports.page(connection, member_id))
+        return await self._readers.run(lambda connection: exposed_ports.page(connection, instance_id))
 
-    async def exposed_port(self, member_id: str, port: int) -> ExposedPort | None:
+    async def exposed_port(self, instance_id: str, port: int) -> ExposedPort | None:
         """See `PortStore.exposed_port`."""
-        return await self._readers.run(lambda connection: exposed_ports.find(connection, member_id, port))
+        return await self._readers.run(lambda connection: exposed_ports.find(connection, instance_id, port))
 
     # --- the control loop ---------------------------------------------------------------------------------------------
 
     async def snapshot(self, pool_ids: frozenset[str] | None) -> list[PoolSnapshot]:
         """See `Store.snapshot`."""
-        return await self._readers.run(lambda connection: members.snapshot(connection, pool_ids))
+        return await self._readers.run(lambda connection: instances.snapshot(connection, pool_ids))
 
-    async def add_members(
+    async def add_instances(
         self, pool_id: str, spec_digest: str, ids: Sequence[str], now: datetime, waiting: int = 0
-    ) -> list[Member]:
-        """See `Store.add_members`."""
-        return await self._writer.run(lambda tx: members.add(tx, pool_id, spec_digest, ids, now, waiting))
+    ) -> list[Instance]:
+        """See `Store.add_instances`."""
+        return await self._writer.run(lambda tx: instances.add(tx, pool_id, spec_digest, ids, now, waiting))
 
-    async def member_ready(self, member_id: str, address: str, now: datetime, start_secs: float) -> Member | None:
-        """See `Store.member_ready`."""
-        return await self._writer.run(lambda tx: members.ready(tx, member_id, address, start_secs))
+    async def instance_ready(self, instance_id: str, address: str, now: datetime, start_secs: float) -> Instance | None:
+        """See `Store.instance_ready`."""
+        return await self._writer.run(lambda tx: instances.ready(tx, instance_id, address, start_secs))
 
-    async def launch_failed(self, member_id: str, end: MemberEnd, failure: PoolFailure | None) -> Member | None:
+    async def launch_failed(self, instance_id: str, end: Termination, failure: PoolFailure | None) -> Instance | None:
         """See `Store.launch_failed`."""
-        return await self._writer.run(lambda tx: members.launch_failed(tx, member_id, end, failure))
+        return await self._writer.run(lambda tx: instances.launch_failed(tx, instance_id, end, failure))
 
-    async def end_members(
-        self, ids: Sequence[str], states: frozenset[MemberState], end: MemberEnd, expired_at: datetime | None = None
-    ) -> list[Member]:
-        """See `Store.end_members`."""
-        return await self._writer.run(lambda tx: members.end(tx, ids, states, end, expired_at))
+    async def end_instances(
+        self, ids: Sequence[str], states: frozenset[InstanceState], end: Termination, expired_at: datetime | None = None
+    ) -> list[Instance]:
+        """See `Store.end_instances`."""
+        return await self._writer.run(lambda tx: instances.end(tx, ids, states, end, expired_at))
 
-    async def disown(self, ids: Sequence[str]) -> list[Member]:
-        """See `Store.disown`."""
-        return await self._writer.run(lambda tx: members.disown(tx, ids))
+    async def release(self, ids: Sequence[str]) -> list[Instance]:
+        """See `Store.release`."""
+        return await self._writer.run(lambda tx: instances.release(tx, ids))
 
-    async def member_removed(self, member_id: str, now: datetime) -> None:
-        """See `Store.member_removed`."""
-        await self._writer.run(lambda tx: members.removed(tx, member_id, now))
+    async def instance_removed(self, instance_id: str, now: datetime) -> None:
+        """See `Store.instance_removed`."""
+        await self._writer.run(lambda tx: instances.removed(tx, instance_id, now))
 
-    async def live_members(self) -> list[Member]:
-        """See `Store.live_members`."""
-        return await self._readers.run(members.living)
+    async def live_instances(self) -> list[Instance]:
+        """See `Store.live_instances`."""
+        return await self._readers.run(instances.live)
 
     async def purge(self, ended_before: datetime, requests_before: datetime) -> int:
         """See `Store.purge`."""

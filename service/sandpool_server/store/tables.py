@@ -1,7 +1,7 @@
-"""The tables: schema only. Rows are read and written through Core and mapped in `rows`; they never leave this package.
+"""The database schema. The package reads and writes rows with SQLAlchemy Core; `rows` converts them to domain values.
 
-Every row has a `namespace`. Times are whole microseconds since 1970 UTC in the database and aware datetimes outside.
-Deleted pools and templates keep their row (`delete_time`) until `purge`.
+Every row has a `namespace`. In the database, times are integers: microseconds since 1970 in UTC. In Python they
+are aware datetimes. The rows of deleted pools and templates stay until `purge`; they have a `delete_time`.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,6 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
-    false,
     text,
 )
 from sqlmodel import Field, SQLModel
@@ -27,34 +26,27 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def utc_time(microseconds: int) -> datetime:
-    """The moment so many microseconds after the beginning of 1970, in UTC."""
+    """Return the UTC time for a number of microseconds since the beginning of 1970."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """An aware datetime, kept as whole microseconds since 1970 UTC: exact, sortable and alike in every database."""
+    """An aware datetime, stored as microseconds since 1970 in UTC: exact, sortable and the same in every database."""
 
     impl = BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """To the database. A naive datetime is a bug and raises `TypeError`."""
+        """Convert a value for the database. A naive datetime is a bug and raises `TypeError`."""
         return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """From the database, in UTC."""
+        """Convert a value from the database to a UTC datetime."""
         return None if value is None else utc_time(value)
 
 
-# Identifiers, names and request keys are compared and sorted byte by byte wherever they are kept.
+# Identifiers, names and request keys are compared and sorted byte by byte in every database.
 _KEY = String().with_variant(String(collation="C"), "postgresql")
-
-
-# Columns that came after the first rows have a default in the database.
-_ZERO: dict[str, Any] = {"server_default": text("0")}
-_FALSE: dict[str, Any] = {"server_default": false()}
-_EMPTY: dict[str, Any] = {"server_default": text("''")}
-_MISSING: dict[str, Any] = {"server_default": "missing"}
 
 
 def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -66,7 +58,7 @@ class _Row(SQLModel):
 
 
 class MetaRow(_Row, table=True):
-    """Facts about this database, such as the id of its server."""
+    """Properties of the database, such as the id of its server."""
 
     __tablename__ = "meta"
     namespace: str = Field(sa_type=_KEY, primary_key=True)
@@ -75,7 +67,7 @@ class MetaRow(_Row, table=True):
 
 
 class RequestRow(_Row, table=True):
-    """A request that was answered: which resource it was about. Claims are kept on their members instead."""
+    """An executed request with an id, and its resource. The requests of claims are in the rows of their instances."""
 
     __tablename__ = "requests"
     __table_args__ = (Index("ix_requests_create_time", "create_time"),)
@@ -88,7 +80,7 @@ class RequestRow(_Row, table=True):
 
 
 class TemplateRow(_Row, table=True):
-    """A template, living or deleted."""
+    """A template, which may be deleted."""
 
     __tablename__ = "templates"
     __table_args__ = (
@@ -99,7 +91,7 @@ class TemplateRow(_Row, table=True):
     namespace: str = Field(sa_type=_KEY)
     name: str = Field(sa_type=_KEY)
     spec: dict[str, Any] = Field(sa_type=JSON)
-    timeout_secs: int
+    timeout_secs: float
     version: int
     create_time: datetime = Field(sa_type=UtcTime)
     update_time: datetime = Field(sa_type=UtcTime)
@@ -107,9 +99,9 @@ class TemplateRow(_Row, table=True):
 
 
 class PoolRow(_Row, table=True):
-    """A pool, living or deleted. `spec`, `timeout_secs` and `template_name` are what is in force now.
+    """A pool, which may be deleted. `spec`, `timeout_secs` and `template_name` are the values in force.
 
-    `spec_digest` is the pool's `member_digest()`: what a member must have been made of to be handed out.
+    `spec_digest` is the pool's `instance_digest()`: the digest that an instance must have to be claimed.
     """
 
     __tablename__ = "pools"
@@ -125,9 +117,9 @@ class PoolRow(_Row, table=True):
     template_name: str = Field(sa_type=_KEY)
     spec: dict[str, Any] = Field(sa_type=JSON)
     spec_digest: str = Field(sa_type=_KEY)
-    timeout_secs: int
-    own_timeout_secs: int | None
-    warm_containers: int
+    timeout_secs: float
+    own_timeout_secs: float | None
+    warm_containers: int | None
     max_containers: int | None
     paused: bool
     version: int
@@ -141,37 +133,36 @@ class PoolRow(_Row, table=True):
     failure_time: datetime | None = Field(sa_type=UtcTime)
     failure_next_attempt_time: datetime | None = Field(sa_type=UtcTime)
     failure_consecutive: int | None
-    pull_policy: str = Field(sa_column_kwargs=_MISSING)
-    image_check_secs: int = Field(sa_column_kwargs=_ZERO)
-    max_age_secs: int = Field(sa_column_kwargs=_ZERO)
-    drain: bool = Field(sa_column_kwargs=_FALSE)
-    image_digest: str = Field(sa_column_kwargs=_EMPTY)
+    image_refresh_interval_secs: float
+    warm_ttl_secs: float
+    drained: bool
+    image_digest: str
     image_check_time: datetime | None = Field(sa_type=UtcTime)
 
 
-class MemberRow(_Row, table=True):
-    """A member; with a `claim_time` it is a sandbox. `pool_id` and `template_id` are NULL where there is none.
+class InstanceRow(_Row, table=True):
+    """An instance. With a `claim_time` it is a sandbox. `pool_id` and `template_id` can be NULL.
 
-    `spec_digest` is the pool's of when the member was made, and without a pool that of `spec`.
+    `spec_digest` is the digest of the pool when the instance was created; without a pool it is the digest of `spec`.
     """
 
-    __tablename__ = "members"
+    __tablename__ = "instances"
     __table_args__ = (
-        # The claim, counting, the planner's snapshot: all begin with a state. Rows that are gone are out of their way.
-        Index("ix_members_state", "state", "pool_id", "spec_digest", "id"),
-        Index("ix_members_list", "namespace", "id"),
-        # For the foreign keys, and lists by template and pool; a claim does not touch these.
-        Index("ix_members_pool", "pool_id"),
-        Index("ix_members_template", "template_id"),
+        # For claims, counts and the planner's snapshots. They all filter by state and skip the REMOVED rows.
+        Index("ix_instances_state", "state", "pool_id", "spec_digest", "id"),
+        Index("ix_instances_list", "namespace", "id"),
+        # For the foreign keys, and for lists by template and pool. A claim does not change these indexes.
+        Index("ix_instances_pool", "pool_id"),
+        Index("ix_instances_template", "template_id"),
         _partial(
-            "uq_members_name",
+            "uq_instances_name",
             "namespace",
             "name",
             where="state IN ('starting', 'active') AND name != ''",
             unique=True,
         ),
-        _partial("ix_members_name", "namespace", "name", where="name != ''"),
-        _partial("uq_members_request", "namespace", "request_id", where="request_id != ''", unique=True),
+        _partial("ix_instances_name", "namespace", "name", where="name != ''"),
+        _partial("uq_instances_request", "namespace", "request_id", where="request_id != ''", unique=True),
     )
     id: str = Field(sa_type=_KEY, primary_key=True)
     namespace: str = Field(sa_type=_KEY)
@@ -185,24 +176,23 @@ class MemberRow(_Row, table=True):
     create_time: datetime = Field(sa_type=UtcTime)
     address: str
     claim_time: datetime | None = Field(sa_type=UtcTime)
-    timeout_secs: int
+    timeout_secs: float
     expire_time: datetime | None = Field(sa_type=UtcTime)
-    start: str | None
+    start_type: str | None
     name: str = Field(sa_type=_KEY)
     labels: dict[str, str] = Field(sa_type=JSON, sa_column_kwargs={"name": "metadata"})
     request_id: str = Field(sa_type=_KEY)
     request_fingerprint: str
     start_secs: float | None
-    end_reason: str | None
+    termination_reason: str | None
     end_time: datetime | None = Field(sa_type=UtcTime)
-    end_message: str
-    end_exit_code: int | None
-    gone_time: datetime | None = Field(sa_type=UtcTime)
-    pull_policy: str = Field(sa_column_kwargs=_MISSING)
+    termination_message: str
+    exit_code: int | None
+    removed_time: datetime | None = Field(sa_type=UtcTime)
 
 
 class SecretRow(_Row, table=True):
-    """A secret. `ciphertext` is whatever the caller made of its value; nothing here can read it."""
+    """A secret. The caller encrypts its value; the store cannot decrypt `ciphertext`."""
 
     __tablename__ = "secrets"
     namespace: str = Field(sa_type=_KEY, primary_key=True)
@@ -213,11 +203,11 @@ class SecretRow(_Row, table=True):
 
 
 class ExposedPortRow(_Row, table=True):
-    """A port of a sandbox that the web port serves. It goes with its member's row."""
+    """An exposed port of a sandbox. It is deleted with the row of its instance."""
 
     __tablename__ = "exposed_ports"
     namespace: str = Field(sa_type=_KEY)
-    member_id: str = Field(sa_type=_KEY, primary_key=True, foreign_key="members.id", ondelete="CASCADE")
+    instance_id: str = Field(sa_type=_KEY, primary_key=True, foreign_key="instances.id", ondelete="CASCADE")
     port: int = Field(primary_key=True)
     create_time: datetime = Field(sa_type=UtcTime)
 
@@ -227,6 +217,6 @@ META: Table = METADATA.tables["meta"]
 REQUESTS: Table = METADATA.tables["requests"]
 TEMPLATES: Table = METADATA.tables["templates"]
 POOLS: Table = METADATA.tables["pools"]
-MEMBERS: Table = METADATA.tables["members"]
+INSTANCES: Table = METADATA.tables["instances"]
 SECRETS: Table = METADATA.tables["secrets"]
 EXPOSED_PORTS: Table = METADATA.tables["exposed_ports"]

@@ -1,14 +1,14 @@
 """Operations on templates."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, bindparam, case, func, insert, select, update
 
 from sandpool_server.domain.errors import FailedPrecondition
 from sandpool_server.domain.model import Template
-from sandpool_server.ports import RequestKey
+from sandpool_server.interfaces import RequestKey
 from sandpool_server.store import lookups, rows
 from sandpool_server.store.errors import unique_name
 from sandpool_server.store.tables import POOLS, TEMPLATES
@@ -28,12 +28,12 @@ _LIST = (
 
 def create(tx: Transaction, template: Template, request: RequestKey | None) -> Template:
     """See `Store.create_template`."""
-    if (done := lookups.answered(tx, template.namespace, request)) is not None:
+    if (done := lookups.replayed_resource_id(tx, template.namespace, request)) is not None:
         return rows.template_of(lookups.row_by_id(tx.connection, TEMPLATES, "template", done))
     lookups.check_secrets(tx.connection, template.namespace, template.spec.secret_names)
     with unique_name("template", TEMPLATES, template.name):
         tx.connection.execute(insert(TEMPLATES), rows.template_values(template))
-    lookups.remember(tx, template.namespace, request, template.id, template.create_time)
+    lookups.record_request(tx, template.namespace, request, template.id, template.create_time)
     return template
 
 
@@ -58,7 +58,7 @@ def change(
     now: datetime,
 ) -> Template:
     """See `Store.update_template`."""
-    if (done := lookups.answered(tx, namespace, request)) is not None:
+    if (done := lookups.replayed_resource_id(tx, namespace, request)) is not None:
         return rows.template_of(lookups.row_by_id(tx.connection, TEMPLATES, "template", done))
     old = get(tx.connection, namespace, ref)
     lookups.check_version("template", ref, old.version, version)
@@ -73,20 +73,20 @@ def change(
             .where(TEMPLATES.c.id == old.id)
             .values(
                 name=new.name,
-                spec=asdict(new.spec),
+                spec=new.spec.to_json(),
                 timeout_secs=new.timeout_secs,
                 version=new.version,
                 update_time=new.update_time,
             )
         )
     if (old.name, old.spec, old.timeout_secs) != (new.name, new.spec, new.timeout_secs):
-        _pass_on(tx, old, new)
-    lookups.remember(tx, namespace, request, old.id, now)
+        _update_pools(tx, old, new)
+    lookups.record_request(tx, namespace, request, old.id, now)
     return new
 
 
-def _pass_on(tx: Transaction, old: Template, new: Template) -> None:
-    """Give the living pools that follow the template what it says now."""
+def _update_pools(tx: Transaction, old: Template, new: Template) -> None:
+    """Write the new values of the template to the pools that use it."""
     values: rows.Values = {
         "template_name": new.name,
         "timeout_secs": case((POOLS.c.own_timeout_secs.is_(None), new.timeout_secs), else_=POOLS.c.own_timeout_secs),
@@ -95,9 +95,9 @@ def _pass_on(tx: Transaction, old: Template, new: Template) -> None:
     }
     if new.spec != old.spec:
         values |= rows.NO_FAILURE
-    following = and_(POOLS.c.template_id == new.id, POOLS.c.delete_time.is_(None))
-    for row in tx.connection.execute(select(POOLS).where(following)).all():
-        # What members must be made of also depends on what each pool knows of its image.
+    uses_template = and_(POOLS.c.template_id == new.id, POOLS.c.delete_time.is_(None))
+    for row in tx.connection.execute(select(POOLS).where(uses_template)).all():
+        # The digest also depends on the image digest of each pool.
         own = rows.respecified_values(rows.pool_of(row), new.spec)
         tx.connection.execute(update(POOLS).where(POOLS.c.id == row.id).values({**values, **own}))
         tx.touched.add(row.id)
@@ -106,28 +106,30 @@ def _pass_on(tx: Transaction, old: Template, new: Template) -> None:
 def pool_ids(connection: Connection, namespace: str, ref: str) -> tuple[str, ...]:
     """See `Store.template_pool_ids`."""
     template = lookups.find_template(connection, namespace, ref)
-    following = and_(POOLS.c.template_id == template.id, POOLS.c.delete_time.is_(None))
-    return tuple(connection.execute(select(POOLS.c.id).where(following).order_by(POOLS.c.id)).scalars())
+    uses_template = and_(POOLS.c.template_id == template.id, POOLS.c.delete_time.is_(None))
+    return tuple(connection.execute(select(POOLS.c.id).where(uses_template).order_by(POOLS.c.id)).scalars())
 
 
 def delete(
     tx: Transaction, namespace: str, ref: str, version: int | None, now: datetime, request: RequestKey | None
 ) -> None:
     """See `Store.delete_template`."""
-    if lookups.answered(tx, namespace, request) is not None:
+    if lookups.replayed_resource_id(tx, namespace, request) is not None:
         return
     template = get(tx.connection, namespace, ref)
     lookups.check_version("template", ref, template.version, version)
-    following = and_(POOLS.c.template_id == template.id, POOLS.c.delete_time.is_(None))
-    number = tx.connection.execute(select(func.count()).select_from(POOLS).where(following)).scalar_one()
+    uses_template = and_(POOLS.c.template_id == template.id, POOLS.c.delete_time.is_(None))
+    number = tx.connection.execute(select(func.count()).select_from(POOLS).where(uses_template)).scalar_one()
     if number:
-        some = tx.connection.execute(select(POOLS.c.id, POOLS.c.name).where(following).order_by(POOLS.c.id).limit(10))
+        some = tx.connection.execute(
+            select(POOLS.c.id, POOLS.c.name).where(uses_template).order_by(POOLS.c.id).limit(10)
+        )
         raise FailedPrecondition(
             "TEMPLATE_IN_USE",
-            f"template {template.name!r} is followed by {number} pool{'s' if number > 1 else ''}: "
-            f"{lookups.named([(row.id, row.name) for row in some], number)}; delete them first",
+            f"template {template.name!r} is used by {number} pool{'s' if number > 1 else ''}: "
+            f"{lookups.format_names([(row.id, row.name) for row in some], number)}; delete them first",
             "template",
             template.id,
         )
     tx.connection.execute(update(TEMPLATES).where(TEMPLATES.c.id == template.id).values(delete_time=now))
-    lookups.remember(tx, namespace, request, template.id, now)
+    lookups.record_request(tx, namespace, request, template.id, now)

@@ -1,7 +1,7 @@
-"""Who is told when something changes: watchers and the control loop.
+"""Notifications of changes for watches and the control loop.
 
-The hub carries ids, not states: a listener reads what is there now. So a slow listener loses nothing that matters, and
-what piles up for it is at most one entry for each pool and sandbox.
+A notification contains ids, not states: the subscriber reads the current state. A slow subscriber therefore misses no
+final state, and its backlog has at most one entry per pool and sandbox.
 """
 
 import asyncio
@@ -10,45 +10,45 @@ from contextlib import contextmanager
 
 
 def image_change(image: str) -> str:
-    """What is published, among the ids, when the pull of an image makes progress."""
+    """Return the id that is published when the pull of the image makes progress."""
     return f"image:{image}"
 
 
 class Subscription:
-    """What has changed since the listener looked last. Made by `ChangeHub.subscribe`."""
+    """The changes since the last call of `next`. `ChangeHub.subscribe` creates it."""
 
     def __init__(self) -> None:
         self._changed: set[str] = set()
-        self._some = asyncio.Event()
+        self._available = asyncio.Event()
 
     def add(self, ids: frozenset[str]) -> None:
-        """Note changes; wakes the listener."""
+        """Add changes and wake the subscriber."""
         if ids:
             self._changed |= ids
-            self._some.set()
+            self._available.set()
 
     async def next(self) -> frozenset[str]:
-        """Wait until something has changed, and return the ids of all that has since the last call."""
-        await self._some.wait()
-        self._some.clear()
+        """Wait for a change, and return the ids of all changes since the last call."""
+        await self._available.wait()
+        self._available.clear()
         changed, self._changed = frozenset(self._changed), set()
         return changed
 
 
 class ChangeHub:
-    """Passes the ids of changed pools and sandboxes on to all subscriptions. Belongs to one event loop."""
+    """Publishes the ids of changed pools and sandboxes to all subscriptions. Use it on one event loop only."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, ids: frozenset[str]) -> None:
-        """Tell every subscription that these have changed. Never waits."""
+        """Add the ids to every subscription. The method does not wait."""
         for subscription in self._subscriptions:
             subscription.add(ids)
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
-        """A subscription for the length of the block: everything published inside it is seen."""
+        """Return a subscription that receives all changes during the block."""
         subscription = Subscription()
         self._subscriptions.add(subscription)
         try:

@@ -1,4 +1,4 @@
-"""Etags: the version of a resource, in a form that callers compare and do not count with."""
+"""Etags: the version of a resource as an opaque string."""
 
 import re
 
@@ -8,17 +8,21 @@ _FORM = re.compile(r"v([1-9][0-9]{0,17})")
 
 
 def etag_of(version: int) -> str:
-    """The etag of a resource's version (1 and up)."""
+    """Return the etag of a version, which is at least 1."""
     return f"v{version}"
 
 
 def version_of(etag: str) -> int | None:
-    """The version that an etag names; None, for any version, where it is empty. Raises `InvalidArgument` (`etag`)."""
+    """Return the version of an etag; None, which means any version, for an empty etag.
+
+    Raises:
+        InvalidArgument: (field `etag`) the text is not an etag.
+    """
     if not etag:
         return None
     match = _FORM.fullmatch(etag)
     if match is None:
         raise InvalidArgument(
-            FieldViolation("etag", "is not an etag of this server; send the one that the resource came with, or none")
+            FieldViolation("etag", "is not an etag of this server; use the etag of the resource, or leave it empty")
         )
     return int(match[1])

@@ -1,24 +1,24 @@
-"""Ports of sandboxes that are served by HTTP: nothing is, unless somebody asks for it."""
+"""Exposed ports: ports of sandboxes that the server exposes by HTTP. No port is exposed by default."""
 
 from collections.abc import Callable
 
 from sandpool_server.domain.errors import FailedPrecondition
-from sandpool_server.domain.model import DEFAULT_NAMESPACE, ExposedPort, Member
-from sandpool_server.ports import Clock, PortStore, Store
+from sandpool_server.domain.model import DEFAULT_NAMESPACE, ExposedPort, Instance
+from sandpool_server.interfaces import Clock, PortStore, Store
 from sandpool_server.usecases.sandboxes import running
 
-MOST_PORTS = 64
-"""How many ports of one sandbox may be exposed at once."""
+MAX_EXPOSED_PORTS = 64
+"""The maximum number of exposed ports of a sandbox."""
 
 UrlOf = Callable[[str, int], str]
-"""Where the port of a sandbox, by its identifier, is served."""
+"""A function that returns the URL of an exposed port. The arguments are the sandbox id and the port."""
 
 
 class ExposedPorts:
-    """Exposed ports. Every method raises `NotFound` for a sandbox that does not exist.
+    """Exposed ports. Every method with a `ref` raises `NotFound` if the sandbox does not exist.
 
-    `url_of` is None when the server has no web port. `withdrawn` is called with sandbox and port when one is taken
-    back.
+    `url_of` is None if the server has no web port. `withdrawn` is a callback that is called with the sandbox id and the
+    port after the port was unexposed.
     """
 
     def __init__(self, store: Store, ports: PortStore, clock: Clock, url_of: UrlOf | None) -> None:
@@ -29,31 +29,44 @@ class ExposedPorts:
         self.withdrawn: Callable[[str, int], None] = lambda sandbox_id, port: None
 
     async def expose(self, ref: str, port: int) -> tuple[ExposedPort, str]:
-        """Serve a port from now on; returns it and its URL. Raises `FailedPrecondition` and `Exhausted`."""
+        """Expose a port and return it with its URL.
+
+        Raises:
+            FailedPrecondition: the server has no web port (PORT_EXPOSURE_DISABLED), or the sandbox is not running.
+            Exhausted: (PORT_LIMIT) the sandbox has the maximum number of exposed ports.
+        """
         if self._url_of is None:
             raise FailedPrecondition(
-                "WEB_PORT_OFF", "the server has no web port; start it with --web-address", "server", "web"
+                "PORT_EXPOSURE_DISABLED",
+                f"port {port} cannot be exposed: the server has no web port; start the server with --web-address",
+                "server",
+                "web",
             )
-        member = running(await self._get(ref))
-        exposed = await self._ports.expose_port(DEFAULT_NAMESPACE, member.id, port, MOST_PORTS, self._clock.now())
-        return exposed, self._url_of(member.id, port)
+        instance = running(await self._get(ref))
+        exposed = await self._ports.expose_port(
+            DEFAULT_NAMESPACE, instance.id, port, MAX_EXPOSED_PORTS, self._clock.now()
+        )
+        return exposed, self._url_of(instance.id, port)
 
     async def unexpose(self, ref: str, port: int) -> None:
-        """Serve a port no longer, and break the connections through it."""
-        member = await self._get(ref)
-        await self._ports.unexpose_port(member.id, port)
-        self.withdrawn(member.id, port)
+        """Unexpose a port and close the connections through it."""
+        instance = await self._get(ref)
+        await self._ports.unexpose_port(instance.id, port)
+        self.withdrawn(instance.id, port)
 
     async def list(self, ref: str) -> list[tuple[ExposedPort, str]]:
-        """The exposed ports of a sandbox and their URLs, by number; none of one that has ended."""
-        member = await self._get(ref)
-        if self._url_of is None or member.end is not None:
+        """Return the exposed ports of a sandbox and their URLs, sorted by number.
+
+        The list is empty if the sandbox has terminated.
+        """
+        instance = await self._get(ref)
+        if self._url_of is None or instance.end is not None:
             return []
-        return [(port, self._url_of(member.id, port.port)) for port in await self._ports.exposed_ports(member.id)]
+        return [(port, self._url_of(instance.id, port.port)) for port in await self._ports.exposed_ports(instance.id)]
 
     async def is_exposed(self, sandbox_id: str, port: int) -> bool:
-        """Whether the port of a sandbox, by its identifier, is to be served."""
+        """Return whether the port of the sandbox with this id is exposed."""
         return await self._ports.exposed_port(sandbox_id, port) is not None
 
-    async def _get(self, ref: str) -> Member:
+    async def _get(self, ref: str) -> Instance:
         return await self._store.get_sandbox(DEFAULT_NAMESPACE, ref)

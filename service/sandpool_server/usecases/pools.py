@@ -1,12 +1,12 @@
-"""What the calls on pools mean."""
+"""The use cases of pools."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from sandpool_server.domain.errors import FieldViolation, InvalidArgument, NotFound
 from sandpool_server.domain.ids import POOL, new_id
-from sandpool_server.domain.model import DEFAULT_NAMESPACE, Pool, PoolView, PullPolicy
-from sandpool_server.ports import Clock, Line, PoolDraft, Runtime, Store
+from sandpool_server.domain.model import DEFAULT_NAMESPACE, Pool, PoolView
+from sandpool_server.interfaces import Clock, PoolDraft, Runtime, Store, Waiters
 from sandpool_server.usecases.changes import ChangeHub, image_change
 from sandpool_server.usecases.etags import version_of
 from sandpool_server.usecases.specs import changed_spec, spec_of
@@ -17,17 +17,17 @@ _WATCH_PAGE = 200
 
 
 class Pools:
-    """Pools of ready containers. Every method raises domain errors, as `ports.Store` says."""
+    """Pools of warm instances. The methods raise the domain errors that `interfaces.Store` documents."""
 
-    def __init__(self, store: Store, runtime: Runtime, clock: Clock, changes: ChangeHub, line: Line) -> None:
+    def __init__(self, store: Store, runtime: Runtime, clock: Clock, changes: ChangeHub, queue: Waiters) -> None:
         self._store = store
         self._runtime = runtime
         self._clock = clock
         self._changes = changes
-        self._line = line
+        self._queue = queue
 
     async def create(self, new: NewPool, request_id: str, fingerprint: str) -> PoolView:
-        """Keep a new pool; the control loop begins to fill it."""
+        """Create a pool and return it. The control loop starts to create its instances."""
         now = self._clock.now()
         draft = PoolDraft(
             id=new_id(POOL, now, self._clock.random_bits()),
@@ -40,56 +40,66 @@ class Pools:
             max_containers=new.max_containers,
             paused=new.paused,
             create_time=now,
-            pull_policy=new.pull_policy,
-            image_check_secs=new.image_check_secs,
-            max_age_secs=new.max_age_secs,
-            drain=new.drain,
+            image_refresh_interval_secs=new.image_refresh_interval_secs,
+            warm_ttl_secs=new.warm_ttl_secs,
+            drained=new.drained,
         )
-        return self._seen(await self._store.create_pool(draft, request_key("CreatePool", request_id, fingerprint)))
+        key = request_key("CreatePool", request_id, fingerprint)
+        return self._with_runtime_state(await self._store.create_pool(draft, key))
 
     async def get(self, ref: str) -> PoolView:
-        """Read one pool and count its members."""
-        return self._seen(await self._store.get_pool(DEFAULT_NAMESPACE, ref))
+        """Return a pool and the counts of its instances."""
+        return self._with_runtime_state(await self._store.get_pool(DEFAULT_NAMESPACE, ref))
 
     async def list(self, limit: int, after: str) -> list[PoolView]:
-        """Up to `limit` pools whose id sorts after `after`."""
-        return [self._seen(view) for view in await self._store.list_pools(DEFAULT_NAMESPACE, limit, after)]
+        """Return up to `limit` pools whose id sorts after `after`, sorted by id."""
+        return [
+            self._with_runtime_state(view) for view in await self._store.list_pools(DEFAULT_NAMESPACE, limit, after)
+        ]
 
     async def update(self, ref: str, changes: PoolChanges, etag: str, request_id: str, fingerprint: str) -> PoolView:
-        """Change a pool; unclaimed members of another spec are never handed out from the moment this returns."""
+        """Change a pool and return it. Claims after this call never get an instance of an earlier specification."""
         now = self._clock.now()
 
         def change(pool: Pool) -> Pool:
             return replace(_changed_pool(pool, changes), update_time=now)
 
         key = request_key("UpdatePool", request_id, fingerprint)
-        return self._seen(await self._store.update_pool(DEFAULT_NAMESPACE, ref, version_of(etag), change, key))
+        return self._with_runtime_state(
+            await self._store.update_pool(DEFAULT_NAMESPACE, ref, version_of(etag), change, key)
+        )
 
     async def delete(self, ref: str, etag: str, request_id: str, fingerprint: str, force: bool) -> None:
-        """Delete a pool of which no sandbox is in use, or with `force` any, ending those, and its containers."""
+        """Delete a pool and its containers.
+
+        With `force`, the sandboxes of the pool are terminated. Without it, the pool must have no sandboxes.
+        """
         key = request_key("DeletePool", request_id, fingerprint)
         await self._store.delete_pool(DEFAULT_NAMESPACE, ref, version_of(etag), self._clock.now(), key, force)
 
-    def _seen(self, view: PoolView) -> PoolView:
-        """The view with what only this process knows."""
+    def _with_runtime_state(self, view: PoolView) -> PoolView:
+        """Return the view with the state that is not in the database: waiters, image pull, disk enforcement."""
         return replace(
             view,
-            waiting=self._line.waiting(view.pool.id),
+            waiting=self._queue.waiting(view.pool.id),
             pull=self._runtime.pulls().get(view.pool.spec.image),
             disk_enforcement=self._runtime.disk_enforcement,
         )
 
     async def watch(self, refs: tuple[str, ...]) -> AsyncGenerator[tuple[WatchEvent, PoolView | None], None]:
-        """The pools of `refs` (none: all) as they are, a bookmark, and then each as it changes.
+        """Yield the current state of the pools in `refs`, then a bookmark, then each change. No `refs` means all pools.
 
-        Changes in quick succession may come as one; the last state always comes. Raises `NotFound` at the start.
+        Several changes in quick succession can be reported as one; the last state is always reported.
+
+        Raises:
+            NotFound: at the start of the iteration, if a pool does not exist.
         """
         with self._changes.subscribe() as subscription:
             known: dict[str, PoolView] = {}
             for view in [await self.get(ref) for ref in dict.fromkeys(refs)] if refs else await self._all():
                 if view.pool.id not in known:
                     known[view.pool.id] = view
-                    yield WatchEvent.PRESENT, view
+                    yield WatchEvent.CURRENT, view
             yield WatchEvent.BOOKMARK, None
             while True:
                 changed = await subscription.next()
@@ -115,17 +125,23 @@ class Pools:
 
 
 def _changed_pool(pool: Pool, changes: PoolChanges) -> Pool:
-    """The pool after the changes. Raises `InvalidArgument` where they do not go together with the rest of it."""
-    if pool.template_id and (given := changes.spec.given()):
+    """Return the pool after the changes.
+
+    Raises:
+        InvalidArgument: the changes are not valid together with the other settings of the pool.
+    """
+    if pool.template_id and changes.spec:
         raise InvalidArgument(
             *(
-                FieldViolation(name, f"comes from the template {pool.template_name!r}; change the template instead")
-                for name in given
+                FieldViolation(
+                    f"spec.{name}", f"is defined by the template {pool.template_name!r}; update the template instead"
+                )
+                for name in changes.spec
             )
         )
-    warm = pool.warm_containers if changes.warm_containers is UNSET else changes.warm_containers or 0
+    warm = pool.warm_containers if changes.warm_containers is UNSET else changes.warm_containers
     most = pool.max_containers if changes.max_containers is UNSET else changes.max_containers
-    if most is not None and warm > most:
+    if most is not None and warm is not None and warm > most:
         field = "max_containers" if changes.warm_containers is UNSET else "warm_containers"
         raise InvalidArgument(
             FieldViolation(field, f"warm_containers ({warm}) must not exceed max_containers ({most}); change both")
@@ -139,10 +155,11 @@ def _changed_pool(pool: Pool, changes: PoolChanges) -> Pool:
         warm_containers=warm,
         max_containers=most,
         paused=pool.paused if changes.paused is UNSET else bool(changes.paused),
-        pull_policy=(pool.pull_policy if changes.pull_policy is UNSET else changes.pull_policy or PullPolicy.MISSING),
-        image_check_secs=(
-            pool.image_check_secs if changes.image_check_secs is UNSET else changes.image_check_secs or 0
+        image_refresh_interval_secs=(
+            pool.image_refresh_interval_secs
+            if changes.image_refresh_interval_secs is UNSET
+            else changes.image_refresh_interval_secs or 0
         ),
-        max_age_secs=pool.max_age_secs if changes.max_age_secs is UNSET else changes.max_age_secs or 0,
-        drain=pool.drain if changes.drain is UNSET else bool(changes.drain),
+        warm_ttl_secs=pool.warm_ttl_secs if changes.warm_ttl_secs is UNSET else changes.warm_ttl_secs or 0,
+        drained=pool.drained if changes.drained is UNSET else bool(changes.drained),
     )

@@ -1,4 +1,4 @@
-"""What the calls on sandboxes mean."""
+"""The use cases of sandboxes."""
 
 import asyncio
 import contextlib
@@ -13,41 +13,43 @@ from sandpool_server.domain.errors import (
     InvalidArgument,
     LaunchFailed,
     NotFound,
-    NotReadyInTime,
+    QueueTimeout,
     SandpoolError,
     Unavailable,
 )
 from sandpool_server.domain.ids import SANDBOX, new_id
-from sandpool_server.domain.lifecycle import IN_USE, MemberState
+from sandpool_server.domain.lifecycle import IN_USE, InstanceState
 from sandpool_server.domain.model import (
     DEFAULT_NAMESPACE,
     Claim,
     Command,
     CommandResult,
-    EndReason,
-    Member,
-    MemberEnd,
+    Instance,
+    Termination,
+    TerminationReason,
 )
-from sandpool_server.ports import Agents, ClaimRequest, ClaimResult, Clock, Launcher, SandboxFilter, Store
+from sandpool_server.interfaces import Agents, ClaimRequest, ClaimResult, Clock, Launcher, SandboxFilter, Store
 from sandpool_server.usecases.changes import ChangeHub
 from sandpool_server.usecases.etags import version_of
-from sandpool_server.usecases.line import WaitingLine
 from sandpool_server.usecases.secrets import Secrets
 from sandpool_server.usecases.specs import check_environment, spec_of
 from sandpool_server.usecases.templates import request_key
 from sandpool_server.usecases.values import UNSET, NewSandbox, SandboxChanges, WhenEmpty
+from sandpool_server.usecases.wait_queue import WaitQueue
 
-_HAND_OVERS = 5
-"""How many ready members may turn out dead under one request before the caller is told."""
+_ACTIVATION_ATTEMPTS = 5
+"""The number of claims for a request whose warm instances do not respond, before the request fails."""
 
-_ANSWER_SECS = 0.005
-"""How long an answer may take to its caller. With less than that left, nobody may hear of what was made for it, and no
-server can tell afterwards: so it is given up.
+_RESPONSE_SECS = 0.005
+"""The time that a response needs to reach the caller.
+
+If less time is left before the deadline, the caller may never receive the response, and the server cannot detect that.
+The sandboxes are abandoned in this case.
 """
 
 
 class Sandboxes:
-    """Sandboxes and the commands in them. Every method raises domain errors, as `ports.Store` says."""
+    """Sandboxes and the commands in them. The methods raise the domain errors that `interfaces.Store` documents."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Sandboxes:
         secrets: Secrets,
         clock: Clock,
         changes: ChangeHub,
-        line: WaitingLine,
+        queue: WaitQueue,
     ) -> None:
         self._store = store
         self._agents = agents
@@ -65,17 +67,29 @@ class Sandboxes:
         self._secrets = secrets
         self._clock = clock
         self._changes = changes
-        self._line = line
+        self._queue = queue
         self._undoing: set[asyncio.Task[None]] = set()
 
     async def create(
         self, new: NewSandbox, request_id: str, fingerprint: str, received: float, deadline: float | None = None
-    ) -> Member:
-        """Claim a ready member, or start one; returns it running.
+    ) -> Instance:
+        """Create a sandbox from a warm instance or by a cold start, and return it when it is running.
 
-        `received` is the call's arrival on the clock's monotonic scale, `deadline` when the caller stops to wait, None
-        for never. Raises what `Store.claim` raises, `LaunchFailed`, and `NotReadyInTime` when there is no time left to
-        answer. When it raises or is cancelled, nothing is left claimed.
+        If the method raises or is cancelled, all claimed instances are released.
+
+        Args:
+            new: The sandbox to create.
+            request_id: The id that identifies retries; may be empty.
+            fingerprint: A digest of the content of the request.
+            received: The arrival time of the call, in seconds of `Clock.monotonic`.
+            deadline: The time when the caller stops waiting, on the same scale; None for no deadline.
+
+        Raises:
+            QueueTimeout: no sandbox was ready in time, or there is not enough time left for the response.
+            LaunchFailed: the container of a cold start could not be created.
+            Unavailable: several warm instances did not respond (NO_HEALTHY_CONTAINER), or the earlier request of this
+                `request_id` failed (START_CANCELLED).
+            SandpoolError: any error of `Store.claim`.
         """
         return (await self.create_batch(new, 1, request_id, fingerprint, received, deadline))[0]
 
@@ -87,9 +101,12 @@ class Sandboxes:
         fingerprint: str,
         received: float,
         deadline: float | None = None,
-    ) -> tuple[Member, ...]:
-        """Claim `count` sandboxes alike, all or none; returns them running. Raises as `create`."""
-        check_environment(new.env)
+    ) -> tuple[Instance, ...]:
+        """Create `count` sandboxes with the same properties, all or none, and return them when they are running.
+
+        The arguments and errors are those of `create`.
+        """
+        check_environment(new.env, "env")
         now = self._clock.now()
         request = ClaimRequest(
             namespace=DEFAULT_NAMESPACE,
@@ -99,88 +116,99 @@ class Sandboxes:
             received=received,
             pool_ref=new.pool_id,
             template_ref=new.template_name,
-            spec=spec_of(new.spec) if new.spec.image else None,
+            spec=spec_of(new.spec) if new.spec else None,
             timeout_secs=new.timeout_secs,
             name=new.name,
             metadata=new.metadata,
             request_id=request_id,
             fingerprint=fingerprint,
         )
-        for _ in range(_HAND_OVERS):
+        for _ in range(_ACTIVATION_ATTEMPTS):
             ids = tuple(new_id(SANDBOX, now, self._clock.random_bits()) for _ in range(count))
-            members = await self._create(replace(request, ids=ids), new, deadline)
-            if members is not None:
-                return members
-        raise Unavailable("NO_LIVING_MEMBER", "several ready containers in a row did not answer; try again")
+            instances = await self._create(replace(request, ids=ids), new, deadline)
+            if instances is not None:
+                return instances
+        raise Unavailable(
+            "NO_HEALTHY_CONTAINER",
+            f"no healthy container: the warm containers of {_ACTIVATION_ATTEMPTS} claims did not respond; try again",
+        )
 
     async def _create(
         self, request: ClaimRequest, new: NewSandbox, deadline: float | None
-    ) -> tuple[Member, ...] | None:
-        """One attempt; None when a ready member turned out dead, which is then out of the pool."""
+    ) -> tuple[Instance, ...] | None:
+        """Make one attempt to create the sandboxes.
+
+        The result is None if a warm instance does not respond. All claimed instances are then released.
+        """
         with self._launcher.expecting(request.ids):
-            result = await self._claim_in_turn(request, new)
+            result = await self._claim_in_order(request, new)
             if result.replayed:
-                members = tuple([await self._settled(member) for member in result.members])
-                # The first call may have been cut off between the claim and the hand-over.
-                await asyncio.gather(*(self._admit(m, new) for m in members if m.state is MemberState.ACTIVE))
-                return members
+                instances = tuple([await self._wait_until_started(instance) for instance in result.instances])
+                # The first call may have been interrupted between the claim and the activation.
+                await asyncio.gather(*(self._activate(i, new) for i in instances if i.state is InstanceState.ACTIVE))
+                return instances
             try:
-                if not await self._hand_over(result.members, new):
+                if not await self._activate_warm(result.instances, new):
                     return None
-                members = await self._start(result.members, new)
-                self._check_time_to_answer(deadline)
+                instances = await self._start(result.instances, new)
+                self._check_time_to_respond(deadline)
             except BaseException as error:
-                why = error.message if isinstance(error, LaunchFailed | SandpoolError) else "the caller went away"
-                await asyncio.shield(self._give_up(result.members, why))
+                cancelled = "the caller cancelled the call"
+                why = error.message if isinstance(error, LaunchFailed | SandpoolError) else cancelled
+                await asyncio.shield(self._abandon(result.instances, why))
                 raise
         waited = self._clock.monotonic() - request.received
-        return tuple(replace(member, start_secs=waited) for member in members)
+        return tuple(replace(instance, start_secs=waited) for instance in instances)
 
-    def _check_time_to_answer(self, deadline: float | None) -> None:
-        if deadline is not None and self._clock.monotonic() > deadline - _ANSWER_SECS:
-            raise NotReadyInTime("the call's deadline left no time for the answer; give it more time, and try again")
+    def _check_time_to_respond(self, deadline: float | None) -> None:
+        if deadline is not None and self._clock.monotonic() > deadline - _RESPONSE_SECS:
+            raise QueueTimeout("the call's deadline leaves no time for the response; try again with a later deadline")
 
-    async def _claim_in_turn(self, request: ClaimRequest, new: NewSandbox) -> ClaimResult:
-        """Claim as the caller wants it when nothing is ready, and not before those who came first."""
+    async def _claim_in_order(self, request: ClaimRequest, new: NewSandbox) -> ClaimResult:
+        """Claim according to `when_empty`, after all earlier waiters."""
         if request.spec is not None:
             return await self._claim(request)
         if new.when_empty is WhenEmpty.WAIT:
-            return await self._wait_in_line(request, new.wait_secs)
-        # Nobody waits, nearly always: then this costs nothing.
-        awaited = self._line.awaited(await self._pool_ids(request)) if self._line else 0
+            return await self._wait_in_queue(request, new.queue_timeout_secs)
+        # The queue is empty in most cases; then the pools need not be read.
+        awaited = self._queue.awaited(await self._pool_ids(request)) if self._queue else 0
         cold = new.when_empty is WhenEmpty.START_COLD
         try:
             return await self._claim(replace(request, warm=not awaited, cold=cold, reserved=awaited))
         except Exhausted as error:
-            if error.reason != "POOL_AT_MAX":
+            if error.reason != "POOL_LIMIT_REACHED":
                 raise
-            return await self._take_what_is_made(request, error)
+            return await self._wait_for_capacity(request, error)
 
-    async def _take_what_is_made(self, request: ClaimRequest, at_max: Exhausted) -> ClaimResult:
-        """At the maximum, a member that is being made for the pool serves as well as one started for the caller.
+    async def _wait_for_capacity(self, request: ClaimRequest, limit_error: Exhausted) -> ClaimResult:
+        """Claim in a pool that has reached `max_containers`, once one of the instances that it creates is ready.
 
-        Waits for it, behind those who wait already; raises `at_max` when there is none, or no more, for this caller.
+        The caller waits in the queue. If the pool has no warm or creating instance for this caller, or no longer has
+        one, the method raises `limit_error`.
         """
         pool_ids = await self._pool_ids(request)
-        if await self._within_reach(request.namespace, pool_ids) < self._line.unserved(pool_ids) + request.count:
-            raise at_max
-        with self._changes.subscribe() as subscription, self._line.join(pool_ids, request.count) as place:
+        if await self._count_obtainable(request.namespace, pool_ids) < self._queue.unserved(pool_ids) + request.count:
+            raise limit_error
+        with self._changes.subscribe() as subscription, self._queue.join(pool_ids, request.count) as waiter:
             while (
-                await self._within_reach(request.namespace, pool_ids)
-                >= self._line.unserved(pool_ids, place) + place.count
+                await self._count_obtainable(request.namespace, pool_ids)
+                >= self._queue.unserved(pool_ids, waiter) + waiter.count
             ):
-                if self._line.is_next(place):
+                if self._queue.is_next(waiter):
                     try:
-                        with self._line.claiming(place):
+                        with self._queue.claiming(waiter):
                             return await self._claim(replace(request, now=self._clock.now()))
                     except Exhausted as error:
-                        at_max = error
+                        limit_error = error
                 while (await subscription.next()).isdisjoint(pool_ids):
                     pass
-        raise at_max
+        raise limit_error
 
-    async def _within_reach(self, namespace: str, pool_ids: tuple[str, ...]) -> int:
-        """How many sandboxes the pools could give without anything ending: ready, being made, or still to be made."""
+    async def _count_obtainable(self, namespace: str, pool_ids: tuple[str, ...]) -> int:
+        """Return the number of sandboxes that the pools can provide before any sandbox terminates.
+
+        These are warm instances, instances that are being created, and instances that `max_containers` still allows.
+        """
         number = 0
         for pool_id in pool_ids:
             with contextlib.suppress(NotFound):
@@ -190,23 +218,23 @@ class Sandboxes:
                     number += max(0, view.pool.max_containers - view.counts.total)
         return number
 
-    async def _wait_in_line(self, request: ClaimRequest, seconds: float) -> ClaimResult:
+    async def _wait_in_queue(self, request: ClaimRequest, seconds: float) -> ClaimResult:
         pool_ids = await self._pool_ids(request)
         if not pool_ids:
             raise FailedPrecondition(
                 "NO_POOL",
-                f"no pool follows the template {request.template_ref!r}, so there is nothing to wait for; create one, "
-                "or let the sandbox start cold",
+                f"no pool uses the template {request.template_ref!r}, so the request cannot wait for a sandbox; create "
+                "a pool with this template, or use WHEN_EMPTY_START_COLD",
                 "template",
                 request.template_ref,
             )
         try:
             async with asyncio.timeout(seconds):
-                with self._changes.subscribe() as subscription, self._line.join(pool_ids, request.count) as place:
+                with self._changes.subscribe() as subscription, self._queue.join(pool_ids, request.count) as waiter:
                     while True:
-                        if self._line.is_next(place):
+                        if self._queue.is_next(waiter):
                             try:
-                                with self._line.claiming(place):
+                                with self._queue.claiming(waiter):
                                     return await self._claim(replace(request, now=self._clock.now(), cold=False))
                             except Exhausted as error:
                                 if error.reason != "POOL_EMPTY":
@@ -214,65 +242,65 @@ class Sandboxes:
                         while (await subscription.next()).isdisjoint(pool_ids):
                             pass
         except TimeoutError:
-            raise NotReadyInTime(
-                f"no sandbox became ready within {seconds:g} s of waiting in line; wait longer, raise warm_containers "
-                "or max_containers, or look at the pool's last_error"
+            raise QueueTimeout(
+                f"no sandbox became ready within the queue_timeout of {seconds:g} s; increase queue_timeout, "
+                "warm_containers or max_containers, or check the last_error of the pool"
             ) from None
 
     async def _pool_ids(self, request: ClaimRequest) -> tuple[str, ...]:
-        """The pools that could serve the request."""
+        """Return the ids of the pools that can serve the request."""
         if request.pool_ref:
             return ((await self._store.get_pool(request.namespace, request.pool_ref)).pool.id,)
         return await self._store.template_pool_ids(request.namespace, request.template_ref)
 
-    async def _hand_over(self, members: tuple[Member, ...], new: NewSandbox) -> bool:
-        """Give the ready members to their owner; False when one does not answer, and then all are given up."""
-        ready = [member for member in members if member.state is MemberState.ACTIVE]
+    async def _activate_warm(self, instances: tuple[Instance, ...], new: NewSandbox) -> bool:
+        """Activate the warm instances. If one does not respond, release all instances and return False."""
+        warm = [instance for instance in instances if instance.state is InstanceState.ACTIVE]
         try:
-            if len(ready) == 1:
-                await self._admit(ready[0], new)
+            if len(warm) == 1:
+                await self._activate(warm[0], new)
             else:
-                await asyncio.gather(*(self._admit(member, new) for member in ready))
+                await asyncio.gather(*(self._activate(instance, new) for instance in warm))
         except Unavailable:
-            await self._store.disown([member.id for member in ready])
-            await self._give_up(members, "a container of the same request did not answer")
+            await self._store.release([instance.id for instance in warm])
+            await self._abandon(instances, "another container of the request did not respond")
             return False
         return True
 
-    async def _admit(self, member: Member, new: NewSandbox) -> None:
-        """Give a member its owner's environment: the secrets' values, and over them what was given for it alone."""
-        secrets = await self._secrets.values(member.spec.secret_names)
-        entrypoint = member.spec.entrypoint if member.spec.secret_names else ()
-        await self._agents.admit(member.id, member.address, {**secrets, **new.env}, entrypoint)
+    async def _activate(self, instance: Instance, new: NewSandbox) -> None:
+        """Pass the values of the secrets and the sandbox's own environment, which takes precedence, to the agent."""
+        secrets = await self._secrets.values(instance.spec.secret_names)
+        entrypoint = instance.spec.entrypoint if instance.spec.secret_names else ()
+        await self._agents.activate(instance.id, instance.address, {**secrets, **new.env}, entrypoint)
 
     async def _claim(self, request: ClaimRequest) -> ClaimResult:
-        """Claim; a caller that goes away while the store is at it leaves nothing claimed behind."""
+        """Claim. If the caller is cancelled during the claim, the claimed instances are abandoned in the background."""
         claim = asyncio.ensure_future(self._store.claim(request))
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:
-            undoing = asyncio.create_task(self._undo_when_done(claim), name="undo-claim")
+            undoing = asyncio.create_task(self._undo_claim(claim), name="undo-claim")
             self._undoing.add(undoing)
             undoing.add_done_callback(self._undoing.discard)
             raise
 
-    async def _undo_when_done(self, claim: "asyncio.Future[ClaimResult]") -> None:
+    async def _undo_claim(self, claim: "asyncio.Future[ClaimResult]") -> None:
         try:
             result = await claim
         except SandpoolError:
-            return  # nothing was claimed
+            return  # The claim failed: there is nothing to undo.
         if not result.replayed:
-            await self._give_up(result.members, "the caller went away before the answer")
+            await self._abandon(result.instances, "the caller cancelled the call before the response")
 
-    async def _start(self, members: tuple[Member, ...], new: NewSandbox) -> tuple[Member, ...]:
-        """Start those members that have no container yet, and hand them over; stops all when one fails."""
+    async def _start(self, instances: tuple[Instance, ...], new: NewSandbox) -> tuple[Instance, ...]:
+        """Start and activate the instances that have no container yet. If one fails, cancel all starts."""
         tasks = {
-            member.id: asyncio.create_task(self._launch(member, new), name=f"launch-{member.id}")
-            for member in members
-            if member.state is MemberState.STARTING
+            instance.id: asyncio.create_task(self._launch(instance, new), name=f"launch-{instance.id}")
+            for instance in instances
+            if instance.state is InstanceState.STARTING
         }
         if not tasks:
-            return members
+            return instances
         try:
             await asyncio.gather(*tasks.values())
         except BaseException:
@@ -280,93 +308,106 @@ class Sandboxes:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             raise
-        return tuple(tasks[member.id].result() if member.id in tasks else member for member in members)
+        return tuple(tasks[instance.id].result() if instance.id in tasks else instance for instance in instances)
 
-    async def _launch(self, member: Member, new: NewSandbox) -> Member:
-        started = await self._launcher.launch(member)
-        await self._admit(started, new)
+    async def _launch(self, instance: Instance, new: NewSandbox) -> Instance:
+        started = await self._launcher.launch(instance)
+        await self._activate(started, new)
         return started
 
-    async def _give_up(self, members: Iterable[Member], why: str) -> None:
-        end = MemberEnd(EndReason.FAILED, self._clock.now(), f"the sandbox was not handed out: {why}")
-        await self._store.end_members([member.id for member in members], IN_USE, end)
+    async def _abandon(self, instances: Iterable[Instance], why: str) -> None:
+        end = Termination(TerminationReason.FAILED, self._clock.now(), f"the sandbox was not assigned: {why}")
+        await self._store.end_instances([instance.id for instance in instances], IN_USE, end)
 
-    async def _settled(self, member: Member) -> Member:
-        """The sandbox of an earlier request once it has started; the retry waits like the first call did."""
-        async with aclosing(self.watch(member.id)) as states:
-            async for seen in states:
-                if seen.state is not MemberState.STARTING:
+    async def _wait_until_started(self, instance: Instance) -> Instance:
+        """Return the sandbox of an earlier request when it has started: a retry waits like the first call."""
+        async with aclosing(self.watch(instance.id)) as states:
+            async for current in states:
+                if current.state is not InstanceState.STARTING:
                     break
-        if seen.end is not None and seen.end.reason is EndReason.FAILED:
-            raise Unavailable("START_ABANDONED", f"{seen.end.message}; try again")
-        return seen
+        if current.end is not None and current.end.reason is TerminationReason.FAILED:
+            raise Unavailable("START_CANCELLED", f"{current.end.message}; try again")
+        return current
 
-    async def get(self, ref: str) -> Member:
-        """Read one sandbox."""
+    async def get(self, ref: str) -> Instance:
+        """Return a sandbox."""
         return await self._store.get_sandbox(DEFAULT_NAMESPACE, ref)
 
-    async def list(self, which: SandboxFilter, limit: int, after: str) -> list[Member]:
-        """Up to `limit` sandboxes whose id sorts after `after`."""
+    async def list(self, which: SandboxFilter, limit: int, after: str) -> list[Instance]:
+        """Return up to `limit` sandboxes whose id sorts after `after`, sorted by id."""
         return await self._store.list_sandboxes(DEFAULT_NAMESPACE, which, limit, after)
 
-    async def update(self, ref: str, changes: SandboxChanges, etag: str, request_id: str, fingerprint: str) -> Member:
-        """Change name, metadata or lifetime of a sandbox that has not ended."""
+    async def update(self, ref: str, changes: SandboxChanges, etag: str, request_id: str, fingerprint: str) -> Instance:
+        """Change the name, the metadata or the lifetime of a sandbox that has not terminated, and return it.
+
+        Raises:
+            InvalidArgument: the new lifetime has expired already.
+        """
         now = self._clock.now()
 
-        def change(member: Member) -> Member:
-            claim = member.claim
+        def change(instance: Instance) -> Instance:
+            claim = instance.claim
             if claim is None:
-                return member
+                return instance
             changed = _changed_claim(claim, changes)
             expire_time = changed.expire_time
             if changed.timeout_secs != claim.timeout_secs and expire_time is not None and expire_time <= now:
                 age = (now - claim.claim_time).total_seconds()
                 raise InvalidArgument(
                     FieldViolation(
-                        "timeout_secs",
-                        f"is counted from the claim, {age:.0f} s ago; give more than that, or delete the sandbox",
+                        "timeout",
+                        f"must be longer than {age:.0f} s, the age of the sandbox; increase it, or delete the sandbox",
                     )
                 )
-            return replace(member, claim=changed)
+            return replace(instance, claim=changed)
 
         key = request_key("UpdateSandbox", request_id, fingerprint)
         return await self._store.update_sandbox(DEFAULT_NAMESPACE, ref, version_of(etag), change, key)
 
-    async def delete(self, ref: str, request_id: str, fingerprint: str) -> Member:
-        """End a sandbox, also one that is still starting; its container is removed behind the answer."""
+    async def delete(self, ref: str, request_id: str, fingerprint: str) -> Instance:
+        """Terminate a sandbox, also one that is starting, and return it. Its container is removed in the background."""
         key = request_key("DeleteSandbox", request_id, fingerprint)
         return await self._store.delete_sandbox(DEFAULT_NAMESPACE, ref, self._clock.now(), key)
 
-    async def watch(self, ref: str) -> AsyncGenerator[Member, None]:
-        """The sandbox as it is, then as it changes, until it is gone. Raises `NotFound` at the start."""
+    async def watch(self, ref: str) -> AsyncGenerator[Instance, None]:
+        """Yield the current state of the sandbox, then each change, until its container is removed.
+
+        Raises:
+            NotFound: at the start of the iteration, if the sandbox does not exist.
+        """
         with self._changes.subscribe() as subscription:
-            member = await self.get(ref)
+            instance = await self.get(ref)
             while True:
-                yield member
-                if member.state is MemberState.GONE:
+                yield instance
+                if instance.state is InstanceState.REMOVED:
                     return
-                seen = member
-                while member == seen:
-                    if member.id in await subscription.next():
-                        member = await self.get(member.id)
+                reported = instance
+                while instance == reported:
+                    if instance.id in await subscription.next():
+                        instance = await self.get(instance.id)
 
     async def run(self, ref: str, command: Command) -> CommandResult:
-        """Run a command in a running sandbox. Raises what `Agents.run` raises, and `FailedPrecondition`."""
-        member = running(await self.get(ref))
+        """Run a command in a running sandbox and return its result.
+
+        Raises:
+            FailedPrecondition: the sandbox is not running, or it terminated during the command.
+            SandpoolError: any error of `Agents.run`.
+        """
+        instance = running(await self.get(ref))
         try:
-            return await self._agents.run(member.id, member.address, command)
+            return await self._agents.run(instance.id, instance.address, command)
         except Unavailable:
-            # The sandbox may have ended under the command: then that is what the caller wants to hear.
-            running(await self.get(member.id))
+            # If the sandbox terminated during the command, its termination is the error that the caller needs.
+            running(await self.get(instance.id))
             raise
 
     async def close(self) -> None:
-        """Wait for claims of callers who went away to be given up."""
+        """Wait until the claims of cancelled callers are abandoned."""
         await asyncio.gather(*self._undoing)
 
 
 def _changed_claim(claim: Claim, changes: SandboxChanges) -> Claim:
-    """The claim after the changes."""
+    """Return the claim after the changes."""
     return replace(
         claim,
         name=claim.name if changes.name is UNSET else changes.name or "",
@@ -375,15 +416,25 @@ def _changed_claim(claim: Claim, changes: SandboxChanges) -> Claim:
     )
 
 
-def running(member: Member) -> Member:
-    """Return the member if it runs commands; raises `FailedPrecondition` that says why not."""
-    if member.state is MemberState.ACTIVE:
-        return member
-    if member.state is MemberState.STARTING:
+def running(instance: Instance) -> Instance:
+    """Return the instance if it is a running sandbox.
+
+    Raises:
+        FailedPrecondition: the sandbox is starting (SANDBOX_STARTING) or has terminated (SANDBOX_TERMINATED). The
+            message contains the reason of the termination.
+    """
+    if instance.state is InstanceState.ACTIVE:
+        return instance
+    if instance.state is InstanceState.STARTING:
         raise FailedPrecondition(
-            "SANDBOX_STARTING", f"sandbox {member.id!r} is still starting; wait until it runs", "sandbox", member.id
+            "SANDBOX_STARTING",
+            f"sandbox {instance.id!r} is still starting; wait until it is running",
+            "sandbox",
+            instance.id,
         )
-    why = f" ({member.end.reason}{f': {member.end.message}' if member.end.message else ''})" if member.end else ""
+    why = (
+        f" ({instance.end.reason}{f': {instance.end.message}' if instance.end.message else ''})" if instance.end else ""
+    )
     raise FailedPrecondition(
-        "SANDBOX_ENDED", f"sandbox {member.id!r} has ended{why}; create another one", "sandbox", member.id
+        "SANDBOX_TERMINATED", f"sandbox {instance.id!r} has terminated{why}; create a new one", "sandbox", instance.id
     )

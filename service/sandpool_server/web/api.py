@@ -1,7 +1,7 @@
-"""The API over HTTP/1.1, by Connect and gRPC-Web: the same methods as over gRPC, with the same checks and errors.
+"""The API over HTTP/1.1 with Connect and gRPC-Web: the same methods, validation and errors as over gRPC.
 
-What answers is what `rpc` registered with gRPC. A browser has no trailers and no streams of requests, which is why gRPC
-itself does not do; Connect's unary calls are plain POSTs of JSON besides.
+The handlers are those that `rpc` registers with gRPC. Browsers cannot use gRPC, because they support neither trailers
+nor streams of requests. A unary call with Connect is a simple POST request with JSON.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from protobuf.wkt import Any as AnyDetail
 
 Handler = Any
-"""A `grpc.RpcMethodHandler`: how a method was registered with the server."""
+"""A `grpc.RpcMethodHandler` of a registered method."""
 
 Context = RequestContext[Any, Any]
 
@@ -36,12 +36,12 @@ _CODES: dict[grpc.StatusCode, Code] = {
 
 
 class WebApi(ConnectASGIApplication[None]):
-    """An ASGI application that answers `/<service>/<method>` by the handlers. Messages have at most `max_bytes`."""
+    """An ASGI application that serves each method at `/<service>/<method>`. Messages have at most `max_bytes`."""
 
     path = "/"
 
     def __init__(self, handlers: Mapping[MethodDescriptor, Handler], max_bytes: int) -> None:
-        # Neither a proxy's nor a browser's cache, nor a link on a page, shall make calls: there is no GET.
+        # GET requests are not supported, so that caches and links on web pages cannot call methods.
         endpoints = {
             f"/{method.containing_service.full_name}/{method.name}": _endpoint(method, handler)
             for method, handler in handlers.items()
@@ -57,9 +57,9 @@ class WebApi(ConnectASGIApplication[None]):
 def _endpoint(method: MethodDescriptor, handler: Handler) -> Any:
     kinds: dict[tuple[bool, bool], tuple[StreamType, Any, Any]] = {
         (False, False): (StreamType.UNARY, Endpoint.unary, _unary(handler)),
-        (False, True): (StreamType.SERVER_STREAM, Endpoint.server_stream, _answers(handler.unary_stream)),
+        (False, True): (StreamType.SERVER_STREAM, Endpoint.server_stream, _responses(handler.unary_stream)),
         (True, False): (StreamType.CLIENT_STREAM, Endpoint.client_stream, _client_stream(handler)),
-        (True, True): (StreamType.BIDI_STREAM, Endpoint.bidi_stream, _answers(handler.stream_stream)),
+        (True, True): (StreamType.BIDI_STREAM, Endpoint.bidi_stream, _responses(handler.stream_stream)),
     }
     kind, make, function = kinds[method.client_streaming, method.server_streaming]
     info: MethodInfo[Any, Any] = MethodInfo(
@@ -87,16 +87,16 @@ def _client_stream(handler: Handler) -> Callable[[AsyncIterator[Any], Context], 
     return call
 
 
-def _answers(behaviour: Callable[[Any, "_Call"], Awaitable[None]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
-    """What a method that writes its answers to the context comes to as an iterator over them."""
+def _responses(behaviour: Callable[[Any, "_Call"], Awaitable[None]]) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    """Convert a handler that writes its responses to the context into an async generator of responses."""
 
     async def call(requests: Any, context: Context) -> AsyncGenerator[Any, None]:
         call = _StreamingCall(context)
         running = asyncio.create_task(call.run(behaviour, requests), name="web-stream")
         try:
-            async with aclosing(call.written()) as answers:
-                async for answer in answers:
-                    yield answer
+            async with aclosing(call.written()) as responses:
+                async for response in responses:
+                    yield response
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -105,53 +105,53 @@ def _answers(behaviour: Callable[[Any, "_Call"], Awaitable[None]]) -> Callable[[
 
 
 class _Call:
-    """What handlers use of a `grpc.aio.ServicerContext`."""
+    """The part of `grpc.aio.ServicerContext` that handlers use."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def time_remaining(self) -> float | None:
-        """Seconds until the caller's deadline, None without one."""
+        """Return the time until the caller's deadline in seconds; None without a deadline."""
         left = self._context.timeout_ms
         return None if left is None else left / 1000
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        """The request's headers."""
+        """Return the headers of the request."""
         return tuple(self._context.request_headers.allitems())
 
     async def abort(self, code: grpc.StatusCode, details: str = "", metadata: Iterable[Any] = ()) -> NoReturn:
-        """End the call with a status; its details travel in the metadata, as over gRPC."""
-        told = Status()
+        """End the call with a status. Its details are in the metadata, as in gRPC."""
+        status = Status()
         for key, value in metadata:
             if key == _STATUS_DETAILS:
-                told.MergeFromString(value)
-        packed = [ErrorDetail(AnyDetail(type_url=each.type_url, value=each.value)) for each in told.details]
+                status.MergeFromString(value)
+        packed = [ErrorDetail(AnyDetail(type_url=each.type_url, value=each.value)) for each in status.details]
         raise ConnectError(_CODES[code], details, packed)
 
 
 class _StreamingCall(_Call):
-    """A call whose handler writes: each answer is handed over before the next is asked for."""
+    """A call whose handler writes responses. The handler waits until each response is sent."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._answers: asyncio.Queue[Any] = asyncio.Queue(1)
+        self._responses: asyncio.Queue[Any] = asyncio.Queue(1)
 
-    async def write(self, answer: Any) -> None:
-        """Wait until the answer before was taken, and hand over this one."""
-        await self._answers.put(answer)
+    async def write(self, response: Any) -> None:
+        """Add a response. Waits until the previous response was read."""
+        await self._responses.put(response)
 
     async def run(self, behaviour: Callable[[Any, Any], Awaitable[None]], requests: Any) -> None:
-        """Run the handler to its end, which is handed over too."""
+        """Run the handler, and add its status after the last response."""
         try:
             await behaviour(requests, self)
         except ConnectError as error:
-            await self._answers.put(error)
+            await self._responses.put(error)
         else:
-            await self._answers.put(None)
+            await self._responses.put(None)
 
     async def written(self) -> AsyncGenerator[Any, None]:
-        """The answers, until the handler ends; raises the status that it ended with."""
-        while (answer := await self._answers.get()) is not None:
-            if isinstance(answer, ConnectError):
-                raise answer
-            yield answer
+        """Yield the responses until the handler ends. Raises its status if it failed."""
+        while (response := await self._responses.get()) is not None:
+            if isinstance(response, ConnectError):
+                raise response
+            yield response

@@ -1,4 +1,4 @@
-"""What the web port serves under which host name: exposed ports under theirs, the API under its own."""
+"""The ASGI application of the web port, which selects an exposed port or the API by host name."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,16 @@ from sandpool_server.web.hosts import Hosts
 from sandpool_server.web.proxy import Proxy
 
 _EXPOSED_HEADERS = ("grpc-status", "grpc-message", "grpc-status-details-bin")
+_MAX_SHOWN = 200
+"""Maximum length of a header's value in an error message."""
 
 
 class WebApp:
     """The ASGI application of the web port.
 
-    Pages of other origins reach the API only when `cors_origins` names theirs. Their browsers ask before most calls,
-    but not before all: so a request with another `Origin` is refused whatever it asks.
+    Web pages of other origins can call the API only if `cors_origins` contains their origin. Browsers send a preflight
+    request before most cross-origin requests, but not before all. The server therefore rejects all requests with
+    another `Origin`.
     """
 
     def __init__(self, hosts: Hosts, proxy: Proxy, api: Application, cors_origins: Sequence[str]) -> None:
@@ -37,10 +40,17 @@ class WebApp:
         if (where := self._hosts.sandbox_port(host)) is not None:
             await self._proxy.serve(where, scope, receive, send)
         elif not self._hosts.is_api(host):
-            await refuse(scope, send, 421, "nothing is served under this host name; --web-hosts names those of the API")
+            await refuse(
+                scope, send, 421, f"unknown host name {host[:_MAX_SHOWN]!r}; add host names of the API with --web-hosts"
+            )
         elif origin and origin not in self._origins and origin != f"{scope['scheme']}://{host}":
-            await refuse(scope, send, 403, "pages of this origin may not call; --web-cors-origins allows them to")
+            await refuse(
+                scope,
+                send,
+                403,
+                f"the origin {origin[:_MAX_SHOWN]!r} may not call the API; add origins with --web-cors-origins",
+            )
         elif scope["type"] == "websocket":
-            await refuse(scope, send, 404, "there are no WebSockets here")
+            await refuse(scope, send, 404, "the API has no WebSockets; use Connect or gRPC-Web")
         else:
             await self._api(scope, receive, send)

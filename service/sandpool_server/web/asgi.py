@@ -1,4 +1,4 @@
-"""What ASGI applications are given, and short answers of our own."""
+"""Types of ASGI applications, and error responses of the server."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -11,7 +11,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Answer a request, or the handshake of a WebSocket, with a status and a line of text."""
+    """Reject a request or a WebSocket handshake with a status and a line of text."""
     kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})

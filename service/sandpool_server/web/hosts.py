@@ -1,8 +1,8 @@
-"""Which host name means what: a port of a sandbox, or the API.
+"""Host names of the web port.
 
-Each port of each sandbox has a name of its own, `<port>-<sandbox>.<domain>`, so that what a sandbox serves shares no
-origin with the API or with another sandbox. The API answers under names that are known to be ours alone: a page of
-somebody else whose name was made to lead here (DNS rebinding) gets nothing.
+Each port of each sandbox has its own host name, `<port>-<sandbox>.<domain>`, so that the content of a sandbox has
+another origin than the API and other sandboxes. The API is served only at known host names, which protects it from DNS
+rebinding.
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ _MAX_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class SandboxPort:
-    """A port of a sandbox, by the sandbox's identifier."""
+    """A port of a sandbox."""
 
     sandbox_id: str
     port: int
@@ -23,9 +23,10 @@ class SandboxPort:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """The names under which the web port serves. `domain` is what sandboxes' names end in, without a dot before it.
+    """The host names of the web port.
 
-    `port` is added to the URLs of sandboxes; None where something before the server serves them at the scheme's own.
+    `domain` is the domain of exposed ports, without a leading dot. `port` is the port in the URLs of exposed ports;
+    None if a reverse proxy serves them at the default port of the scheme.
     """
 
     domain: str
@@ -34,12 +35,12 @@ class Hosts:
     api_names: frozenset[str] = frozenset()
 
     def url(self, where: SandboxPort) -> str:
-        """Where a port of a sandbox is served."""
+        """Return the URL of a port of a sandbox."""
         colon = f":{self.port}" if self.port is not None else ""
         return f"{self.scheme}://{where.port}-{where.sandbox_id}.{self.domain}{colon}"
 
     def sandbox_port(self, host: str) -> SandboxPort | None:
-        """What a `Host` header's value means; None when it names no port of a sandbox."""
+        """Return the port of a sandbox for the value of a `Host` header; None if it is another host name."""
         name = _name(host)
         label, dot, domain = name.partition(".")
         found = _SANDBOX_LABEL.fullmatch(label) if dot and domain == self.domain else None
@@ -48,16 +49,16 @@ class Hosts:
         return SandboxPort(found["sandbox"], int(found["port"]))
 
     def is_api(self, host: str) -> bool:
-        """Whether the API answers under this `Host`: addresses, `localhost`, the domain itself and the names given.
+        """Return whether the API is served at this `Host`: IP addresses, `localhost`, the domain and `api_names`.
 
-        A page can be made to reach this server by an address only if it was served from there.
+        IP addresses are safe, because DNS rebinding requires a host name.
         """
         name = _name(host)
         return name in ("localhost", self.domain) or name in self.api_names or _is_address(name)
 
 
 def _name(host: str) -> str:
-    """A `Host` without its port, in lower case and without the root's dot."""
+    """Return a `Host` in lower case, without its port and a trailing dot."""
     name, colon, port = host.rpartition(":")
     without_port = name if colon and port.isdigit() and not (name.count(":") and not name.endswith("]")) else host
     return without_port.lower().removesuffix(".")

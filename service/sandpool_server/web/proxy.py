@@ -1,7 +1,7 @@
-"""HTTP and WebSockets to exposed ports of sandboxes.
+"""The proxy of HTTP requests and WebSockets to exposed ports of sandboxes.
 
-What a sandbox answers is passed on as it is; it is hostile, and that is why it has a host name, and so an origin, of
-its own. Nothing of the server's own is ever served under such a name.
+Responses of sandboxes are passed on unchanged. They are untrusted, so each exposed port has its own host name and
+origin, at which the server serves no other content.
 """
 
 import asyncio
@@ -12,21 +12,21 @@ from typing import Any
 import httpcore
 
 from sandpool_server.domain.errors import FailedPrecondition, NotFound, SandpoolError
+from sandpool_server.usecases.data_plane import DataPlane
 from sandpool_server.usecases.exposed_ports import ExposedPorts
-from sandpool_server.usecases.inside import Inside
 from sandpool_server.web.asgi import Message, Receive, Scope, Send, refuse
 from sandpool_server.web.hosts import SandboxPort
 from sandpool_server.web.sockets import WebSocketProxy
 from sandpool_server.web.tunnels import TunnelBackend
 
 _CONNECT_SECS = 10.0
-_ANSWER_SECS = 300.0
-"""How long a sandbox may take to begin its answer, and between two parts of it."""
+_RESPONSE_SECS = 300.0
+"""Maximum time until a response starts, and between two parts of it."""
 _IDLE_SECS = 15.0
-_MOST_CONNECTIONS = 1024
-_MOST_IDLE = 128
-_MOST_OF_A_PORT = 256
-"""How many requests and WebSockets one port may have at once; more are refused."""
+_MAX_CONNECTIONS = 1024
+_MAX_IDLE = 128
+_MAX_PER_PORT = 256
+"""Maximum number of concurrent requests and WebSockets of an exposed port; others are rejected."""
 
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -35,27 +35,27 @@ _HOP_BY_HOP = frozenset(
 _FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"))
 
 
-class BrokenAnswer(Exception):
-    """An answer, or a request, ended in the middle."""
+class BrokenResponse(Exception):
+    """A response or a request ended before it was complete."""
 
 
 class Proxy:
-    """An ASGI application behind which all exposed ports are. `close` it at the end."""
+    """An ASGI application that serves all exposed ports. Call `close` at the end."""
 
-    def __init__(self, ports: ExposedPorts, inside: Inside) -> None:
+    def __init__(self, ports: ExposedPorts, data_plane: DataPlane) -> None:
         self._ports = ports
         self._pool = httpcore.AsyncConnectionPool(
-            network_backend=TunnelBackend(inside),
-            max_connections=_MOST_CONNECTIONS,
-            max_keepalive_connections=_MOST_IDLE,
+            network_backend=TunnelBackend(data_plane),
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_IDLE,
             keepalive_expiry=_IDLE_SECS,
         )
-        self._sockets = WebSocketProxy(inside, _CONNECT_SECS)
+        self._sockets = WebSocketProxy(data_plane, _CONNECT_SECS)
         self._running: defaultdict[SandboxPort, set[asyncio.Task[None]]] = defaultdict(set)
         ports.withdrawn = self._withdraw
 
     async def close(self) -> None:
-        """Break every connection."""
+        """Close all connections."""
         for where in list(self._running):
             self._withdraw(where.sandbox_id, where.port)
         await self._pool.aclose()
@@ -65,15 +65,15 @@ class Proxy:
             task.cancel()
 
     async def serve(self, where: SandboxPort, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or carry one WebSocket, until it ends or the port is taken back."""
+        """Serve a request or a WebSocket until it ends or the port is no longer exposed."""
         running = self._running[where]
-        if len(running) >= _MOST_OF_A_PORT:
-            await refuse(scope, send, 503, "too many requests to this port are under way; try again")
+        if len(running) >= _MAX_PER_PORT:
+            await refuse(scope, send, 503, f"this port has {_MAX_PER_PORT} active requests; try again later")
             return
         work = asyncio.create_task(self._serve(where, scope, receive, send), name="web-proxy")
         running.add(work)
         try:
-            # `wait`, unlike awaiting the task, tells its cancellation from one of ours.
+            # `wait` distinguishes the cancellation of the task from the cancellation of this coroutine.
             await asyncio.wait({work})
         finally:
             work.cancel()
@@ -82,28 +82,33 @@ class Proxy:
             if not running:
                 self._running.pop(where, None)
         if work.cancelled():
-            raise BrokenAnswer("the port is served no longer")
+            raise BrokenResponse("the port is no longer exposed")
         work.result()
 
     async def _serve(self, where: SandboxPort, scope: Scope, receive: Receive, send: Send) -> None:
         sent = _Sent(send)
         try:
             if not await self._ports.is_exposed(where.sandbox_id, where.port):
-                await refuse(scope, send, 404, "nothing is served here; expose the port with PortService.ExposePort")
+                await refuse(
+                    scope,
+                    send,
+                    404,
+                    f"port {where.port} of {where.sandbox_id} is not exposed; expose it with PortService.ExposePort",
+                )
             elif scope["type"] == "websocket":
                 await self._sockets.carry(where, scope, receive, sent)
             else:
                 await self._forward(where, scope, receive, sent)
         except (SandpoolError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            status, text = _told(error)
+            status, text = _status_and_text(error)
             if sent.begun:
-                # Too late for a status: the connection is broken, so that nobody takes the part for the whole.
-                raise BrokenAnswer(text) from None
+                # It is too late for a status. Close the connection, so that the client detects an incomplete response.
+                raise BrokenResponse(text) from None
             await refuse(scope, send, status, text)
 
     async def _forward(self, where: SandboxPort, scope: Scope, receive: Receive, send: "_Sent") -> None:
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
-        limits = {"connect": _CONNECT_SECS, "read": _ANSWER_SECS, "write": _ANSWER_SECS, "pool": 1.0}
+        limits = {"connect": _CONNECT_SECS, "read": _RESPONSE_SECS, "write": _RESPONSE_SECS, "pool": 1.0}
         request = httpcore.Request(
             scope["method"],
             httpcore.URL(scheme=b"http", host=where.sandbox_id.encode(), port=where.port, target=target),
@@ -123,7 +128,7 @@ class Proxy:
 
 
 class _Sent:
-    """Passes messages on and knows whether an answer has begun."""
+    """Passes messages on and records whether a response has started."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -135,7 +140,7 @@ class _Sent:
 
 
 def _forwarded(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers for the sandbox: without those of the connection, and with where the request came from."""
+    """Return the headers for the sandbox: without hop-by-hop headers, and with the source of the request."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     dropped = _HOP_BY_HOP | _FORWARDED | _named_by_connection(headers)
     chunked = [(name, value) for name, value in headers if name == b"transfer-encoding"]
@@ -151,7 +156,7 @@ def _forwarded(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """The headers that `Connection` lists: they are for us alone."""
+    """Return the names of the headers that `Connection` lists. They apply only to the connection with the client."""
     return frozenset(
         name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")
     )
@@ -162,27 +167,27 @@ def _has_body(scope: Scope) -> bool:
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    """The request's body. Raises `BrokenAnswer` when its sender goes away."""
+    """Yield the body of the request. Raises `BrokenResponse` if the client disconnects."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise BrokenAnswer("the client went away")
+            raise BrokenResponse("the client disconnected")
         if message.get("body"):
             yield message["body"]
         if not message.get("more_body", False):
             return
 
 
-def _told(error: Any) -> tuple[int, str]:
-    """The status and the text for what kept us from an answer."""
+def _status_and_text(error: Any) -> tuple[int, str]:
+    """Return the status and the text of the response for an error."""
     if isinstance(error, NotFound):
         return 404, error.message
     if isinstance(error, FailedPrecondition):
         return (502 if error.reason == "PORT_REFUSED" else 410), error.message
     if isinstance(error, httpcore.PoolTimeout):
-        return 503, "the server has too many connections to sandboxes; try again"
+        return 503, f"the server has {_MAX_CONNECTIONS} connections to sandboxes, the maximum; try again later"
     if isinstance(error, httpcore.TimeoutException):
-        return 504, "the sandbox did not answer in time"
+        return 504, "the sandbox did not respond in time"
     if isinstance(error, SandpoolError):
         return 502, error.message
-    return 502, "the sandbox's answer is no HTTP, or broke off"
+    return 502, "the response of the sandbox is not valid HTTP, or incomplete; check the server in the sandbox"

@@ -1,4 +1,4 @@
-"""The web port: HTTP/1.1 in the server's own process and event loop."""
+"""The web port: an HTTP/1.1 server in the process and event loop of the gRPC server."""
 
 import asyncio
 import contextlib
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 import uvicorn
 
 from sandpool_server.web.app import WebApp
-from sandpool_server.web.sockets import MOST_BYTES
+from sandpool_server.web.sockets import MAX_MESSAGE_BYTES
 
-_MOST_CONNECTIONS = 2048
+_MAX_CONNECTIONS = 2048
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the application."""
+    """A uvicorn server that does not handle signals, because the application does."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Capture no signals."""
         yield
 
 
@@ -32,9 +32,9 @@ class WebServer:
             lifespan="off",
             http="h11",
             ws="websockets-sansio",
-            ws_max_size=MOST_BYTES,
+            ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=max(1, round(drain_secs)),
             access_log=False,
             log_config=None,
@@ -46,11 +46,11 @@ class WebServer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to serve; the socket listens already."""
+        """Start serving. The socket is already listening."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listening]), name="web")
 
     async def stop(self) -> None:
-        """Take no more, and let what is under way end."""
+        """Accept no more requests, and wait until active requests have finished or the drain timeout is exceeded."""
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Connections to ports of sandboxes, as HTTP's libraries want them: each is a tunnel through the sandbox's agent."""
+"""Connections to ports of sandboxes for HTTP libraries. Each connection is a tunnel through the sandbox's agent."""
 
 import asyncio
 import contextlib
@@ -11,41 +11,46 @@ import httpcore
 
 from sandpool.v1 import port_service_pb2
 from sandpool_server.domain.errors import SandpoolError
-from sandpool_server.usecases.inside import Inside
+from sandpool_server.usecases.data_plane import DataPlane
 
 _METHOD = "/sandpool.v1.PortService/OpenTunnel"
 _CHUNK = 64 * 1024
 
 
 class Tunnel(httpcore.AsyncNetworkStream):
-    """One connection to a port of a sandbox. Belongs to whoever opened it; reading and writing may go on at once."""
+    """A connection to a port of a sandbox. Its owner may read and write concurrently."""
 
-    def __init__(self, answers: AsyncGenerator[Any, None], requests: "asyncio.Queue[Any]") -> None:
-        self._answers = answers
+    def __init__(self, responses: AsyncGenerator[Any, None], requests: "asyncio.Queue[Any]") -> None:
+        self._responses = responses
         self._requests = requests
         self._left = b""
 
     @classmethod
-    async def open(cls, inside: Inside, sandbox_id: str, port: int, timeout_secs: float) -> "Tunnel":
-        """Connect. Raises domain errors: no such sandbox, nothing listens, no answer."""
-        target = port_service_pb2.TunnelTarget(sandbox_id=sandbox_id, port=port, connect_timeout_secs=timeout_secs)
-        # A place for one: whoever writes waits until the message before has gone.
+    async def open(cls, data_plane: DataPlane, sandbox_id: str, port: int, timeout_secs: float) -> "Tunnel":
+        """Connect to a port of a sandbox.
+
+        Raises domain errors if the sandbox does not exist, no process listens on the port, or the agent does not
+        respond.
+        """
+        target = port_service_pb2.TunnelTarget(sandbox_id=sandbox_id, port=port)
+        target.connect_timeout.FromNanoseconds(round(timeout_secs * 1e9))
+        # The queue contains at most one request, so a write waits until the previous request is sent.
         requests: asyncio.Queue[Any] = asyncio.Queue(1)
         requests.put_nowait(port_service_pb2.OpenTunnelRequest(target=target))
-        answers = inside.stream(sandbox_id, _METHOD, _taken(requests))
+        responses = data_plane.stream(sandbox_id, _METHOD, _items(requests))
         try:
-            await anext(answers)
+            await anext(responses)
         except BaseException:
-            await answers.aclose()
+            await responses.aclose()
             raise
-        return cls(answers, requests)
+        return cls(responses, requests)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """The next bytes, nothing at the end. Raises `httpcore.ReadError` and `httpcore.ReadTimeout`."""
+        """Return the next bytes; an empty value at the end. Raises `httpcore.ReadError` and `httpcore.ReadTimeout`."""
         if not self._left:
             try:
                 async with asyncio.timeout(timeout):
-                    self._left = (await anext(self._answers)).data
+                    self._left = (await anext(self._responses)).data
             except StopAsyncIteration:
                 return b""
             except TimeoutError as error:
@@ -56,7 +61,7 @@ class Tunnel(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send bytes. Raises `httpcore.WriteTimeout`; that the other side has gone is told by reading."""
+        """Send bytes. Raises `httpcore.WriteTimeout`. A closed connection is reported by `read`, not by `write`."""
         try:
             async with asyncio.timeout(timeout):
                 for begin in range(0, len(buffer), _CHUNK):
@@ -66,20 +71,20 @@ class Tunnel(httpcore.AsyncNetworkStream):
             raise httpcore.WriteTimeout(str(error)) from error
 
     async def aclose(self) -> None:
-        """Break the connection."""
-        await self._answers.aclose()
+        """Close the connection."""
+        await self._responses.aclose()
 
 
-async def _taken(requests: "asyncio.Queue[Any]") -> AsyncIterator[Any]:
+async def _items(requests: "asyncio.Queue[Any]") -> AsyncIterator[Any]:
     while True:
         yield await requests.get()
 
 
 class TunnelBackend(httpcore.AsyncNetworkBackend):
-    """Connects to `http://<sandbox>:<port>`: the host is a sandbox's identifier."""
+    """Connects to `http://<sandbox>:<port>`, where the host is the id of a sandbox."""
 
-    def __init__(self, inside: Inside) -> None:
-        self._inside = inside
+    def __init__(self, data_plane: DataPlane) -> None:
+        self._data_plane = data_plane
 
     async def connect_tcp(
         self,
@@ -89,17 +94,17 @@ class TunnelBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Open a tunnel. Raises domain errors, which nobody between here and the proxy looks into."""
+        """Open a tunnel. Raises domain errors, which httpcore passes on to the proxy."""
         del local_address, socket_options
-        return await Tunnel.open(self._inside, host, port, timeout or 10.0)
+        return await Tunnel.open(self._data_plane, host, port, timeout or 10.0)
 
 
 @asynccontextmanager
 async def tunnel_socket(
-    inside: Inside, sandbox_id: str, port: int, timeout_secs: float
+    data_plane: DataPlane, sandbox_id: str, port: int, timeout_secs: float
 ) -> AsyncIterator[socket.socket]:
-    """A tunnel as a connected socket, for libraries that want one. Raises as `Tunnel.open`."""
-    tunnel = await Tunnel.open(inside, sandbox_id, port, timeout_secs)
+    """Return a context manager with a tunnel as a connected socket. Raises the errors of `Tunnel.open`."""
+    tunnel = await Tunnel.open(data_plane, sandbox_id, port, timeout_secs)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)

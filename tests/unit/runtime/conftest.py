@@ -1,4 +1,4 @@
-"""An agent on loopback, and the channel to it."""
+"""A scripted agent on the loopback interface, and a client for it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,13 +7,13 @@ import grpc.aio
 import pytest
 import uvloop
 
-from sandpool.agent.v1 import agent_service_pb2_grpc as agent_grpc
+from sandpool_server.gen.agent.v1 import agent_service_pb2_grpc as agent_grpc
 from sandpool_server.runtime import GrpcAgents
 from tests.support.scripted_agent import KEY, ScriptedAgent
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The server's own kind of event loop, whose transports and errors differ from asyncio's."""
+    """Return uvloop, which the server uses; its transports and errors differ from those of asyncio."""
     return {"uvloop": uvloop.new_event_loop}
 
 

@@ -1,22 +1,22 @@
-"""The create request of a member's container."""
+"""The request that creates the container of an instance."""
 
 from pathlib import Path
 
 import pytest
 
-from sandpool_server.ports import RuntimeEventKind
+from sandpool_server.interfaces import RuntimeEventKind
 from sandpool_server.runtime.container import CAPABILITIES, VolumePlace, container_config
 from sandpool_server.runtime.events import runtime_event
 from sandpool_server.runtime.images import image_config
 from sandpool_server.runtime.settings import RuntimeSettings
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 
 SETTINGS = RuntimeSettings(server_id="srv", agent_binary=Path("agent"), oci_runtime="runsc", pids_limit=77)
-MEMBER = make_member("alpine:3", pool_id="pool-1", cpus=0.25, memory_mb=128, ephemeral_disk_mb=300)
+INSTANCE = make_instance("alpine:3", pool_id="pool-1", cpus=0.25, memory_mb=128, ephemeral_disk_mb=300)
 
 
-def test_limits_and_hardening() -> None:
-    config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=False)
+def test_sets_limits_and_hardening() -> None:
+    config = container_config(INSTANCE, "digest", SETTINGS, "v1", disk_limits=False)
     host = config["HostConfig"]
     assert host["NanoCpus"] == 250_000_000
     assert host["Memory"] == host["MemorySwap"] == 128 * 1024 * 1024
@@ -32,39 +32,39 @@ def test_limits_and_hardening() -> None:
     ]
 
 
-def test_the_agent_is_all_that_runs_whatever_the_image_says() -> None:
-    config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=False)
+def test_runs_only_the_agent_for_every_image() -> None:
+    config = container_config(INSTANCE, "digest", SETTINGS, "v1", disk_limits=False)
     assert (config["Entrypoint"], config["Cmd"], config["User"]) == (["/.sandpool/agent"], [], "0:0")
     assert config["WorkingDir"] == "/"
     assert config["Env"] == ["SANDPOOL_AGENT_TOKEN_SHA256=digest"]
     assert config["Healthcheck"] == {"Test": ["NONE"]}
-    assert config["Hostname"] == MEMBER.id
+    assert config["Hostname"] == INSTANCE.id
     assert config["Labels"] == {
         "sandpool.server": "srv",
-        "sandpool.member": MEMBER.id,
+        "sandpool.instance": INSTANCE.id,
         "sandpool.pool": "pool-1",
         "sandpool.agent": "v1",
     }
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, {"size": "300M"}), (False, None)])
-def test_a_disk_limit_goes_to_an_engine_that_can_hold_it(supported: bool, expected: dict[str, str] | None) -> None:
-    config = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=supported)
+def test_sets_disk_limit_only_if_engine_supports_it(supported: bool, expected: dict[str, str] | None) -> None:
+    config = container_config(INSTANCE, "digest", SETTINGS, "v1", disk_limits=supported)
     assert config["HostConfig"].get("StorageOpt") == expected
 
 
-def test_what_an_image_wants_as_volumes_is_bounded_memory_of_the_same_owner() -> None:
+def test_mounts_volumes_of_image_as_limited_tmpfs_of_same_owner() -> None:
     volumes = [VolumePlace("/data", 7, 8, 0o700), VolumePlace("/more", 0, 0, 0o1777)]
-    host = container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=True, volumes=volumes)["HostConfig"]
+    host = container_config(INSTANCE, "digest", SETTINGS, "v1", disk_limits=True, volumes=volumes)["HostConfig"]
     assert host["Tmpfs"] == {
         "/data": "rw,exec,nosuid,nodev,uid=7,gid=8,mode=700,size=300m",
         "/more": "rw,exec,nosuid,nodev,uid=0,gid=0,mode=1777,size=300m",
     }
     assert host["ShmSize"] == 64 << 20
-    assert "Tmpfs" not in container_config(MEMBER, "digest", SETTINGS, "v1", disk_limits=True)["HostConfig"]
+    assert "Tmpfs" not in container_config(INSTANCE, "digest", SETTINGS, "v1", disk_limits=True)["HostConfig"]
 
 
-def test_an_image_without_configuration_has_defaults() -> None:
+def test_image_without_configuration_has_defaults() -> None:
     bare = image_config({"Id": "sha256:1", "Config": None})
     assert (bare.env, bare.working_dir, bare.user) == ({}, "/", "")
     full = image_config({"Id": "sha256:2", "Config": {"Env": ["A=1=2", "B"], "WorkingDir": "srv", "User": "app"}})
@@ -74,17 +74,17 @@ def test_an_image_without_configuration_has_defaults() -> None:
 @pytest.mark.parametrize(
     ("action", "attributes", "expected"),
     [
-        ("die", {"sandpool.member": "sbx-1", "exitCode": "3"}, (RuntimeEventKind.DIED, "sbx-1", 3)),
-        ("die", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.DIED, "sbx-1", None)),
-        ("oom", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.OOM, "sbx-1", None)),
-        ("destroy", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.REMOVED, "sbx-1", None)),
-        ("pause", {"sandpool.member": "sbx-1"}, (RuntimeEventKind.PAUSED, "sbx-1", None)),
-        ("kill", {"sandpool.member": "sbx-1", "signal": "9"}, (RuntimeEventKind.KILLED, "sbx-1", None)),
-        ("kill", {"sandpool.member": "sbx-1", "signal": "1"}, None),
-        ("start", {"sandpool.member": "sbx-1"}, None),
+        ("die", {"sandpool.instance": "sbx-1", "exitCode": "3"}, (RuntimeEventKind.DIED, "sbx-1", 3)),
+        ("die", {"sandpool.instance": "sbx-1"}, (RuntimeEventKind.DIED, "sbx-1", None)),
+        ("oom", {"sandpool.instance": "sbx-1"}, (RuntimeEventKind.OOM, "sbx-1", None)),
+        ("destroy", {"sandpool.instance": "sbx-1"}, (RuntimeEventKind.REMOVED, "sbx-1", None)),
+        ("pause", {"sandpool.instance": "sbx-1"}, (RuntimeEventKind.PAUSED, "sbx-1", None)),
+        ("kill", {"sandpool.instance": "sbx-1", "signal": "9"}, (RuntimeEventKind.KILLED, "sbx-1", None)),
+        ("kill", {"sandpool.instance": "sbx-1", "signal": "1"}, None),
+        ("start", {"sandpool.instance": "sbx-1"}, None),
         ("die", {"exitCode": "0"}, None),
     ],
 )
-def test_events(action: str, attributes: dict[str, str], expected: tuple[object, ...] | None) -> None:
+def test_converts_engine_events(action: str, attributes: dict[str, str], expected: tuple[object, ...] | None) -> None:
     event = runtime_event({"Action": action, "Actor": {"Attributes": attributes}})
-    assert (event and (event.kind, event.member_id, event.exit_code)) == expected
+    assert (event and (event.kind, event.instance_id, event.exit_code)) == expected

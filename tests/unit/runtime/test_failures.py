@@ -1,4 +1,4 @@
-"""What the engine says, and what a caller is told."""
+"""Conversion of errors of the engine to errors for callers."""
 
 import ssl
 
@@ -20,8 +20,8 @@ from sandpool_server.runtime.failures import (
 )
 
 
-def said(status: int, message: str) -> APIError:
-    """An answer of the engine as docker-py raises it."""
+def engine_error(status: int, message: str) -> APIError:
+    """Return an error response of the engine as docker-py raises it."""
     response = requests.Response()
     response.status_code = status
     return APIError("failed", response=response, explanation=message)
@@ -30,8 +30,11 @@ def said(status: int, message: str) -> APIError:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (said(404, "No such image: python:nope"), FailureReason.IMAGE_NOT_FOUND),
-        (said(400, "invalid reference format: repository name must be lowercase"), FailureReason.IMAGE_NOT_FOUND),
+        (engine_error(404, "No such image: python:nope"), FailureReason.IMAGE_NOT_FOUND),
+        (
+            engine_error(400, "invalid reference format: repository name must be lowercase"),
+            FailureReason.IMAGE_NOT_FOUND,
+        ),
         (PullRefused("manifest for python:nope not found: manifest unknown: manifest unknown"), "image_not_found"),
         (
             PullRefused("pull access denied for x, repository does not exist or may require 'docker login'"),
@@ -40,36 +43,41 @@ def said(status: int, message: str) -> APIError:
         (PullRefused("no matching manifest for linux/arm64/v8 in the manifest list entries"), "image_not_found"),
         (PullRefused('Get "https://registry/v2/": dial tcp 127.0.0.1:9: connect: connection refused'), "pull_failed"),
         (PullRefused("write /var/lib/docker/x: no space left on device"), FailureReason.DISK_FULL),
-        (said(500, "mkdir /var/lib/docker/overlay2/x: No space left on device"), FailureReason.DISK_FULL),
-        (said(400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"), "limit_unsupported"),
-        (said(400, "Minimum memory limit allowed is 6MB"), FailureReason.LIMIT_UNSUPPORTED),
+        (engine_error(500, "mkdir /var/lib/docker/overlay2/x: No space left on device"), FailureReason.DISK_FULL),
         (
-            said(500, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+            engine_error(400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"),
             "limit_unsupported",
         ),
-        (said(400, "Unknown runtime specified runsc"), FailureReason.START_FAILED),
-        (said(500, "OCI runtime create failed: something"), FailureReason.START_FAILED),
+        (engine_error(400, "Minimum memory limit allowed is 6MB"), FailureReason.LIMIT_UNSUPPORTED),
+        (
+            engine_error(500, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+            "limit_unsupported",
+        ),
+        (engine_error(400, "Unknown runtime specified runsc"), FailureReason.START_FAILED),
+        (engine_error(500, "OCI runtime create failed: something"), FailureReason.START_FAILED),
         (EngineConflict("remove it"), FailureReason.START_FAILED),
         (EngineDown("away"), FailureReason.ENGINE_UNREACHABLE),
         (ZeroDivisionError(), FailureReason.START_FAILED),
     ],
 )
-def test_reasons(error: Exception, reason: str) -> None:
+def test_failure_reasons(error: Exception, reason: str) -> None:
     failed = launch_failed(error, "python:nope")
     assert failed.reason == reason
     assert failed.message
 
 
-def test_a_missing_image_is_told_from_a_missing_network() -> None:
-    assert image_is_missing(said(404, "No such image: a:b"))
-    assert not image_is_missing(said(404, "network sandpool-x not found"))
-    assert shared_is_missing(said(404, "network sandpool-x not found"))
-    assert shared_is_missing(said(400, 'exec: "/.sandpool/agent": stat /.sandpool/agent: no such file or directory'))
-    assert not shared_is_missing(said(500, "OCI runtime create failed: something"))
+def test_distinguishes_missing_image_from_missing_network() -> None:
+    assert image_is_missing(engine_error(404, "No such image: a:b"))
+    assert not image_is_missing(engine_error(404, "network sandpool-x not found"))
+    assert shared_is_missing(engine_error(404, "network sandpool-x not found"))
+    assert shared_is_missing(
+        engine_error(400, 'exec: "/.sandpool/agent": stat /.sandpool/agent: no such file or directory')
+    )
+    assert not shared_is_missing(engine_error(500, "OCI runtime create failed: something"))
 
 
-def test_messages_are_short_lines_without_long_identifiers() -> None:
-    text = explanation(said(500, f"container {'a1' * 32}\n failed\x00 " + "x y " * 400))
+def test_messages_are_short_and_contain_no_long_identifiers() -> None:
+    text = explanation(engine_error(500, f"container {'a1' * 32}\n failed\x00 " + "x y " * 400))
     assert "a1a1" not in text
     assert len(text) <= 300
     assert text.isprintable()
@@ -86,17 +94,17 @@ def test_messages_are_short_lines_without_long_identifiers() -> None:
         (FileNotFoundError(2, "no socket"), "cannot be reached"),
     ],
 )
-def test_silence_is_engine_down(error: Exception, message: str) -> None:
+def test_connection_errors_become_engine_down(error: Exception, message: str) -> None:
     down = normalised(error)
     assert isinstance(down, EngineDown)
     assert message in down.message
     assert unavailable(down).reason == "ENGINE_UNREACHABLE"
 
 
-def test_what_is_not_the_engines_stays_what_it_is() -> None:
+def test_other_errors_are_unchanged() -> None:
     error = KeyError("x")
     assert normalised(error) is error
-    answer = said(500, "no")
-    assert normalised(answer) is answer
-    assert unavailable(answer).reason == "ENGINE_ERROR"
+    error_response = engine_error(500, "no")
+    assert normalised(error_response) is error_response
+    assert unavailable(error_response).reason == "ENGINE_ERROR"
     assert unavailable(EngineConflict("remove it")).reason == "ENGINE_CONFLICT"

@@ -1,4 +1,4 @@
-"""The fake engine keeps the contract, and its variants fail as their names say."""
+"""The fake engine satisfies the contract, and its variants fail as specified."""
 
 import asyncio
 from dataclasses import replace
@@ -6,18 +6,19 @@ from dataclasses import replace
 import pytest
 
 from sandpool_server.domain.errors import FailureReason, LaunchFailed, Unavailable
-from sandpool_server.domain.model import Command, PullPolicy
-from sandpool_server.ports import Agents, Runtime, RuntimeEventKind
+from sandpool_server.domain.model import Command
+from sandpool_server.domain.spec import PullPolicy
+from sandpool_server.interfaces import Agents, Runtime, RuntimeEventKind
 from tests.support.fake_agents import FakeAgents
 from tests.support.fake_runtime import (
     IMAGE,
     BrokenRuntime,
     DyingRuntime,
     FakeRuntime,
-    NeverAnsweringRuntime,
     SlowRuntime,
+    UnresponsiveRuntime,
 )
-from tests.support.members import make_member
+from tests.support.instances import make_instance
 from tests.support.runtime_contract import TOKEN, RuntimeContract, next_event
 
 
@@ -29,7 +30,7 @@ class TestFakeRuntime(RuntimeContract):
         return runtime
 
 
-async def test_a_tag_that_moved_is_pulled_once_for_all_and_each_step_is_told() -> None:
+async def test_pulls_moved_tag_once_and_reports_each_step() -> None:
     seen: list[tuple[str, int]] = []
     runtime = FakeRuntime(pull_changed=lambda image: seen.append((image, len(runtime.pulls()))))
     old = await runtime.ensure_image(IMAGE)
@@ -45,85 +46,85 @@ async def test_a_tag_that_moved_is_pulled_once_for_all_and_each_step_is_told() -
     assert seen == [(IMAGE, 1), (IMAGE, 0)]
 
 
-async def test_what_a_container_wrote_and_that_it_is_paused_can_be_seen() -> None:
+async def test_reports_disk_usage_and_paused_state() -> None:
     runtime = FakeRuntime()
-    member = make_member()
-    await runtime.launch(member, TOKEN)
-    runtime.containers[member.id].written = 5
-    runtime.pause(member.id)
-    assert await runtime.disk_usage() == {member.id: 5}
-    (ref,) = await runtime.members()
+    instance = make_instance()
+    await runtime.launch(instance, TOKEN)
+    runtime.containers[instance.id].written = 5
+    runtime.pause(instance.id)
+    assert await runtime.disk_usage() == {instance.id: 5}
+    (ref,) = await runtime.instances()
     assert (ref.running, ref.paused) == (True, True)
-    runtime.die(member.id)
+    runtime.die(instance.id)
     assert await runtime.disk_usage() == {}
 
 
-async def test_a_slow_launch_waits_and_its_cancellation_leaves_nothing() -> None:
+async def test_cancelled_slow_launch_leaves_no_container() -> None:
     runtime = SlowRuntime()
-    first, second = (asyncio.create_task(runtime.launch(make_member(), TOKEN)) for _ in range(2))
+    first, second = (asyncio.create_task(runtime.launch(make_instance(), TOKEN)) for _ in range(2))
     while runtime.waiting < 2:  # noqa: ASYNC110 (turns of the loop, not time)
         await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    runtime.let()
+    runtime.permit()
     await second
-    assert len(await runtime.members()) == 1
+    assert len(await runtime.instances()) == 1
     assert runtime.peak == 2
 
 
-async def test_an_engine_that_never_answers_keeps_the_deadline() -> None:
-    runtime = NeverAnsweringRuntime(deadline_secs=0.001)
+async def test_unresponsive_engine_fails_at_deadline() -> None:
+    runtime = UnresponsiveRuntime(deadline_secs=0.001)
     with pytest.raises(Unavailable):
         await runtime.ping()
     with pytest.raises(LaunchFailed) as failed:
-        await runtime.launch(make_member(), TOKEN)
+        await runtime.launch(make_instance(), TOKEN)
     assert failed.value.reason is FailureReason.ENGINE_UNREACHABLE
 
 
-async def test_a_broken_engine_fails_with_its_reason_until_mended() -> None:
+async def test_broken_engine_fails_with_its_reason_until_repaired() -> None:
     runtime = BrokenRuntime(FailureReason.DISK_FULL)
     with pytest.raises(LaunchFailed) as failed:
-        await runtime.launch(make_member(), TOKEN)
+        await runtime.launch(make_instance(), TOKEN)
     assert failed.value.reason is FailureReason.DISK_FULL
-    assert await runtime.members() == []
-    runtime.mend()
-    await runtime.launch(make_member(), TOKEN)
+    assert await runtime.instances() == []
+    runtime.repair()
+    await runtime.launch(make_instance(), TOKEN)
     assert runtime.tries == 2
 
 
-async def test_a_dying_container_is_told_of_and_its_agent_is_silent() -> None:
+async def test_reports_dying_container_and_its_agent_is_unavailable() -> None:
     runtime = DyingRuntime(exit_code=3)
     agents: Agents = FakeAgents(runtime)
     events = runtime.events()
     await anext(events)
-    member = make_member()
-    address = await runtime.launch(member, agents.token_sha256(member.id))
-    assert (await next_event(events, RuntimeEventKind.DIED, member.id)).exit_code == 3
+    instance = make_instance()
+    address = await runtime.launch(instance, agents.token_sha256(instance.id))
+    assert (await next_event(events, RuntimeEventKind.DIED, instance.id)).exit_code == 3
     with pytest.raises(Unavailable):
-        await agents.run(member.id, address, Command(1.0, shell="true"))
-    (ref,) = await runtime.members()
+        await agents.run(instance.id, address, Command(1.0, shell="true"))
+    (ref,) = await runtime.instances()
     assert (ref.running, ref.exit_code, ref.address) == (False, 3, "")
 
 
-async def test_an_engine_out_of_reach_refuses_and_resyncs_when_back() -> None:
+async def test_unavailable_engine_refuses_calls_and_resyncs_afterwards() -> None:
     runtime = FakeRuntime()
     events = runtime.events()
     await anext(events)
     runtime.available = False
     with pytest.raises(Unavailable):
-        await runtime.members()
+        await runtime.instances()
     with pytest.raises(LaunchFailed):
-        await runtime.launch(make_member(), TOKEN)
+        await runtime.launch(make_instance(), TOKEN)
     runtime.available = True
     await next_event(events, RuntimeEventKind.RESYNC)
 
 
-async def test_an_agent_answers_only_with_the_right_token() -> None:
+async def test_agent_accepts_only_its_token() -> None:
     runtime = FakeRuntime()
     agents = FakeAgents(runtime)
-    member = make_member()
-    address = await runtime.launch(member, TOKEN)
+    instance = make_instance()
+    address = await runtime.launch(instance, TOKEN)
     with pytest.raises(LaunchFailed) as failed:
-        await agents.wait_ready(member.id, address, 1.0)
-    assert failed.value.reason is FailureReason.NOT_READY
+        await agents.wait_ready(instance.id, address, 1.0)
+    assert failed.value.reason is FailureReason.READINESS_TIMEOUT

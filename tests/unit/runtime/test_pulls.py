@@ -1,4 +1,4 @@
-"""Adding up what the engine says of a pull."""
+"""The progress of a pull, computed from messages of the engine."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sandpool_server.runtime.pulls import Pull
 
 
 def line(layer: str, status: str, current: int | None = None, total: int | None = None) -> dict[str, Any]:
-    """A line of the engine's, as docker-py decodes it."""
+    """Return a message of the engine as docker-py decodes it."""
     detail = {name: value for name, value in (("current", current), ("total", total)) if value is not None}
     return {"id": layer, "status": status, "progressDetail": detail}
 
@@ -33,7 +33,7 @@ LINES = [
 SUMS = [(10, 100), (15, 150), (65, 150), (110, 150), (117, 157), (157, 157)]
 
 
-def test_layers_are_added_up_and_only_changes_are_told() -> None:
+def test_sums_layers_and_reports_only_changes() -> None:
     seen: list[PullProgress] = []
     pull = Pull("python", lambda: seen.append(pull.progress), report_secs=0)
     pull.read(LINES)
@@ -41,7 +41,7 @@ def test_layers_are_added_up_and_only_changes_are_told() -> None:
     assert pull.progress == PullProgress("python", 157, 157)
 
 
-def test_reports_keep_their_distance_and_what_is_read_is_up_to_date() -> None:
+def test_limits_report_rate_but_progress_is_current() -> None:
     seen: list[PullProgress] = []
     pull = Pull("python", lambda: seen.append(pull.progress), report_secs=3600)
     pull.read(LINES)
@@ -49,7 +49,7 @@ def test_reports_keep_their_distance_and_what_is_read_is_up_to_date() -> None:
     assert pull.progress == PullProgress("python", 157, 157)
 
 
-def test_an_error_in_the_stream_ends_it() -> None:
+def test_error_in_stream_ends_pull() -> None:
     pull = Pull("python", lambda: None, report_secs=0)
     with pytest.raises(PullRefused, match="no space left"):
         pull.read([*LINES[:4], {"error": "write /x: no space left on device", "errorDetail": {}}, line("a", "never")])

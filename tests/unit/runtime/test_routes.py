@@ -1,4 +1,4 @@
-"""Where an agent is found, from what the engine says of a container and of itself."""
+"""Addresses of agents, derived from responses of the engine about a container and about itself."""
 
 import socket
 from pathlib import Path
@@ -16,7 +16,7 @@ from sandpool_server.runtime.ssh import ssh_argv
 DIRECT = Reach("direct")
 PUBLISHED = Reach("published", "192.0.2.7", "192.0.2.7")
 EVERYWHERE = Reach("published", "0.0.0.0", "192.0.2.7")
-NETWORKS = {"Networks": {"ours": {"IPAddress": "172.18.0.2"}}}
+NETWORKS = {"Networks": {"net": {"IPAddress": "172.18.0.2"}}}
 
 
 def inspected(*bindings: tuple[str, str]) -> dict[str, Any]:
@@ -42,17 +42,17 @@ def listed(*bindings: tuple[str, int]) -> dict[str, Any]:
         (UNKNOWN, [], "172.18.0.2:10240"),
     ],
 )
-def test_addresses(reach: Reach, bindings: list[tuple[str, int]], expected: str) -> None:
+def test_address_of_agent(reach: Reach, bindings: list[tuple[str, int]], expected: str) -> None:
     assert reach.inspected(inspected(*((ip, str(port)) for ip, port in bindings))) == expected
     assert reach.listed(listed(*bindings)) == expected
 
 
-def test_a_container_without_a_network_has_no_address() -> None:
-    assert PUBLISHED.inspected({"Networks": {"ours": {"IPAddress": ""}}, "Ports": {}}) == ""
+def test_container_without_network_has_no_address() -> None:
+    assert PUBLISHED.inspected({"Networks": {"net": {"IPAddress": ""}}, "Ports": {}}) == ""
     assert DIRECT.listed({}) == ""
 
 
-def test_only_a_published_agent_opens_a_port() -> None:
+def test_publishes_port_only_for_published_reach() -> None:
     direct: dict[str, Any] = {"HostConfig": {}}
     DIRECT.publish(direct)
     assert direct == {"HostConfig": {}}
@@ -73,21 +73,21 @@ def test_only_a_published_agent_opens_a_port() -> None:
         ("ssh://192.0.2.8", "192.0.2.8"),
     ],
 )
-def test_the_engines_host(url: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_of_engine(url: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "ssh_host_name", lambda url: url.removeprefix("ssh://"))
     assert engine_host(url) == host
 
 
-def test_a_host_without_an_address_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_host_without_ipv4_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(EngineConflict, match="no IPv4 address"):
+    with pytest.raises(EngineConflict, match="to an IPv4 address"):
         engine_host("tcp://engine.example:2376")
 
 
-def test_ssh_is_called_as_the_url_says_and_never_asks() -> None:
+def test_ssh_command_follows_url_and_never_prompts() -> None:
     argv = ssh_argv("ssh://joe@engine.example:2222")
     assert argv[:4] == ["ssh", "-T", "-o", "BatchMode=yes"]
     assert argv[-6:] == ["-l", "joe", "-p", "2222", "--", "engine.example"]
@@ -108,7 +108,7 @@ def test_ssh_is_called_as_the_url_says_and_never_asks() -> None:
         ("unix:///run/engine.sock", {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "nowhere"}, False),
     ],
 )
-def test_tls_is_used_as_dockers_variables_say(
+def test_uses_tls_as_docker_variables_specify(
     url: str,
     variables: dict[str, str],
     secure: bool,
@@ -134,6 +134,6 @@ def test_tls_is_used_as_dockers_variables_say(
         assert bool(tls.verify) == ("DOCKER_TLS_VERIFY" in variables)
 
 
-def test_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_engine_is_local_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     assert engine_url("") == "unix:///var/run/docker.sock"

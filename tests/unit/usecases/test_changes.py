@@ -1,11 +1,11 @@
-"""The hub: what piles up for a slow listener is one entry a resource, and nothing is lost."""
+"""The change hub: a slow subscriber receives at most one entry for each resource and loses no change."""
 
 import asyncio
 
 from sandpool_server.usecases.changes import ChangeHub
 
 
-async def test_changes_in_between_come_as_one() -> None:
+async def test_merges_changes_between_two_reads() -> None:
     hub = ChangeHub()
     with hub.subscribe() as subscription:
         hub.publish(frozenset({"a"}))
@@ -26,7 +26,7 @@ async def test_next_waits_for_a_change() -> None:
         assert await waiting == {"a"}
 
 
-async def test_a_cancelled_wait_loses_nothing() -> None:
+async def test_cancelled_wait_loses_no_change() -> None:
     hub = ChangeHub()
     with hub.subscribe() as subscription:
         waiting = asyncio.create_task(subscription.next())
@@ -38,7 +38,7 @@ async def test_a_cancelled_wait_loses_nothing() -> None:
         assert await subscription.next() == {"a"}
 
 
-def test_after_the_block_nothing_is_kept() -> None:
+def test_closed_subscription_records_no_change() -> None:
     hub = ChangeHub()
     with hub.subscribe() as subscription:
         pass

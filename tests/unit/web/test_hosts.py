@@ -1,4 +1,4 @@
-"""Which host name means what."""
+"""Host names of the API and of sandbox ports."""
 
 import pytest
 
@@ -8,13 +8,13 @@ ID = "sbx-" + "0" * 20
 HOSTS = Hosts("boxes.example", "https", None, frozenset({"api.example"}))
 
 
-def test_a_port_has_a_name_of_its_own() -> None:
+def test_each_port_has_its_own_host_name() -> None:
     assert HOSTS.url(SandboxPort(ID, 80)) == f"https://80-{ID}.boxes.example"
     assert Hosts("localhost", "http", 81).url(SandboxPort(ID, 80)) == f"http://80-{ID}.localhost:81"
 
 
 @pytest.mark.parametrize("suffix", ["", ".", ":443", ".:443"])
-def test_the_name_leads_back_to_the_port(suffix: str) -> None:
+def test_parses_host_name_of_port(suffix: str) -> None:
     for name in (f"80-{ID}.boxes.example", f"80-{ID}.Boxes.Example".upper().replace(ID.upper(), ID)):
         assert HOSTS.sandbox_port(name + suffix) == SandboxPort(ID, 80)
         assert not HOSTS.is_api(name + suffix)
@@ -37,19 +37,19 @@ def test_the_name_leads_back_to_the_port(suffix: str) -> None:
         f"80{ID}.boxes.example",
     ],
 )
-def test_nothing_else_is_a_port(host: str) -> None:
+def test_rejects_other_host_names_as_port(host: str) -> None:
     assert HOSTS.sandbox_port(host) is None
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:8", "127.0.0.1:8", "[::1]:8", "::1", "10.0.0.1", "API.example", "boxes.example:1"]
 )
-def test_the_api_answers_under_names_that_are_ours(host: str) -> None:
+def test_accepts_host_names_of_api(host: str) -> None:
     assert HOSTS.is_api(host)
 
 
 @pytest.mark.parametrize(
     "host", ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "x.boxes.example"]
 )
-def test_and_under_no_other(host: str) -> None:
+def test_rejects_other_host_names_as_api(host: str) -> None:
     assert not HOSTS.is_api(host)

@@ -22,19 +22,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a path names.
+// Type of a file system object.
 type FileType int32
 
 const (
-	// Never sent.
+	// Not used.
 	FileType_FILE_TYPE_UNSPECIFIED FileType = 0
-	// A regular file.
+	// Regular file.
 	FileType_FILE_TYPE_FILE FileType = 1
-	// A folder.
+	// Directory.
 	FileType_FILE_TYPE_DIRECTORY FileType = 2
-	// A symbolic link.
+	// Symbolic link.
 	FileType_FILE_TYPE_SYMLINK FileType = 3
-	// A device, a socket or a named pipe.
+	// Device, socket or named pipe.
 	FileType_FILE_TYPE_OTHER FileType = 4
 )
 
@@ -83,21 +83,21 @@ func (FileType) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_proto_rawDescGZIP(), []int{0}
 }
 
-// What happened to a path that is watched.
+// Change of a watched path.
 type FileChange int32
 
 const (
-	// Never sent.
+	// No change. WatchFiles sends it as confirmation of the start and as keep-alive.
 	FileChange_FILE_CHANGE_UNSPECIFIED FileChange = 0
-	// It came to be, or was moved here.
+	// The path was created, or moved into the watched directory.
 	FileChange_FILE_CHANGE_CREATED FileChange = 1
-	// Its content changed.
+	// The content changed.
 	FileChange_FILE_CHANGE_MODIFIED FileChange = 2
-	// It is gone, or was moved away.
+	// The path was removed, or moved out of the watched directory.
 	FileChange_FILE_CHANGE_REMOVED FileChange = 3
-	// Its mode, owner or times changed.
+	// The mode, the owner or the times changed.
 	FileChange_FILE_CHANGE_ATTRIBUTES FileChange = 4
-	// More happened than could be followed: look at the folder again.
+	// More changes occurred than could be reported. List the directory again.
 	FileChange_FILE_CHANGE_OVERFLOW FileChange = 5
 )
 
@@ -148,30 +148,31 @@ func (FileChange) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_proto_rawDescGZIP(), []int{1}
 }
 
-// A file, folder or anything else that has a name in a sandbox. All fields are output only.
+// A file, a directory or another file system object of a sandbox. All fields are output only.
 type FileInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The absolute path. Bytes of a name that are not UTF-8 are replaced by U+FFFD.
+	// Absolute path. Bytes of a name that are not UTF-8 are replaced by U+FFFD.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// What it is.
+	// Type of the object.
 	Type FileType `protobuf:"varint,2,opt,name=type,proto3,enum=sandpool.v1.FileType" json:"type,omitempty"`
-	// The size in bytes; 0 for what has none.
+	// Size in bytes. 0 for objects without a size.
 	Size int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
-	// The permission bits with set-user-id, set-group-id and sticky, 0 to 07777.
+	// Permission bits including set-user-id, set-group-id and sticky, 0 to 07777.
 	Mode uint32 `protobuf:"varint,4,opt,name=mode,proto3" json:"mode,omitempty"`
-	// The owner's number.
+	// Numeric user id of the owner.
 	Uid uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
-	// The group's number.
+	// Numeric group id.
 	Gid uint32 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
-	// The owner's name in the sandbox, or empty where it has none.
+	// Name of the owner in the sandbox. Empty if the user id has no name.
 	User string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
-	// The group's name in the sandbox, or empty where it has none.
+	// Name of the group in the sandbox. Empty if the group id has no name.
 	Group string `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
-	// When the content last changed.
+	// Time of the last change of the content.
 	ModifyTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=modify_time,json=modifyTime,proto3" json:"modify_time,omitempty"`
-	// Where a symbolic link leads, as it was written; empty for anything else.
+	// Target of a symbolic link, as it is stored in the link. Empty for other types.
 	LinkTarget string `protobuf:"bytes,10,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"`
-	// Changes whenever the content does; send it with a read to refuse to go on in another content.
+	// Version of the content. It changes whenever the content changes. Set it in ReadFileRequest to read this content
+	// only.
 	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,17 +22,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What to do with a file that is there.
+// Behaviour of a write if the file exists.
 type WriteMode int32
 
 const (
 	// The default, WRITE_MODE_REPLACE.
 	WriteMode_WRITE_MODE_UNSPECIFIED WriteMode = 0
-	// Replace it by the new one, at once.
+	// The existing file is replaced atomically.
 	WriteMode_WRITE_MODE_REPLACE WriteMode = 1
-	// Refuse: ALREADY_EXISTS.
+	// The call fails with ALREADY_EXISTS (FILE_ALREADY_EXISTS).
 	WriteMode_WRITE_MODE_CREATE WriteMode = 2
-	// Write the bytes at its end when all have arrived; it keeps mode and owner. Made where it is missing.
+	// The bytes are appended after all of them were received. The file keeps its mode and owner. A missing file is
+	// created.
 	WriteMode_WRITE_MODE_APPEND WriteMode = 3
 )
 
@@ -79,18 +80,20 @@ func (WriteMode) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{0}
 }
 
-// Which file to read.
+// Request message for ReadFile.
 type ReadFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The file's path. Required.
+	// Required. Path of the file.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// The first byte to read. Default 0. OUT_OF_RANGE when it lies after the file's end.
+	// Optional. Offset of the first byte to read. An offset after the end of the file is OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE). Default: 0.
 	Offset int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	// How many bytes to read at most. Default: to the end, as it is when that is reached.
+	// Optional. Maximum number of bytes to read. Default: up to the end of the file at the time when the end is reached.
 	Length *int64 `protobuf:"varint,4,opt,name=length,proto3,oneof" json:"length,omitempty"`
-	// Refuse with ABORTED unless this is the file's present etag. Default: read whatever is there.
+	// Optional. If set and not the current etag of the file, the call fails with ABORTED (ETAG_MISMATCH). At most 64
+	// characters. Default: no check.
 	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -161,10 +164,10 @@ func (x *ReadFileRequest) GetEtag() string {
 	return ""
 }
 
-// One message of ReadFile.
+// Response message for ReadFile.
 type ReadFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A part of the answer.
+	// Part of the response.
 	//
 	// Types that are valid to be assigned to Part:
 	//
@@ -235,12 +238,12 @@ type isReadFileResponse_Part interface {
 }
 
 type ReadFileResponse_File struct {
-	// The file: comes first, and once.
+	// Description of the file. Set in the first response only.
 	File *FileInfo `protobuf:"bytes,1,opt,name=file,proto3,oneof"`
 }
 
 type ReadFileResponse_Data struct {
-	// The next bytes, at most 1 MiB.
+	// Next bytes of the file, at most 1 MiB.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
@@ -248,10 +251,10 @@ func (*ReadFileResponse_File) isReadFileResponse_Part() {}
 
 func (*ReadFileResponse_Data) isReadFileResponse_Part() {}
 
-// One message of a file to write.
+// Request message for WriteFile.
 type WriteFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A part of the request. Required.
+	// Required. Part of the request.
 	//
 	// Types that are valid to be assigned to Part:
 	//
@@ -322,12 +325,12 @@ type isWriteFileRequest_Part interface {
 }
 
 type WriteFileRequest_Target struct {
-	// Which file: comes first, and once.
+	// File to write. Must be set in the first request only.
 	Target *WriteFileTarget `protobuf:"bytes,1,opt,name=target,proto3,oneof"`
 }
 
 type WriteFileRequest_Data struct {
-	// The next bytes, at most 2 MiB.
+	// Next bytes of the file, at most 2 MiB.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
@@ -335,28 +338,28 @@ func (*WriteFileRequest_Target) isWriteFileRequest_Part() {}
 
 func (*WriteFileRequest_Data) isWriteFileRequest_Part() {}
 
-// Which file to write.
+// File to write.
 type WriteFileTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The file's path; missing parents are made. A symbolic link to a file is followed. Required.
+	// Required. Path of the file. Missing parents are created. A symbolic link to a file is followed.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// The permission bits, 0 to 07777. Default those of the file that is replaced, else 0644.
+	// Optional. Permission bits of the file, 0 to 07777. Default: those of the replaced file, otherwise 0644.
 	Mode *uint32 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
-	// The owner of the file and of parents that are made: a name that the image knows, or a number, with an optional group.
-	// Default the owner of the file that is replaced, else the image's user.
+	// Optional. Owner of the file and of created parents: a user name of the image, or a numeric id, each with an
+	// optional group. Default: the owner of the replaced file, otherwise the image's user.
 	Owner string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Names the upload in its sandbox, so that a call that broke can be taken up: 1 to 64 letters, digits, hyphens, dots
-	// and underscores. Default none: what a broken call has written is thrown away.
+	// Optional. Identifier of the upload in its sandbox, with which a later call can resume it: 1 to 64 letters, digits,
+	// hyphens, dots and underscores. Default: none, the bytes of a broken call are discarded.
 	UploadId string `protobuf:"bytes,5,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"`
-	// The offset of the first byte that follows. More than 0 with an `upload_id` only; OUT_OF_RANGE when that many have not
-	// arrived before. Default 0.
+	// Optional. Offset of the next byte of `data` in the file. Must be 0 without an `upload_id`. If fewer bytes were
+	// received before, the call fails with OUT_OF_RANGE (OFFSET_OUT_OF_RANGE). Default: 0.
 	Offset int64 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
-	// The size of the whole file. A call that ends with another size is refused (FAILED_PRECONDITION, SIZE_MISMATCH), the
-	// upload stays. Default: whatever arrives.
+	// Optional. Size of the complete file in bytes. If the received size differs, the call fails with FAILED_PRECONDITION
+	// (SIZE_MISMATCH), and the upload is retained. Default: no check.
 	Size *int64 `protobuf:"varint,7,opt,name=size,proto3,oneof" json:"size,omitempty"`
-	// What to do with a file that is there. Default WRITE_MODE_REPLACE.
+	// Optional. Behaviour if the file exists. Default: WRITE_MODE_REPLACE.
 	WriteMode     WriteMode `protobuf:"varint,8,opt,name=write_mode,json=writeMode,proto3,enum=sandpool.v1.WriteMode" json:"write_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -448,10 +451,10 @@ func (x *WriteFileTarget) GetWriteMode() WriteMode {
 	return WriteMode_WRITE_MODE_UNSPECIFIED
 }
 
-// The answer of WriteFile.
+// Response message for WriteFile.
 type WriteFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file as it is now.
+	// The written file.
 	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -494,14 +497,15 @@ func (x *WriteFileResponse) GetFile() *FileInfo {
 	return nil
 }
 
-// A file, or a part of one, to write.
+// Request message for PutFile.
 type PutFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which file, and where in it. `target.offset` is the offset of `data`. Required.
+	// Required. File to write. `target.offset` is the offset of the first byte of `data`.
 	Target *WriteFileTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// The bytes, at most 4,194,304. Default none.
+	// Optional. Bytes to write, at most 4,194,304. Default: none.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	// Whether more follows in another call; with a `target.upload_id` only. Default false: the file is finished.
+	// Optional. Whether another call continues the file. Requires `target.upload_id`. Default: false, the file is
+	// complete.
 	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -558,12 +562,12 @@ func (x *PutFileRequest) GetMore() bool {
 	return false
 }
 
-// The answer of PutFile.
+// Response message for PutFile.
 type PutFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file as it is now; absent when more follows.
+	// The written file. Absent if `more` was set.
 	File *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
-	// How many bytes have arrived: the offset of the next.
+	// Number of bytes that were received. This is the offset of the next byte.
 	ReceivedBytes int64 `protobuf:"varint,2,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -613,12 +617,12 @@ func (x *PutFileResponse) GetReceivedBytes() int64 {
 	return 0
 }
 
-// Which upload to look at.
+// Request message for GetUpload.
 type GetUploadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The upload's identifier. Required.
+	// Required. Identifier of the upload.
 	UploadId      string `protobuf:"bytes,2,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -668,14 +672,14 @@ func (x *GetUploadRequest) GetUploadId() string {
 	return ""
 }
 
-// The answer of GetUpload.
+// Response message for GetUpload.
 type GetUploadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many bytes have arrived: the offset of the next.
+	// Number of bytes that were received. This is the offset of the next byte.
 	ReceivedBytes int64 `protobuf:"varint,1,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
-	// The file's path.
+	// Path of the file.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// When the upload is thrown away unless more arrives.
+	// Time at which the upload is discarded if no more bytes are received.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -732,17 +736,17 @@ func (x *GetUploadResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Which path to look at.
+// Request message for StatFile.
 type StatFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The path. Required.
+	// Required. Path to describe.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Whether to tell what a symbolic link leads to instead of the link itself. Default false.
-	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Optional. Whether to describe the target of a symbolic link instead of the link. Default: false.
+	FollowSymlinks bool `protobuf:"varint,3,opt,name=follow_symlinks,json=followSymlinks,proto3" json:"follow_symlinks,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StatFileRequest) Reset() {
@@ -789,17 +793,17 @@ func (x *StatFileRequest) GetPath() string {
 	return ""
 }
 
-func (x *StatFileRequest) GetFollow() bool {
+func (x *StatFileRequest) GetFollowSymlinks() bool {
 	if x != nil {
-		return x.Follow
+		return x.FollowSymlinks
 	}
 	return false
 }
 
-// The answer of StatFile.
+// Response message for StatFile.
 type StatFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is there.
+	// Description of the path.
 	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -842,18 +846,20 @@ func (x *StatFileResponse) GetFile() *FileInfo {
 	return nil
 }
 
-// Which folder to list, and which page of it.
+// Request message for ListDirectory.
 type ListDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The folder's path; a symbolic link to it is followed, those in it are not. Required.
+	// Required. Path of the directory. A symbolic link to it is followed; symbolic links in it are not.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// How many levels to list: 1 for what is in the folder, 2 for what is in its folders too, at most 64. Default (0) 1.
+	// Optional. Number of levels to list, 0 to 64: 1 for the directory only, 2 for its subdirectories too. Default (0):
+	// 1.
 	Depth int32 `protobuf:"varint,3,opt,name=depth,proto3" json:"depth,omitempty"`
-	// The most entries in the answer, 0 to 1,000. Default (0) 100.
+	// Optional. Maximum number of entries in the response, 0 to 1,000. Default (0): 100.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before; path and depth must be the same. Default: the first page.
+	// Optional. `next_page_token` of the previous page; `path` and `depth` must be the same as for that page. Default:
+	// the first page.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -924,12 +930,12 @@ func (x *ListDirectoryRequest) GetPageToken() string {
 	return ""
 }
 
-// The answer of ListDirectory.
+// Response message for ListDirectory.
 type ListDirectoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The entries of this page.
+	// Entries of this page.
 	Files []*FileInfo `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	// Give this as `page_token` for the page after; empty on the last page.
+	// Value of `page_token` for the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -979,16 +985,17 @@ func (x *ListDirectoryResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Which folder to make.
+// Request message for MakeDirectory.
 type MakeDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The folder's path; missing parents are made alike. Required.
+	// Required. Path of the directory. Missing parents are created with the same mode and owner.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// The permission bits of what is made, 0 to 07777. Default 0755.
+	// Optional. Permission bits of created directories, 0 to 07777. Default: 0755.
 	Mode *uint32 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
-	// The owner of what is made: a name that the image knows, or a number, with an optional group. Default the image's user.
+	// Optional. Owner of created directories: a user name of the image, or a numeric id, each with an optional group.
+	// Default: the image's user.
 	Owner         string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1052,10 +1059,10 @@ func (x *MakeDirectoryRequest) GetOwner() string {
 	return ""
 }
 
-// The answer of MakeDirectory.
+// Response message for MakeDirectory.
 type MakeDirectoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The folder.
+	// The directory.
 	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1098,16 +1105,16 @@ func (x *MakeDirectoryResponse) GetFile() *FileInfo {
 	return nil
 }
 
-// What to move where.
+// Request message for MoveFile.
 type MoveFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The path that is there. Required.
+	// Required. Existing path to move.
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	// The path to be; missing parents are made. Required.
+	// Required. New path. Missing parents are created.
 	Destination string `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
-	// Whether a file at the destination is replaced; a folder never is. Default false.
+	// Optional. Whether an existing file at the destination is replaced. A directory is never replaced. Default: false.
 	Overwrite     bool `protobuf:"varint,4,opt,name=overwrite,proto3" json:"overwrite,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1171,10 +1178,10 @@ func (x *MoveFileRequest) GetOverwrite() bool {
 	return false
 }
 
-// The answer of MoveFile.
+// Response message for MoveFile.
 type MoveFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is at the destination now.
+	// Description of the destination after the move.
 	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1217,16 +1224,16 @@ func (x *MoveFileResponse) GetFile() *FileInfo {
 	return nil
 }
 
-// What to copy where.
+// Request message for CopyFile.
 type CopyFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The path that is there. Required.
+	// Required. Existing path to copy.
 	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	// The path to be; missing parents are made. Required.
+	// Required. Path of the copy. Missing parents are created.
 	Destination string `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
-	// Whether a file at the destination is replaced; a folder never is. Default false.
+	// Optional. Whether an existing file at the destination is replaced. A directory is never replaced. Default: false.
 	Overwrite     bool `protobuf:"varint,4,opt,name=overwrite,proto3" json:"overwrite,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1290,10 +1297,10 @@ func (x *CopyFileRequest) GetOverwrite() bool {
 	return false
 }
 
-// The answer of CopyFile.
+// Response message for CopyFile.
 type CopyFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is at the destination now.
+	// Description of the copy.
 	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1336,17 +1343,18 @@ func (x *CopyFileResponse) GetFile() *FileInfo {
 	return nil
 }
 
-// What to remove.
+// Request message for RemoveFile.
 type RemoveFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The path. Required.
+	// Required. Path to remove.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Whether a folder that is not empty is removed with all that is in it; else it is FAILED_PRECONDITION
-	// (DIRECTORY_NOT_EMPTY). Default false.
+	// Optional. Whether a directory that is not empty is removed with all of its contents. Default: false, the call fails
+	// with FAILED_PRECONDITION (DIRECTORY_NOT_EMPTY).
 	Recursive bool `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
-	// Whether a path that is not there is fine. Default false: NOT_FOUND.
+	// Optional. Whether the call succeeds if the path does not exist. Default: false, the call fails with NOT_FOUND
+	// (FILE_NOT_FOUND).
 	MissingOk     bool `protobuf:"varint,4,opt,name=missing_ok,json=missingOk,proto3" json:"missing_ok,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1410,7 +1418,7 @@ func (x *RemoveFileRequest) GetMissingOk() bool {
 	return false
 }
 
-// The answer of RemoveFile.
+// Response message for RemoveFile.
 type RemoveFileResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1447,17 +1455,19 @@ func (*RemoveFileResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{20}
 }
 
-// Which paths to search.
+// Request message for GlobFiles.
 type GlobFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The pattern: an absolute path in which `*` and `?` stand for any characters but a slash, `[a-z]` for one of a set,
-	// `{a,b}` for one of several, and `**` for any number of folders. Symbolic links to folders are not followed. Required.
+	// Required. Pattern: an absolute path in which `*` matches any number of characters except a slash, `?` one such
+	// character, `[a-z]` one character of a set, `{a,b}` one of several alternatives, and `**` any number of directories.
+	// Symbolic links to directories are not followed.
 	Pattern string `protobuf:"bytes,2,opt,name=pattern,proto3" json:"pattern,omitempty"`
-	// The most paths in the answer, 0 to 1,000. Default (0) 100.
+	// Optional. Maximum number of paths in the response, 0 to 1,000. Default (0): 100.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before; the pattern must be the same. Default: the first page.
+	// Optional. `next_page_token` of the previous page; `pattern` must be the same as for that page. Default: the first
+	// page.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1521,12 +1531,12 @@ func (x *GlobFilesRequest) GetPageToken() string {
 	return ""
 }
 
-// The answer of GlobFiles.
+// Response message for GlobFiles.
 type GlobFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What matches, of this page.
+	// Matching paths of this page.
 	Files []*FileInfo `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	// Give this as `page_token` for the page after; empty on the last page.
+	// Value of `page_token` for the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1576,14 +1586,15 @@ func (x *GlobFilesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// What to watch.
+// Request message for WatchFiles.
 type WatchFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The folder's or the file's path. Required.
+	// Required. Path of the directory or the file.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Whether folders in the folder are watched too, those that are made later included; at most 8,192. Default false.
+	// Optional. Whether subdirectories are watched too, including those that are created later; at most 8,192
+	// directories. Default: false.
 	Recursive     bool `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1640,13 +1651,13 @@ func (x *WatchFilesRequest) GetRecursive() bool {
 	return false
 }
 
-// One message of WatchFiles.
+// Response message for WatchFiles.
 type WatchFilesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened. FILE_CHANGE_UNSPECIFIED in the first message, which says that the watch has begun, and in those that
-	// are sent when nothing happened for 15 seconds.
+	// Kind of change. FILE_CHANGE_UNSPECIFIED in the first response, which confirms that the watch has started, and in
+	// responses that are sent when no change occurred for 15 s.
 	Change FileChange `protobuf:"varint,1,opt,name=change,proto3,enum=sandpool.v1.FileChange" json:"change,omitempty"`
-	// The path that changed; the path that is watched where nothing did.
+	// Changed path. The watched path if nothing changed.
 	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1696,31 +1707,31 @@ func (x *WatchFilesResponse) GetPath() string {
 	return ""
 }
 
-// Which folder to read.
-type DownloadFolderRequest struct {
+// Request message for DownloadDirectory.
+type DownloadDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The folder's path. Names in the archive are relative to it. Required.
+	// Required. Path of the directory. Names in the archive are relative to it.
 	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *DownloadFolderRequest) Reset() {
-	*x = DownloadFolderRequest{}
+func (x *DownloadDirectoryRequest) Reset() {
+	*x = DownloadDirectoryRequest{}
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *DownloadFolderRequest) String() string {
+func (x *DownloadDirectoryRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*DownloadFolderRequest) ProtoMessage() {}
+func (*DownloadDirectoryRequest) ProtoMessage() {}
 
-func (x *DownloadFolderRequest) ProtoReflect() protoreflect.Message {
+func (x *DownloadDirectoryRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1732,48 +1743,48 @@ func (x *DownloadFolderRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use DownloadFolderRequest.ProtoReflect.Descriptor instead.
-func (*DownloadFolderRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use DownloadDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*DownloadDirectoryRequest) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{25}
 }
 
-func (x *DownloadFolderRequest) GetSandboxId() string {
+func (x *DownloadDirectoryRequest) GetSandboxId() string {
 	if x != nil {
 		return x.SandboxId
 	}
 	return ""
 }
 
-func (x *DownloadFolderRequest) GetPath() string {
+func (x *DownloadDirectoryRequest) GetPath() string {
 	if x != nil {
 		return x.Path
 	}
 	return ""
 }
 
-// One message of DownloadFolder.
-type DownloadFolderResponse struct {
+// Response message for DownloadDirectory.
+type DownloadDirectoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The next bytes of the archive, at most 1 MiB.
+	// Next bytes of the archive, at most 1 MiB.
 	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *DownloadFolderResponse) Reset() {
-	*x = DownloadFolderResponse{}
+func (x *DownloadDirectoryResponse) Reset() {
+	*x = DownloadDirectoryResponse{}
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *DownloadFolderResponse) String() string {
+func (x *DownloadDirectoryResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*DownloadFolderResponse) ProtoMessage() {}
+func (*DownloadDirectoryResponse) ProtoMessage() {}
 
-func (x *DownloadFolderResponse) ProtoReflect() protoreflect.Message {
+func (x *DownloadDirectoryResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1785,46 +1796,46 @@ func (x *DownloadFolderResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use DownloadFolderResponse.ProtoReflect.Descriptor instead.
-func (*DownloadFolderResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use DownloadDirectoryResponse.ProtoReflect.Descriptor instead.
+func (*DownloadDirectoryResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{26}
 }
 
-func (x *DownloadFolderResponse) GetData() []byte {
+func (x *DownloadDirectoryResponse) GetData() []byte {
 	if x != nil {
 		return x.Data
 	}
 	return nil
 }
 
-// One message of a folder to write.
-type UploadFolderRequest struct {
+// Request message for UploadDirectory.
+type UploadDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A part of the request. Required.
+	// Required. Part of the request.
 	//
 	// Types that are valid to be assigned to Part:
 	//
-	//	*UploadFolderRequest_Target
-	//	*UploadFolderRequest_Data
-	Part          isUploadFolderRequest_Part `protobuf_oneof:"part"`
+	//	*UploadDirectoryRequest_Target
+	//	*UploadDirectoryRequest_Data
+	Part          isUploadDirectoryRequest_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *UploadFolderRequest) Reset() {
-	*x = UploadFolderRequest{}
+func (x *UploadDirectoryRequest) Reset() {
+	*x = UploadDirectoryRequest{}
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *UploadFolderRequest) String() string {
+func (x *UploadDirectoryRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*UploadFolderRequest) ProtoMessage() {}
+func (*UploadDirectoryRequest) ProtoMessage() {}
 
-func (x *UploadFolderRequest) ProtoReflect() protoreflect.Message {
+func (x *UploadDirectoryRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1836,82 +1847,82 @@ func (x *UploadFolderRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use UploadFolderRequest.ProtoReflect.Descriptor instead.
-func (*UploadFolderRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use UploadDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*UploadDirectoryRequest) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{27}
 }
 
-func (x *UploadFolderRequest) GetPart() isUploadFolderRequest_Part {
+func (x *UploadDirectoryRequest) GetPart() isUploadDirectoryRequest_Part {
 	if x != nil {
 		return x.Part
 	}
 	return nil
 }
 
-func (x *UploadFolderRequest) GetTarget() *UploadFolderTarget {
+func (x *UploadDirectoryRequest) GetTarget() *UploadDirectoryTarget {
 	if x != nil {
-		if x, ok := x.Part.(*UploadFolderRequest_Target); ok {
+		if x, ok := x.Part.(*UploadDirectoryRequest_Target); ok {
 			return x.Target
 		}
 	}
 	return nil
 }
 
-func (x *UploadFolderRequest) GetData() []byte {
+func (x *UploadDirectoryRequest) GetData() []byte {
 	if x != nil {
-		if x, ok := x.Part.(*UploadFolderRequest_Data); ok {
+		if x, ok := x.Part.(*UploadDirectoryRequest_Data); ok {
 			return x.Data
 		}
 	}
 	return nil
 }
 
-type isUploadFolderRequest_Part interface {
-	isUploadFolderRequest_Part()
+type isUploadDirectoryRequest_Part interface {
+	isUploadDirectoryRequest_Part()
 }
 
-type UploadFolderRequest_Target struct {
-	// Which folder: comes first, and once.
-	Target *UploadFolderTarget `protobuf:"bytes,1,opt,name=target,proto3,oneof"`
+type UploadDirectoryRequest_Target struct {
+	// Directory to write. Must be set in the first request only.
+	Target *UploadDirectoryTarget `protobuf:"bytes,1,opt,name=target,proto3,oneof"`
 }
 
-type UploadFolderRequest_Data struct {
-	// The next bytes of the archive, at most 2 MiB.
+type UploadDirectoryRequest_Data struct {
+	// Next bytes of the archive, at most 2 MiB.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
-func (*UploadFolderRequest_Target) isUploadFolderRequest_Part() {}
+func (*UploadDirectoryRequest_Target) isUploadDirectoryRequest_Part() {}
 
-func (*UploadFolderRequest_Data) isUploadFolderRequest_Part() {}
+func (*UploadDirectoryRequest_Data) isUploadDirectoryRequest_Part() {}
 
-// Which folder to write.
-type UploadFolderTarget struct {
+// Directory to write.
+type UploadDirectoryTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The folder's path; made, with its parents, where it is missing. Required.
+	// Required. Path of the directory. The directory and its parents are created if they are missing.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// The owner of all that is written: a name that the image knows, or a number, with an optional group. Default what the
-	// archive says.
+	// Optional. Owner of all written entries: a user name of the image, or a numeric id, each with an optional group.
+	// Default: the owners in the archive.
 	Owner         string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *UploadFolderTarget) Reset() {
-	*x = UploadFolderTarget{}
+func (x *UploadDirectoryTarget) Reset() {
+	*x = UploadDirectoryTarget{}
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *UploadFolderTarget) String() string {
+func (x *UploadDirectoryTarget) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*UploadFolderTarget) ProtoMessage() {}
+func (*UploadDirectoryTarget) ProtoMessage() {}
 
-func (x *UploadFolderTarget) ProtoReflect() protoreflect.Message {
+func (x *UploadDirectoryTarget) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1923,57 +1934,57 @@ func (x *UploadFolderTarget) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use UploadFolderTarget.ProtoReflect.Descriptor instead.
-func (*UploadFolderTarget) Descriptor() ([]byte, []int) {
+// Deprecated: Use UploadDirectoryTarget.ProtoReflect.Descriptor instead.
+func (*UploadDirectoryTarget) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *UploadFolderTarget) GetSandboxId() string {
+func (x *UploadDirectoryTarget) GetSandboxId() string {
 	if x != nil {
 		return x.SandboxId
 	}
 	return ""
 }
 
-func (x *UploadFolderTarget) GetPath() string {
+func (x *UploadDirectoryTarget) GetPath() string {
 	if x != nil {
 		return x.Path
 	}
 	return ""
 }
 
-func (x *UploadFolderTarget) GetOwner() string {
+func (x *UploadDirectoryTarget) GetOwner() string {
 	if x != nil {
 		return x.Owner
 	}
 	return ""
 }
 
-// The answer of UploadFolder.
-type UploadFolderResponse struct {
+// Response message for UploadDirectory.
+type UploadDirectoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many entries were written.
+	// Number of entries that were written.
 	Entries int64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
-	// How many bytes of files were written.
+	// Number of bytes that were written to files.
 	BytesWritten  int64 `protobuf:"varint,2,opt,name=bytes_written,json=bytesWritten,proto3" json:"bytes_written,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *UploadFolderResponse) Reset() {
-	*x = UploadFolderResponse{}
+func (x *UploadDirectoryResponse) Reset() {
+	*x = UploadDirectoryResponse{}
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *UploadFolderResponse) String() string {
+func (x *UploadDirectoryResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*UploadFolderResponse) ProtoMessage() {}
+func (*UploadDirectoryResponse) ProtoMessage() {}
 
-func (x *UploadFolderResponse) ProtoReflect() protoreflect.Message {
+func (x *UploadDirectoryResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_file_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1985,19 +1996,19 @@ func (x *UploadFolderResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use UploadFolderResponse.ProtoReflect.Descriptor instead.
-func (*UploadFolderResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use UploadDirectoryResponse.ProtoReflect.Descriptor instead.
+func (*UploadDirectoryResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_file_service_proto_rawDescGZIP(), []int{29}
 }
 
-func (x *UploadFolderResponse) GetEntries() int64 {
+func (x *UploadDirectoryResponse) GetEntries() int64 {
 	if x != nil {
 		return x.Entries
 	}
 	return 0
 }
 
-func (x *UploadFolderResponse) GetBytesWritten() int64 {
+func (x *UploadDirectoryResponse) GetBytesWritten() int64 {
 	if x != nil {
 		return x.BytesWritten
 	}
@@ -2055,12 +2066,12 @@ const file_sandpool_v1_file_service_proto_rawDesc = "" +
 	"\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\\\n" +
+	"expireTime\"m\n" +
 	"\x0fStatFileRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
-	"\x06follow\x18\x03 \x01(\bR\x06follow\"=\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12'\n" +
+	"\x0ffollow_symlinks\x18\x03 \x01(\bR\x0efollowSymlinks\"=\n" +
 	"\x10StatFileResponse\x12)\n" +
 	"\x04file\x18\x01 \x01(\v2\x15.sandpool.v1.FileInfoR\x04file\"\x9b\x01\n" +
 	"\x14ListDirectoryRequest\x12\x1d\n" +
@@ -2124,30 +2135,30 @@ const file_sandpool_v1_file_service_proto_rawDesc = "" +
 	"\trecursive\x18\x03 \x01(\bR\trecursive\"Y\n" +
 	"\x12WatchFilesResponse\x12/\n" +
 	"\x06change\x18\x01 \x01(\x0e2\x17.sandpool.v1.FileChangeR\x06change\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"J\n" +
-	"\x15DownloadFolderRequest\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"M\n" +
+	"\x18DownloadDirectoryRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\",\n" +
-	"\x16DownloadFolderResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"n\n" +
-	"\x13UploadFolderRequest\x129\n" +
-	"\x06target\x18\x01 \x01(\v2\x1f.sandpool.v1.UploadFolderTargetH\x00R\x06target\x12\x14\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"/\n" +
+	"\x19DownloadDirectoryResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"t\n" +
+	"\x16UploadDirectoryRequest\x12<\n" +
+	"\x06target\x18\x01 \x01(\v2\".sandpool.v1.UploadDirectoryTargetH\x00R\x06target\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x06\n" +
-	"\x04part\"]\n" +
-	"\x12UploadFolderTarget\x12\x1d\n" +
+	"\x04part\"`\n" +
+	"\x15UploadDirectoryTarget\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
-	"\x05owner\x18\x03 \x01(\tR\x05owner\"U\n" +
-	"\x14UploadFolderResponse\x12\x18\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\"X\n" +
+	"\x17UploadDirectoryResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x03R\aentries\x12#\n" +
 	"\rbytes_written\x18\x02 \x01(\x03R\fbytesWritten*m\n" +
 	"\tWriteMode\x12\x1a\n" +
 	"\x16WRITE_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12WRITE_MODE_REPLACE\x10\x01\x12\x15\n" +
 	"\x11WRITE_MODE_CREATE\x10\x02\x12\x15\n" +
-	"\x11WRITE_MODE_APPEND\x10\x032\xe3\b\n" +
+	"\x11WRITE_MODE_APPEND\x10\x032\xf5\b\n" +
 	"\vFileService\x12I\n" +
 	"\bReadFile\x12\x1c.sandpool.v1.ReadFileRequest\x1a\x1d.sandpool.v1.ReadFileResponse0\x01\x12L\n" +
 	"\tWriteFile\x12\x1d.sandpool.v1.WriteFileRequest\x1a\x1e.sandpool.v1.WriteFileResponse(\x01\x12D\n" +
@@ -2162,9 +2173,9 @@ const file_sandpool_v1_file_service_proto_rawDesc = "" +
 	"RemoveFile\x12\x1e.sandpool.v1.RemoveFileRequest\x1a\x1f.sandpool.v1.RemoveFileResponse\x12J\n" +
 	"\tGlobFiles\x12\x1d.sandpool.v1.GlobFilesRequest\x1a\x1e.sandpool.v1.GlobFilesResponse\x12O\n" +
 	"\n" +
-	"WatchFiles\x12\x1e.sandpool.v1.WatchFilesRequest\x1a\x1f.sandpool.v1.WatchFilesResponse0\x01\x12[\n" +
-	"\x0eDownloadFolder\x12\".sandpool.v1.DownloadFolderRequest\x1a#.sandpool.v1.DownloadFolderResponse0\x01\x12U\n" +
-	"\fUploadFolder\x12 .sandpool.v1.UploadFolderRequest\x1a!.sandpool.v1.UploadFolderResponse(\x01b\x06proto3"
+	"WatchFiles\x12\x1e.sandpool.v1.WatchFilesRequest\x1a\x1f.sandpool.v1.WatchFilesResponse0\x01\x12d\n" +
+	"\x11DownloadDirectory\x12%.sandpool.v1.DownloadDirectoryRequest\x1a&.sandpool.v1.DownloadDirectoryResponse0\x01\x12^\n" +
+	"\x0fUploadDirectory\x12#.sandpool.v1.UploadDirectoryRequest\x1a$.sandpool.v1.UploadDirectoryResponse(\x01b\x06proto3"
 
 var (
 	file_sandpool_v1_file_service_proto_rawDescOnce sync.Once
@@ -2181,40 +2192,40 @@ func file_sandpool_v1_file_service_proto_rawDescGZIP() []byte {
 var file_sandpool_v1_file_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_sandpool_v1_file_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_sandpool_v1_file_service_proto_goTypes = []any{
-	(WriteMode)(0),                 // 0: sandpool.v1.WriteMode
-	(*ReadFileRequest)(nil),        // 1: sandpool.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),       // 2: sandpool.v1.ReadFileResponse
-	(*WriteFileRequest)(nil),       // 3: sandpool.v1.WriteFileRequest
-	(*WriteFileTarget)(nil),        // 4: sandpool.v1.WriteFileTarget
-	(*WriteFileResponse)(nil),      // 5: sandpool.v1.WriteFileResponse
-	(*PutFileRequest)(nil),         // 6: sandpool.v1.PutFileRequest
-	(*PutFileResponse)(nil),        // 7: sandpool.v1.PutFileResponse
-	(*GetUploadRequest)(nil),       // 8: sandpool.v1.GetUploadRequest
-	(*GetUploadResponse)(nil),      // 9: sandpool.v1.GetUploadResponse
-	(*StatFileRequest)(nil),        // 10: sandpool.v1.StatFileRequest
-	(*StatFileResponse)(nil),       // 11: sandpool.v1.StatFileResponse
-	(*ListDirectoryRequest)(nil),   // 12: sandpool.v1.ListDirectoryRequest
-	(*ListDirectoryResponse)(nil),  // 13: sandpool.v1.ListDirectoryResponse
-	(*MakeDirectoryRequest)(nil),   // 14: sandpool.v1.MakeDirectoryRequest
-	(*MakeDirectoryResponse)(nil),  // 15: sandpool.v1.MakeDirectoryResponse
-	(*MoveFileRequest)(nil),        // 16: sandpool.v1.MoveFileRequest
-	(*MoveFileResponse)(nil),       // 17: sandpool.v1.MoveFileResponse
-	(*CopyFileRequest)(nil),        // 18: sandpool.v1.CopyFileRequest
-	(*CopyFileResponse)(nil),       // 19: sandpool.v1.CopyFileResponse
-	(*RemoveFileRequest)(nil),      // 20: sandpool.v1.RemoveFileRequest
-	(*RemoveFileResponse)(nil),     // 21: sandpool.v1.RemoveFileResponse
-	(*GlobFilesRequest)(nil),       // 22: sandpool.v1.GlobFilesRequest
-	(*GlobFilesResponse)(nil),      // 23: sandpool.v1.GlobFilesResponse
-	(*WatchFilesRequest)(nil),      // 24: sandpool.v1.WatchFilesRequest
-	(*WatchFilesResponse)(nil),     // 25: sandpool.v1.WatchFilesResponse
-	(*DownloadFolderRequest)(nil),  // 26: sandpool.v1.DownloadFolderRequest
-	(*DownloadFolderResponse)(nil), // 27: sandpool.v1.DownloadFolderResponse
-	(*UploadFolderRequest)(nil),    // 28: sandpool.v1.UploadFolderRequest
-	(*UploadFolderTarget)(nil),     // 29: sandpool.v1.UploadFolderTarget
-	(*UploadFolderResponse)(nil),   // 30: sandpool.v1.UploadFolderResponse
-	(*FileInfo)(nil),               // 31: sandpool.v1.FileInfo
-	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
-	(FileChange)(0),                // 33: sandpool.v1.FileChange
+	(WriteMode)(0),                    // 0: sandpool.v1.WriteMode
+	(*ReadFileRequest)(nil),           // 1: sandpool.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),          // 2: sandpool.v1.ReadFileResponse
+	(*WriteFileRequest)(nil),          // 3: sandpool.v1.WriteFileRequest
+	(*WriteFileTarget)(nil),           // 4: sandpool.v1.WriteFileTarget
+	(*WriteFileResponse)(nil),         // 5: sandpool.v1.WriteFileResponse
+	(*PutFileRequest)(nil),            // 6: sandpool.v1.PutFileRequest
+	(*PutFileResponse)(nil),           // 7: sandpool.v1.PutFileResponse
+	(*GetUploadRequest)(nil),          // 8: sandpool.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),         // 9: sandpool.v1.GetUploadResponse
+	(*StatFileRequest)(nil),           // 10: sandpool.v1.StatFileRequest
+	(*StatFileResponse)(nil),          // 11: sandpool.v1.StatFileResponse
+	(*ListDirectoryRequest)(nil),      // 12: sandpool.v1.ListDirectoryRequest
+	(*ListDirectoryResponse)(nil),     // 13: sandpool.v1.ListDirectoryResponse
+	(*MakeDirectoryRequest)(nil),      // 14: sandpool.v1.MakeDirectoryRequest
+	(*MakeDirectoryResponse)(nil),     // 15: sandpool.v1.MakeDirectoryResponse
+	(*MoveFileRequest)(nil),           // 16: sandpool.v1.MoveFileRequest
+	(*MoveFileResponse)(nil),          // 17: sandpool.v1.MoveFileResponse
+	(*CopyFileRequest)(nil),           // 18: sandpool.v1.CopyFileRequest
+	(*CopyFileResponse)(nil),          // 19: sandpool.v1.CopyFileResponse
+	(*RemoveFileRequest)(nil),         // 20: sandpool.v1.RemoveFileRequest
+	(*RemoveFileResponse)(nil),        // 21: sandpool.v1.RemoveFileResponse
+	(*GlobFilesRequest)(nil),          // 22: sandpool.v1.GlobFilesRequest
+	(*GlobFilesResponse)(nil),         // 23: sandpool.v1.GlobFilesResponse
+	(*WatchFilesRequest)(nil),         // 24: sandpool.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),        // 25: sandpool.v1.WatchFilesResponse
+	(*DownloadDirectoryRequest)(nil),  // 26: sandpool.v1.DownloadDirectoryRequest
+	(*DownloadDirectoryResponse)(nil), // 27: sandpool.v1.DownloadDirectoryResponse
+	(*UploadDirectoryRequest)(nil),    // 28: sandpool.v1.UploadDirectoryRequest
+	(*UploadDirectoryTarget)(nil),     // 29: sandpool.v1.UploadDirectoryTarget
+	(*UploadDirectoryResponse)(nil),   // 30: sandpool.v1.UploadDirectoryResponse
+	(*FileInfo)(nil),                  // 31: sandpool.v1.FileInfo
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(FileChange)(0),                   // 33: sandpool.v1.FileChange
 }
 var file_sandpool_v1_file_service_proto_depIdxs = []int32{
 	31, // 0: sandpool.v1.ReadFileResponse.file:type_name -> sandpool.v1.FileInfo
@@ -2231,7 +2242,7 @@ var file_sandpool_v1_file_service_proto_depIdxs = []int32{
 	31, // 11: sandpool.v1.CopyFileResponse.file:type_name -> sandpool.v1.FileInfo
 	31, // 12: sandpool.v1.GlobFilesResponse.files:type_name -> sandpool.v1.FileInfo
 	33, // 13: sandpool.v1.WatchFilesResponse.change:type_name -> sandpool.v1.FileChange
-	29, // 14: sandpool.v1.UploadFolderRequest.target:type_name -> sandpool.v1.UploadFolderTarget
+	29, // 14: sandpool.v1.UploadDirectoryRequest.target:type_name -> sandpool.v1.UploadDirectoryTarget
 	1,  // 15: sandpool.v1.FileService.ReadFile:input_type -> sandpool.v1.ReadFileRequest
 	3,  // 16: sandpool.v1.FileService.WriteFile:input_type -> sandpool.v1.WriteFileRequest
 	6,  // 17: sandpool.v1.FileService.PutFile:input_type -> sandpool.v1.PutFileRequest
@@ -2244,8 +2255,8 @@ var file_sandpool_v1_file_service_proto_depIdxs = []int32{
 	20, // 24: sandpool.v1.FileService.RemoveFile:input_type -> sandpool.v1.RemoveFileRequest
 	22, // 25: sandpool.v1.FileService.GlobFiles:input_type -> sandpool.v1.GlobFilesRequest
 	24, // 26: sandpool.v1.FileService.WatchFiles:input_type -> sandpool.v1.WatchFilesRequest
-	26, // 27: sandpool.v1.FileService.DownloadFolder:input_type -> sandpool.v1.DownloadFolderRequest
-	28, // 28: sandpool.v1.FileService.UploadFolder:input_type -> sandpool.v1.UploadFolderRequest
+	26, // 27: sandpool.v1.FileService.DownloadDirectory:input_type -> sandpool.v1.DownloadDirectoryRequest
+	28, // 28: sandpool.v1.FileService.UploadDirectory:input_type -> sandpool.v1.UploadDirectoryRequest
 	2,  // 29: sandpool.v1.FileService.ReadFile:output_type -> sandpool.v1.ReadFileResponse
 	5,  // 30: sandpool.v1.FileService.WriteFile:output_type -> sandpool.v1.WriteFileResponse
 	7,  // 31: sandpool.v1.FileService.PutFile:output_type -> sandpool.v1.PutFileResponse
@@ -2258,8 +2269,8 @@ var file_sandpool_v1_file_service_proto_depIdxs = []int32{
 	21, // 38: sandpool.v1.FileService.RemoveFile:output_type -> sandpool.v1.RemoveFileResponse
 	23, // 39: sandpool.v1.FileService.GlobFiles:output_type -> sandpool.v1.GlobFilesResponse
 	25, // 40: sandpool.v1.FileService.WatchFiles:output_type -> sandpool.v1.WatchFilesResponse
-	27, // 41: sandpool.v1.FileService.DownloadFolder:output_type -> sandpool.v1.DownloadFolderResponse
-	30, // 42: sandpool.v1.FileService.UploadFolder:output_type -> sandpool.v1.UploadFolderResponse
+	27, // 41: sandpool.v1.FileService.DownloadDirectory:output_type -> sandpool.v1.DownloadDirectoryResponse
+	30, // 42: sandpool.v1.FileService.UploadDirectory:output_type -> sandpool.v1.UploadDirectoryResponse
 	29, // [29:43] is the sub-list for method output_type
 	15, // [15:29] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
@@ -2285,8 +2296,8 @@ func file_sandpool_v1_file_service_proto_init() {
 	file_sandpool_v1_file_service_proto_msgTypes[3].OneofWrappers = []any{}
 	file_sandpool_v1_file_service_proto_msgTypes[13].OneofWrappers = []any{}
 	file_sandpool_v1_file_service_proto_msgTypes[27].OneofWrappers = []any{
-		(*UploadFolderRequest_Target)(nil),
-		(*UploadFolderRequest_Data)(nil),
+		(*UploadDirectoryRequest_Target)(nil),
+		(*UploadDirectoryRequest_Data)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -19,65 +19,86 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FileService_ReadFile_FullMethodName       = "/sandpool.v1.FileService/ReadFile"
-	FileService_WriteFile_FullMethodName      = "/sandpool.v1.FileService/WriteFile"
-	FileService_PutFile_FullMethodName        = "/sandpool.v1.FileService/PutFile"
-	FileService_GetUpload_FullMethodName      = "/sandpool.v1.FileService/GetUpload"
-	FileService_StatFile_FullMethodName       = "/sandpool.v1.FileService/StatFile"
-	FileService_ListDirectory_FullMethodName  = "/sandpool.v1.FileService/ListDirectory"
-	FileService_MakeDirectory_FullMethodName  = "/sandpool.v1.FileService/MakeDirectory"
-	FileService_MoveFile_FullMethodName       = "/sandpool.v1.FileService/MoveFile"
-	FileService_CopyFile_FullMethodName       = "/sandpool.v1.FileService/CopyFile"
-	FileService_RemoveFile_FullMethodName     = "/sandpool.v1.FileService/RemoveFile"
-	FileService_GlobFiles_FullMethodName      = "/sandpool.v1.FileService/GlobFiles"
-	FileService_WatchFiles_FullMethodName     = "/sandpool.v1.FileService/WatchFiles"
-	FileService_DownloadFolder_FullMethodName = "/sandpool.v1.FileService/DownloadFolder"
-	FileService_UploadFolder_FullMethodName   = "/sandpool.v1.FileService/UploadFolder"
+	FileService_ReadFile_FullMethodName          = "/sandpool.v1.FileService/ReadFile"
+	FileService_WriteFile_FullMethodName         = "/sandpool.v1.FileService/WriteFile"
+	FileService_PutFile_FullMethodName           = "/sandpool.v1.FileService/PutFile"
+	FileService_GetUpload_FullMethodName         = "/sandpool.v1.FileService/GetUpload"
+	FileService_StatFile_FullMethodName          = "/sandpool.v1.FileService/StatFile"
+	FileService_ListDirectory_FullMethodName     = "/sandpool.v1.FileService/ListDirectory"
+	FileService_MakeDirectory_FullMethodName     = "/sandpool.v1.FileService/MakeDirectory"
+	FileService_MoveFile_FullMethodName          = "/sandpool.v1.FileService/MoveFile"
+	FileService_CopyFile_FullMethodName          = "/sandpool.v1.FileService/CopyFile"
+	FileService_RemoveFile_FullMethodName        = "/sandpool.v1.FileService/RemoveFile"
+	FileService_GlobFiles_FullMethodName         = "/sandpool.v1.FileService/GlobFiles"
+	FileService_WatchFiles_FullMethodName        = "/sandpool.v1.FileService/WatchFiles"
+	FileService_DownloadDirectory_FullMethodName = "/sandpool.v1.FileService/DownloadDirectory"
+	FileService_UploadDirectory_FullMethodName   = "/sandpool.v1.FileService/UploadDirectory"
 )
 
 // FileServiceClient is the client API for FileService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// FileService works on the files of a sandbox, as its root user. Every field `sandbox_id` takes the sandbox's identifier
-// or name. Paths are absolute; `.`, `..` and doubled slashes are resolved before anything else, and symbolic links lead
-// nowhere but inside the sandbox. A path that is not there is NOT_FOUND, one that may not be used this way
-// FAILED_PRECONDITION, and a full disk RESOURCE_EXHAUSTED (DISK_FULL), each with the path. All calls are
-// FAILED_PRECONDITION when the sandbox is not running and UNAVAILABLE when it does not answer. None of them costs the
-// container engine anything.
+// FileService reads and writes the files of a sandbox, as the root user of the sandbox.
+//
+// Every field `sandbox_id` accepts the identifier or the name of a sandbox. Paths are absolute. `.`, `..` and repeated
+// slashes are resolved first. Symbolic links cannot lead out of the sandbox. No method calls the container engine.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND, FILE_NOT_FOUND),
+// FAILED_PRECONDITION (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED; FILE_NOT_PERMITTED,
+// IS_A_DIRECTORY, NOT_A_DIRECTORY, NOT_A_FILE if the path does not allow the operation), RESOURCE_EXHAUSTED (DISK_FULL,
+// FILE_TOO_LARGE, FILE_LIMIT, MEMORY_LIMIT), UNAVAILABLE (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox
+// terminated during the call). Errors about a path contain the path.
 type FileServiceClient interface {
-	// Reads a file, or a part of it. The first message tells what it is, the others hold its bytes.
+	// Reads a file or a part of it. The first response describes the file, the other responses contain its bytes.
+	//
+	// Errors: ABORTED (ETAG_MISMATCH), OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
 	ReadFile(ctx context.Context, in *ReadFileRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadFileResponse], error)
-	// Writes a file of any size. The first message says which, the others hold its bytes. The file appears under its path
-	// when the requests end well, whole and at once; until then, and if the call breaks, what was there stays. With an
-	// `upload_id` what was received stays too, and a later call goes on.
+	// Writes a file of any size. The first request names the file, the other requests contain its bytes. When the client
+	// closes the requests, the complete file appears under its path atomically. Until then, and if the call breaks, the
+	// previous file remains unchanged. With an `upload_id` the received bytes are retained too, and a later call can
+	// resume the upload.
+	//
+	// Errors: ALREADY_EXISTS (FILE_ALREADY_EXISTS), FAILED_PRECONDITION (SIZE_MISMATCH, UPLOAD_CONFLICT), OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE), RESOURCE_EXHAUSTED (UPLOAD_LIMIT).
 	WriteFile(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[WriteFileRequest, WriteFileResponse], error)
-	// The same in one message of at most 4 MiB, or in several calls with an `upload_id`: for clients that cannot stream.
+	// Writes a file with one request of at most 4 MiB, or with several requests and an `upload_id`. For clients that
+	// cannot stream requests. Errors: as WriteFile.
 	PutFile(ctx context.Context, in *PutFileRequest, opts ...grpc.CallOption) (*PutFileResponse, error)
-	// Says how much of an upload has arrived. NOT_FOUND when nothing has, or it was finished or has expired after an hour
-	// without a byte.
+	// Returns how many bytes of an upload were received.
+	//
+	// Errors: NOT_FOUND (UPLOAD_NOT_FOUND) if no bytes were received, the upload is finished, or it expired after one
+	// hour without new bytes.
 	GetUpload(ctx context.Context, in *GetUploadRequest, opts ...grpc.CallOption) (*GetUploadResponse, error)
-	// Tells what a path names.
+	// Describes a path.
 	StatFile(ctx context.Context, in *StatFileRequest, opts ...grpc.CallOption) (*StatFileResponse, error)
-	// Lists what is in a folder, by name, folders before what is in them.
+	// Lists the contents of a directory, sorted by name. A directory precedes its contents.
 	ListDirectory(ctx context.Context, in *ListDirectoryRequest, opts ...grpc.CallOption) (*ListDirectoryResponse, error)
-	// Makes a folder, and its parents. One that is there already is answered as it is.
+	// Creates a directory and its missing parents. If the directory exists already, the method returns it unchanged.
 	MakeDirectory(ctx context.Context, in *MakeDirectoryRequest, opts ...grpc.CallOption) (*MakeDirectoryResponse, error)
-	// Moves a file or folder. ALREADY_EXISTS when the destination is there and is not to be replaced.
+	// Moves a file or a directory.
+	//
+	// Errors: ALREADY_EXISTS (FILE_ALREADY_EXISTS) if the destination exists and must not be overwritten.
 	MoveFile(ctx context.Context, in *MoveFileRequest, opts ...grpc.CallOption) (*MoveFileResponse, error)
-	// Copies a file or a folder with all that is in it, modes and owners included. Errors as MoveFile.
+	// Copies a file, or a directory with all of its contents, including modes and owners. Errors: as MoveFile.
 	CopyFile(ctx context.Context, in *CopyFileRequest, opts ...grpc.CallOption) (*CopyFileResponse, error)
-	// Removes a file, or a folder with all that is in it. Never follows a symbolic link.
+	// Removes a file, or a directory with all of its contents. Symbolic links are never followed.
+	//
+	// Errors: FAILED_PRECONDITION (DIRECTORY_NOT_EMPTY).
 	RemoveFile(ctx context.Context, in *RemoveFileRequest, opts ...grpc.CallOption) (*RemoveFileResponse, error)
-	// Lists the paths that match a pattern, by path.
+	// Lists the paths that match a pattern, sorted by path.
 	GlobFiles(ctx context.Context, in *GlobFilesRequest, opts ...grpc.CallOption) (*GlobFilesResponse, error)
-	// Streams what changes in a folder, or of one file. The first message says that it has begun.
+	// Streams the changes of a directory or of one file. The first response confirms that the watch has started.
+	//
+	// Errors: RESOURCE_EXHAUSTED (WATCH_LIMIT).
 	WatchFiles(ctx context.Context, in *WatchFilesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFilesResponse], error)
-	// Reads a whole folder as a tar archive (POSIX pax).
-	DownloadFolder(ctx context.Context, in *DownloadFolderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadFolderResponse], error)
-	// Writes a tar archive's content into a folder. Entries that would lie outside of it, by `..` or by a symbolic link,
-	// are refused; what was written before stays.
-	UploadFolder(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadFolderRequest, UploadFolderResponse], error)
+	// Reads a directory with all of its contents as a tar archive (POSIX pax).
+	DownloadDirectory(ctx context.Context, in *DownloadDirectoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadDirectoryResponse], error)
+	// Extracts a tar archive into a directory. Entries that would be written outside of the directory, through `..` or a
+	// symbolic link, are rejected. Entries that were written before the error remain.
+	//
+	// Errors: FAILED_PRECONDITION (ARCHIVE_INVALID).
+	UploadDirectory(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadDirectoryRequest, UploadDirectoryResponse], error)
 }
 
 type fileServiceClient struct {
@@ -229,13 +250,13 @@ func (c *fileServiceClient) WatchFiles(ctx context.Context, in *WatchFilesReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FileService_WatchFilesClient = grpc.ServerStreamingClient[WatchFilesResponse]
 
-func (c *fileServiceClient) DownloadFolder(ctx context.Context, in *DownloadFolderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadFolderResponse], error) {
+func (c *fileServiceClient) DownloadDirectory(ctx context.Context, in *DownloadDirectoryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DownloadDirectoryResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &FileService_ServiceDesc.Streams[3], FileService_DownloadFolder_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &FileService_ServiceDesc.Streams[3], FileService_DownloadDirectory_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[DownloadFolderRequest, DownloadFolderResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[DownloadDirectoryRequest, DownloadDirectoryResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -246,64 +267,85 @@ func (c *fileServiceClient) DownloadFolder(ctx context.Context, in *DownloadFold
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type FileService_DownloadFolderClient = grpc.ServerStreamingClient[DownloadFolderResponse]
+type FileService_DownloadDirectoryClient = grpc.ServerStreamingClient[DownloadDirectoryResponse]
 
-func (c *fileServiceClient) UploadFolder(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadFolderRequest, UploadFolderResponse], error) {
+func (c *fileServiceClient) UploadDirectory(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadDirectoryRequest, UploadDirectoryResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &FileService_ServiceDesc.Streams[4], FileService_UploadFolder_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &FileService_ServiceDesc.Streams[4], FileService_UploadDirectory_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[UploadFolderRequest, UploadFolderResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[UploadDirectoryRequest, UploadDirectoryResponse]{ClientStream: stream}
 	return x, nil
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type FileService_UploadFolderClient = grpc.ClientStreamingClient[UploadFolderRequest, UploadFolderResponse]
+type FileService_UploadDirectoryClient = grpc.ClientStreamingClient[UploadDirectoryRequest, UploadDirectoryResponse]
 
 // FileServiceServer is the server API for FileService service.
 // All implementations must embed UnimplementedFileServiceServer
 // for forward compatibility.
 //
-// FileService works on the files of a sandbox, as its root user. Every field `sandbox_id` takes the sandbox's identifier
-// or name. Paths are absolute; `.`, `..` and doubled slashes are resolved before anything else, and symbolic links lead
-// nowhere but inside the sandbox. A path that is not there is NOT_FOUND, one that may not be used this way
-// FAILED_PRECONDITION, and a full disk RESOURCE_EXHAUSTED (DISK_FULL), each with the path. All calls are
-// FAILED_PRECONDITION when the sandbox is not running and UNAVAILABLE when it does not answer. None of them costs the
-// container engine anything.
+// FileService reads and writes the files of a sandbox, as the root user of the sandbox.
+//
+// Every field `sandbox_id` accepts the identifier or the name of a sandbox. Paths are absolute. `.`, `..` and repeated
+// slashes are resolved first. Symbolic links cannot lead out of the sandbox. No method calls the container engine.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND, FILE_NOT_FOUND),
+// FAILED_PRECONDITION (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED; FILE_NOT_PERMITTED,
+// IS_A_DIRECTORY, NOT_A_DIRECTORY, NOT_A_FILE if the path does not allow the operation), RESOURCE_EXHAUSTED (DISK_FULL,
+// FILE_TOO_LARGE, FILE_LIMIT, MEMORY_LIMIT), UNAVAILABLE (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox
+// terminated during the call). Errors about a path contain the path.
 type FileServiceServer interface {
-	// Reads a file, or a part of it. The first message tells what it is, the others hold its bytes.
+	// Reads a file or a part of it. The first response describes the file, the other responses contain its bytes.
+	//
+	// Errors: ABORTED (ETAG_MISMATCH), OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
 	ReadFile(*ReadFileRequest, grpc.ServerStreamingServer[ReadFileResponse]) error
-	// Writes a file of any size. The first message says which, the others hold its bytes. The file appears under its path
-	// when the requests end well, whole and at once; until then, and if the call breaks, what was there stays. With an
-	// `upload_id` what was received stays too, and a later call goes on.
+	// Writes a file of any size. The first request names the file, the other requests contain its bytes. When the client
+	// closes the requests, the complete file appears under its path atomically. Until then, and if the call breaks, the
+	// previous file remains unchanged. With an `upload_id` the received bytes are retained too, and a later call can
+	// resume the upload.
+	//
+	// Errors: ALREADY_EXISTS (FILE_ALREADY_EXISTS), FAILED_PRECONDITION (SIZE_MISMATCH, UPLOAD_CONFLICT), OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE), RESOURCE_EXHAUSTED (UPLOAD_LIMIT).
 	WriteFile(grpc.ClientStreamingServer[WriteFileRequest, WriteFileResponse]) error
-	// The same in one message of at most 4 MiB, or in several calls with an `upload_id`: for clients that cannot stream.
+	// Writes a file with one request of at most 4 MiB, or with several requests and an `upload_id`. For clients that
+	// cannot stream requests. Errors: as WriteFile.
 	PutFile(context.Context, *PutFileRequest) (*PutFileResponse, error)
-	// Says how much of an upload has arrived. NOT_FOUND when nothing has, or it was finished or has expired after an hour
-	// without a byte.
+	// Returns how many bytes of an upload were received.
+	//
+	// Errors: NOT_FOUND (UPLOAD_NOT_FOUND) if no bytes were received, the upload is finished, or it expired after one
+	// hour without new bytes.
 	GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error)
-	// Tells what a path names.
+	// Describes a path.
 	StatFile(context.Context, *StatFileRequest) (*StatFileResponse, error)
-	// Lists what is in a folder, by name, folders before what is in them.
+	// Lists the contents of a directory, sorted by name. A directory precedes its contents.
 	ListDirectory(context.Context, *ListDirectoryRequest) (*ListDirectoryResponse, error)
-	// Makes a folder, and its parents. One that is there already is answered as it is.
+	// Creates a directory and its missing parents. If the directory exists already, the method returns it unchanged.
 	MakeDirectory(context.Context, *MakeDirectoryRequest) (*MakeDirectoryResponse, error)
-	// Moves a file or folder. ALREADY_EXISTS when the destination is there and is not to be replaced.
+	// Moves a file or a directory.
+	//
+	// Errors: ALREADY_EXISTS (FILE_ALREADY_EXISTS) if the destination exists and must not be overwritten.
 	MoveFile(context.Context, *MoveFileRequest) (*MoveFileResponse, error)
-	// Copies a file or a folder with all that is in it, modes and owners included. Errors as MoveFile.
+	// Copies a file, or a directory with all of its contents, including modes and owners. Errors: as MoveFile.
 	CopyFile(context.Context, *CopyFileRequest) (*CopyFileResponse, error)
-	// Removes a file, or a folder with all that is in it. Never follows a symbolic link.
+	// Removes a file, or a directory with all of its contents. Symbolic links are never followed.
+	//
+	// Errors: FAILED_PRECONDITION (DIRECTORY_NOT_EMPTY).
 	RemoveFile(context.Context, *RemoveFileRequest) (*RemoveFileResponse, error)
-	// Lists the paths that match a pattern, by path.
+	// Lists the paths that match a pattern, sorted by path.
 	GlobFiles(context.Context, *GlobFilesRequest) (*GlobFilesResponse, error)
-	// Streams what changes in a folder, or of one file. The first message says that it has begun.
+	// Streams the changes of a directory or of one file. The first response confirms that the watch has started.
+	//
+	// Errors: RESOURCE_EXHAUSTED (WATCH_LIMIT).
 	WatchFiles(*WatchFilesRequest, grpc.ServerStreamingServer[WatchFilesResponse]) error
-	// Reads a whole folder as a tar archive (POSIX pax).
-	DownloadFolder(*DownloadFolderRequest, grpc.ServerStreamingServer[DownloadFolderResponse]) error
-	// Writes a tar archive's content into a folder. Entries that would lie outside of it, by `..` or by a symbolic link,
-	// are refused; what was written before stays.
-	UploadFolder(grpc.ClientStreamingServer[UploadFolderRequest, UploadFolderResponse]) error
+	// Reads a directory with all of its contents as a tar archive (POSIX pax).
+	DownloadDirectory(*DownloadDirectoryRequest, grpc.ServerStreamingServer[DownloadDirectoryResponse]) error
+	// Extracts a tar archive into a directory. Entries that would be written outside of the directory, through `..` or a
+	// symbolic link, are rejected. Entries that were written before the error remain.
+	//
+	// Errors: FAILED_PRECONDITION (ARCHIVE_INVALID).
+	UploadDirectory(grpc.ClientStreamingServer[UploadDirectoryRequest, UploadDirectoryResponse]) error
 	mustEmbedUnimplementedFileServiceServer()
 }
 
@@ -350,11 +392,11 @@ func (UnimplementedFileServiceServer) GlobFiles(context.Context, *GlobFilesReque
 func (UnimplementedFileServiceServer) WatchFiles(*WatchFilesRequest, grpc.ServerStreamingServer[WatchFilesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchFiles not implemented")
 }
-func (UnimplementedFileServiceServer) DownloadFolder(*DownloadFolderRequest, grpc.ServerStreamingServer[DownloadFolderResponse]) error {
-	return status.Error(codes.Unimplemented, "method DownloadFolder not implemented")
+func (UnimplementedFileServiceServer) DownloadDirectory(*DownloadDirectoryRequest, grpc.ServerStreamingServer[DownloadDirectoryResponse]) error {
+	return status.Error(codes.Unimplemented, "method DownloadDirectory not implemented")
 }
-func (UnimplementedFileServiceServer) UploadFolder(grpc.ClientStreamingServer[UploadFolderRequest, UploadFolderResponse]) error {
-	return status.Error(codes.Unimplemented, "method UploadFolder not implemented")
+func (UnimplementedFileServiceServer) UploadDirectory(grpc.ClientStreamingServer[UploadDirectoryRequest, UploadDirectoryResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadDirectory not implemented")
 }
 func (UnimplementedFileServiceServer) mustEmbedUnimplementedFileServiceServer() {}
 func (UnimplementedFileServiceServer) testEmbeddedByValue()                     {}
@@ -568,23 +610,23 @@ func _FileService_WatchFiles_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FileService_WatchFilesServer = grpc.ServerStreamingServer[WatchFilesResponse]
 
-func _FileService_DownloadFolder_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(DownloadFolderRequest)
+func _FileService_DownloadDirectory_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DownloadDirectoryRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(FileServiceServer).DownloadFolder(m, &grpc.GenericServerStream[DownloadFolderRequest, DownloadFolderResponse]{ServerStream: stream})
+	return srv.(FileServiceServer).DownloadDirectory(m, &grpc.GenericServerStream[DownloadDirectoryRequest, DownloadDirectoryResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type FileService_DownloadFolderServer = grpc.ServerStreamingServer[DownloadFolderResponse]
+type FileService_DownloadDirectoryServer = grpc.ServerStreamingServer[DownloadDirectoryResponse]
 
-func _FileService_UploadFolder_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(FileServiceServer).UploadFolder(&grpc.GenericServerStream[UploadFolderRequest, UploadFolderResponse]{ServerStream: stream})
+func _FileService_UploadDirectory_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FileServiceServer).UploadDirectory(&grpc.GenericServerStream[UploadDirectoryRequest, UploadDirectoryResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type FileService_UploadFolderServer = grpc.ClientStreamingServer[UploadFolderRequest, UploadFolderResponse]
+type FileService_UploadDirectoryServer = grpc.ClientStreamingServer[UploadDirectoryRequest, UploadDirectoryResponse]
 
 // FileService_ServiceDesc is the grpc.ServiceDesc for FileService service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -647,13 +689,13 @@ var FileService_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 		{
-			StreamName:    "DownloadFolder",
-			Handler:       _FileService_DownloadFolder_Handler,
+			StreamName:    "DownloadDirectory",
+			Handler:       _FileService_DownloadDirectory_Handler,
 			ServerStreams: true,
 		},
 		{
-			StreamName:    "UploadFolder",
-			Handler:       _FileService_UploadFolder_Handler,
+			StreamName:    "UploadDirectory",
+			Handler:       _FileService_UploadDirectory_Handler,
 			ClientStreams: true,
 		},
 	},

@@ -23,21 +23,22 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A line that the entrypoint or a service printed. All fields are output only.
+// A log line of the entrypoint or of a service. All fields are output only.
 type LogEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The place of the entry among all of the sandbox, from 1. Ask for those after it to go on.
+	// Sequence number of the entry among all entries of the sandbox, starting at 1. To continue after this entry, set
+	// `after_sequence` to this number.
 	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// When it was printed, by the sandbox's clock.
+	// Time at which the line was written, by the sandbox's clock.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Who printed it: `entrypoint` or the service's name.
+	// Source of the line: `entrypoint`, or the name of a service.
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	// Where it was printed to.
+	// Stream that the line was written to.
 	Stream OutputStream `protobuf:"varint,4,opt,name=stream,proto3,enum=sandpool.v1.OutputStream" json:"stream,omitempty"`
-	// The line without its end; bytes that are not UTF-8 are replaced by U+FFFD. A line of more than 16,384 bytes comes in
-	// several entries.
+	// Text of the line without the line terminator. Bytes that are not UTF-8 are replaced by U+FFFD. A line of more than
+	// 16,384 bytes is split into several entries.
 	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
-	// Whether the line goes on in the next entry of the same source and stream.
+	// Whether the line continues in the next entry of the same source and stream.
 	Partial       bool `protobuf:"varint,6,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -115,52 +116,53 @@ func (x *LogEntry) GetPartial() bool {
 	return false
 }
 
-// What a sandbox uses at one moment. All fields are output only.
-type SandboxStats struct {
+// Resource usage and limits of a sandbox at one point in time. All fields are output only.
+type SandboxMetrics struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When it was measured, by the sandbox's clock.
+	// Time of the measurement, by the sandbox's clock.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The processor time that the sandbox has used since its container was started.
+	// CPU time that the sandbox used since its container started.
 	CpuTime *durationpb.Duration `protobuf:"bytes,2,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	// The CPUs in use on average since the measurement before, or over the last moments; 1.0 is one whole CPU.
+	// Average number of CPUs in use since the previous measurement, or over a short interval for the first measurement.
+	// 1.0 is one full CPU.
 	CpusUsed float64 `protobuf:"fixed64,3,opt,name=cpus_used,json=cpusUsed,proto3" json:"cpus_used,omitempty"`
-	// The CPUs that it may use; 0 for all.
+	// CPU limit in number of CPUs. 0 if the sandbox can use all CPUs.
 	Cpus float64 `protobuf:"fixed64,4,opt,name=cpus,proto3" json:"cpus,omitempty"`
-	// Memory in use in bytes, without what the kernel could drop at once.
+	// Memory in use, in bytes, without memory that the kernel can reclaim immediately.
 	MemoryBytes int64 `protobuf:"varint,5,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	// The most memory that it may use in bytes.
+	// Memory limit in bytes.
 	MemoryLimitBytes int64 `protobuf:"varint,6,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
-	// Disk in use in bytes, of what counts against its limit: as the server measured it last, every few seconds. Absent
-	// until then, and where the engine's storage enforces the limit by itself.
+	// Disk space in use, in bytes, that counts against the disk limit. The server measures it every few seconds. Absent
+	// until the first measurement, and if the engine's storage enforces the limit.
 	DiskBytes *int64 `protobuf:"varint,7,opt,name=disk_bytes,json=diskBytes,proto3,oneof" json:"disk_bytes,omitempty"`
-	// The most disk that it may use in bytes.
+	// Disk limit in bytes.
 	DiskLimitBytes int64 `protobuf:"varint,8,opt,name=disk_limit_bytes,json=diskLimitBytes,proto3" json:"disk_limit_bytes,omitempty"`
-	// Bytes received on its network since it was made.
+	// Bytes received from the network since the sandbox's container started.
 	NetworkReceivedBytes int64 `protobuf:"varint,9,opt,name=network_received_bytes,json=networkReceivedBytes,proto3" json:"network_received_bytes,omitempty"`
-	// Bytes sent on its network since it was made.
+	// Bytes sent to the network since the sandbox's container started.
 	NetworkSentBytes int64 `protobuf:"varint,10,opt,name=network_sent_bytes,json=networkSentBytes,proto3" json:"network_sent_bytes,omitempty"`
-	// How many processes and threads it has, as its limit counts them.
+	// Number of processes and threads, as the kernel counts them for the limit.
 	Processes int32 `protobuf:"varint,11,opt,name=processes,proto3" json:"processes,omitempty"`
-	// The most processes and threads that it may have.
+	// Limit of processes and threads.
 	ProcessesLimit int32 `protobuf:"varint,12,opt,name=processes_limit,json=processesLimit,proto3" json:"processes_limit,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
-func (x *SandboxStats) Reset() {
-	*x = SandboxStats{}
+func (x *SandboxMetrics) Reset() {
+	*x = SandboxMetrics{}
 	mi := &file_sandpool_v1_monitor_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *SandboxStats) String() string {
+func (x *SandboxMetrics) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*SandboxStats) ProtoMessage() {}
+func (*SandboxMetrics) ProtoMessage() {}
 
-func (x *SandboxStats) ProtoReflect() protoreflect.Message {
+func (x *SandboxMetrics) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_monitor_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -172,89 +174,89 @@ func (x *SandboxStats) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use SandboxStats.ProtoReflect.Descriptor instead.
-func (*SandboxStats) Descriptor() ([]byte, []int) {
+// Deprecated: Use SandboxMetrics.ProtoReflect.Descriptor instead.
+func (*SandboxMetrics) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_monitor_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *SandboxStats) GetTime() *timestamppb.Timestamp {
+func (x *SandboxMetrics) GetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Time
 	}
 	return nil
 }
 
-func (x *SandboxStats) GetCpuTime() *durationpb.Duration {
+func (x *SandboxMetrics) GetCpuTime() *durationpb.Duration {
 	if x != nil {
 		return x.CpuTime
 	}
 	return nil
 }
 
-func (x *SandboxStats) GetCpusUsed() float64 {
+func (x *SandboxMetrics) GetCpusUsed() float64 {
 	if x != nil {
 		return x.CpusUsed
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetCpus() float64 {
+func (x *SandboxMetrics) GetCpus() float64 {
 	if x != nil {
 		return x.Cpus
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetMemoryBytes() int64 {
+func (x *SandboxMetrics) GetMemoryBytes() int64 {
 	if x != nil {
 		return x.MemoryBytes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetMemoryLimitBytes() int64 {
+func (x *SandboxMetrics) GetMemoryLimitBytes() int64 {
 	if x != nil {
 		return x.MemoryLimitBytes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetDiskBytes() int64 {
+func (x *SandboxMetrics) GetDiskBytes() int64 {
 	if x != nil && x.DiskBytes != nil {
 		return *x.DiskBytes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetDiskLimitBytes() int64 {
+func (x *SandboxMetrics) GetDiskLimitBytes() int64 {
 	if x != nil {
 		return x.DiskLimitBytes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetNetworkReceivedBytes() int64 {
+func (x *SandboxMetrics) GetNetworkReceivedBytes() int64 {
 	if x != nil {
 		return x.NetworkReceivedBytes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetNetworkSentBytes() int64 {
+func (x *SandboxMetrics) GetNetworkSentBytes() int64 {
 	if x != nil {
 		return x.NetworkSentBytes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetProcesses() int32 {
+func (x *SandboxMetrics) GetProcesses() int32 {
 	if x != nil {
 		return x.Processes
 	}
 	return 0
 }
 
-func (x *SandboxStats) GetProcessesLimit() int32 {
+func (x *SandboxMetrics) GetProcessesLimit() int32 {
 	if x != nil {
 		return x.ProcessesLimit
 	}
@@ -272,8 +274,8 @@ const file_sandpool_v1_monitor_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x121\n" +
 	"\x06stream\x18\x04 \x01(\x0e2\x19.sandpool.v1.OutputStreamR\x06stream\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x18\n" +
-	"\apartial\x18\x06 \x01(\bR\apartial\"\xfe\x03\n" +
-	"\fSandboxStats\x12.\n" +
+	"\apartial\x18\x06 \x01(\bR\apartial\"\x80\x04\n" +
+	"\x0eSandboxMetrics\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x124\n" +
 	"\bcpu_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12\x1b\n" +
 	"\tcpus_used\x18\x03 \x01(\x01R\bcpusUsed\x12\x12\n" +
@@ -305,7 +307,7 @@ func file_sandpool_v1_monitor_proto_rawDescGZIP() []byte {
 var file_sandpool_v1_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_sandpool_v1_monitor_proto_goTypes = []any{
 	(*LogEntry)(nil),              // 0: sandpool.v1.LogEntry
-	(*SandboxStats)(nil),          // 1: sandpool.v1.SandboxStats
+	(*SandboxMetrics)(nil),        // 1: sandpool.v1.SandboxMetrics
 	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
 	(OutputStream)(0),             // 3: sandpool.v1.OutputStream
 	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
@@ -313,8 +315,8 @@ var file_sandpool_v1_monitor_proto_goTypes = []any{
 var file_sandpool_v1_monitor_proto_depIdxs = []int32{
 	2, // 0: sandpool.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
 	3, // 1: sandpool.v1.LogEntry.stream:type_name -> sandpool.v1.OutputStream
-	2, // 2: sandpool.v1.SandboxStats.time:type_name -> google.protobuf.Timestamp
-	4, // 3: sandpool.v1.SandboxStats.cpu_time:type_name -> google.protobuf.Duration
+	2, // 2: sandpool.v1.SandboxMetrics.time:type_name -> google.protobuf.Timestamp
+	4, // 3: sandpool.v1.SandboxMetrics.cpu_time:type_name -> google.protobuf.Duration
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name

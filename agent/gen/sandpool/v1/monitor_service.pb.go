@@ -9,6 +9,7 @@ package sandpoolv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -22,20 +23,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Which lines to read. Filters add up.
+// Request message for ReadLogs. An entry is returned if it matches all filters.
 type ReadLogsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// Only lines of these: `entrypoint` or a service's name; at most 64. Default: of all.
+	// Optional. Returns only lines of these sources: `entrypoint` or names of services, at most 64. Default: all sources.
 	Sources []string `protobuf:"bytes,2,rep,name=sources,proto3" json:"sources,omitempty"`
-	// Only the last so many of the lines that are there, 0 to 1,000,000. Default: all.
+	// Optional. Returns only this number of the most recent existing lines, 0 to 1,000,000. Default: all lines.
 	Tail *int32 `protobuf:"varint,3,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
-	// Only lines that were printed at this moment or later. Default: from the first that is kept.
+	// Optional. Returns only lines that were written at or after this time. Default: all retained lines.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	// Only entries after this `sequence`. Default 0: from the first that is kept.
+	// Optional. Returns only entries whose `sequence` is greater than this number. Default (0): all retained entries.
 	AfterSequence int64 `protobuf:"varint,5,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
-	// Whether to go on with what is printed from now on, until the call is cancelled or the sandbox ends. Default false.
+	// Optional. Whether to continue with new lines until the call is cancelled or the sandbox terminates. Default: false.
 	Follow        bool `protobuf:"varint,6,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -113,15 +114,15 @@ func (x *ReadLogsRequest) GetFollow() bool {
 	return false
 }
 
-// One message of ReadLogs. One without entries is sent when nothing was printed for 15 seconds.
+// Response message for ReadLogs. A message without entries is sent when no line was written for 15 s.
 type ReadLogsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The next entries.
+	// Next entries.
 	Entries []*LogEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	// How many entries before these are not kept any more.
-	LostEntries   int64 `protobuf:"varint,2,opt,name=lost_entries,json=lostEntries,proto3" json:"lost_entries,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Number of entries before `entries` that are no longer retained.
+	DroppedEntries int64 `protobuf:"varint,2,opt,name=dropped_entries,json=droppedEntries,proto3" json:"dropped_entries,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReadLogsResponse) Reset() {
@@ -161,36 +162,36 @@ func (x *ReadLogsResponse) GetEntries() []*LogEntry {
 	return nil
 }
 
-func (x *ReadLogsResponse) GetLostEntries() int64 {
+func (x *ReadLogsResponse) GetDroppedEntries() int64 {
 	if x != nil {
-		return x.LostEntries
+		return x.DroppedEntries
 	}
 	return 0
 }
 
-// Whose use to measure.
-type GetStatsRequest struct {
+// Request message for GetMetrics.
+type GetMetricsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId     string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *GetStatsRequest) Reset() {
-	*x = GetStatsRequest{}
+func (x *GetMetricsRequest) Reset() {
+	*x = GetMetricsRequest{}
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *GetStatsRequest) String() string {
+func (x *GetMetricsRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*GetStatsRequest) ProtoMessage() {}
+func (*GetMetricsRequest) ProtoMessage() {}
 
-func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
+func (x *GetMetricsRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -202,41 +203,41 @@ func (x *GetStatsRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use GetStatsRequest.ProtoReflect.Descriptor instead.
-func (*GetStatsRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use GetMetricsRequest.ProtoReflect.Descriptor instead.
+func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_monitor_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *GetStatsRequest) GetSandboxId() string {
+func (x *GetMetricsRequest) GetSandboxId() string {
 	if x != nil {
 		return x.SandboxId
 	}
 	return ""
 }
 
-// The answer of GetStats.
-type GetStatsResponse struct {
+// Response message for GetMetrics.
+type GetMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the sandbox uses.
-	Stats         *SandboxStats `protobuf:"bytes,1,opt,name=stats,proto3" json:"stats,omitempty"`
+	// Current resource usage.
+	Metrics       *SandboxMetrics `protobuf:"bytes,1,opt,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *GetStatsResponse) Reset() {
-	*x = GetStatsResponse{}
+func (x *GetMetricsResponse) Reset() {
+	*x = GetMetricsResponse{}
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *GetStatsResponse) String() string {
+func (x *GetMetricsResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*GetStatsResponse) ProtoMessage() {}
+func (*GetMetricsResponse) ProtoMessage() {}
 
-func (x *GetStatsResponse) ProtoReflect() protoreflect.Message {
+func (x *GetMetricsResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -248,43 +249,43 @@ func (x *GetStatsResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use GetStatsResponse.ProtoReflect.Descriptor instead.
-func (*GetStatsResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use GetMetricsResponse.ProtoReflect.Descriptor instead.
+func (*GetMetricsResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_monitor_service_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *GetStatsResponse) GetStats() *SandboxStats {
+func (x *GetMetricsResponse) GetMetrics() *SandboxMetrics {
 	if x != nil {
-		return x.Stats
+		return x.Metrics
 	}
 	return nil
 }
 
-// Whose use to measure, and how often.
-type WatchStatsRequest struct {
+// Request message for WatchMetrics.
+type WatchMetricsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// Seconds between two measurements, 0.1 to 3,600. Default 1.
-	IntervalSecs  *float64 `protobuf:"fixed64,2,opt,name=interval_secs,json=intervalSecs,proto3,oneof" json:"interval_secs,omitempty"`
+	// Optional. Time between two measurements, 0.1 s to 3,600 s. Default: 1 s.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *WatchStatsRequest) Reset() {
-	*x = WatchStatsRequest{}
+func (x *WatchMetricsRequest) Reset() {
+	*x = WatchMetricsRequest{}
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *WatchStatsRequest) String() string {
+func (x *WatchMetricsRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*WatchStatsRequest) ProtoMessage() {}
+func (*WatchMetricsRequest) ProtoMessage() {}
 
-func (x *WatchStatsRequest) ProtoReflect() protoreflect.Message {
+func (x *WatchMetricsRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -296,48 +297,48 @@ func (x *WatchStatsRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use WatchStatsRequest.ProtoReflect.Descriptor instead.
-func (*WatchStatsRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use WatchMetricsRequest.ProtoReflect.Descriptor instead.
+func (*WatchMetricsRequest) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_monitor_service_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *WatchStatsRequest) GetSandboxId() string {
+func (x *WatchMetricsRequest) GetSandboxId() string {
 	if x != nil {
 		return x.SandboxId
 	}
 	return ""
 }
 
-func (x *WatchStatsRequest) GetIntervalSecs() float64 {
-	if x != nil && x.IntervalSecs != nil {
-		return *x.IntervalSecs
+func (x *WatchMetricsRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
 	}
-	return 0
+	return nil
 }
 
-// One message of WatchStats.
-type WatchStatsResponse struct {
+// Response message for WatchMetrics.
+type WatchMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What the sandbox uses.
-	Stats         *SandboxStats `protobuf:"bytes,1,opt,name=stats,proto3" json:"stats,omitempty"`
+	// Current resource usage.
+	Metrics       *SandboxMetrics `protobuf:"bytes,1,opt,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *WatchStatsResponse) Reset() {
-	*x = WatchStatsResponse{}
+func (x *WatchMetricsResponse) Reset() {
+	*x = WatchMetricsResponse{}
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *WatchStatsResponse) String() string {
+func (x *WatchMetricsResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*WatchStatsResponse) ProtoMessage() {}
+func (*WatchMetricsResponse) ProtoMessage() {}
 
-func (x *WatchStatsResponse) ProtoReflect() protoreflect.Message {
+func (x *WatchMetricsResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_monitor_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -349,14 +350,14 @@ func (x *WatchStatsResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use WatchStatsResponse.ProtoReflect.Descriptor instead.
-func (*WatchStatsResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use WatchMetricsResponse.ProtoReflect.Descriptor instead.
+func (*WatchMetricsResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_monitor_service_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *WatchStatsResponse) GetStats() *SandboxStats {
+func (x *WatchMetricsResponse) GetMetrics() *SandboxMetrics {
 	if x != nil {
-		return x.Stats
+		return x.Metrics
 	}
 	return nil
 }
@@ -365,7 +366,7 @@ var File_sandpool_v1_monitor_service_proto protoreflect.FileDescriptor
 
 const file_sandpool_v1_monitor_service_proto_rawDesc = "" +
 	"\n" +
-	"!sandpool/v1/monitor_service.proto\x12\vsandpool.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandpool/v1/monitor.proto\"\xdd\x01\n" +
+	"!sandpool/v1/monitor_service.proto\x12\vsandpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandpool/v1/monitor.proto\"\xdd\x01\n" +
 	"\x0fReadLogsRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x18\n" +
@@ -374,27 +375,26 @@ const file_sandpool_v1_monitor_service_proto_rawDesc = "" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12%\n" +
 	"\x0eafter_sequence\x18\x05 \x01(\x03R\rafterSequence\x12\x16\n" +
 	"\x06follow\x18\x06 \x01(\bR\x06followB\a\n" +
-	"\x05_tail\"f\n" +
+	"\x05_tail\"l\n" +
 	"\x10ReadLogsResponse\x12/\n" +
-	"\aentries\x18\x01 \x03(\v2\x15.sandpool.v1.LogEntryR\aentries\x12!\n" +
-	"\flost_entries\x18\x02 \x01(\x03R\vlostEntries\"0\n" +
-	"\x0fGetStatsRequest\x12\x1d\n" +
+	"\aentries\x18\x01 \x03(\v2\x15.sandpool.v1.LogEntryR\aentries\x12'\n" +
+	"\x0fdropped_entries\x18\x02 \x01(\x03R\x0edroppedEntries\"2\n" +
+	"\x11GetMetricsRequest\x12\x1d\n" +
 	"\n" +
-	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\"C\n" +
-	"\x10GetStatsResponse\x12/\n" +
-	"\x05stats\x18\x01 \x01(\v2\x19.sandpool.v1.SandboxStatsR\x05stats\"n\n" +
-	"\x11WatchStatsRequest\x12\x1d\n" +
+	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\"K\n" +
+	"\x12GetMetricsResponse\x125\n" +
+	"\ametrics\x18\x01 \x01(\v2\x1b.sandpool.v1.SandboxMetricsR\ametrics\"k\n" +
+	"\x13WatchMetricsRequest\x12\x1d\n" +
 	"\n" +
-	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12(\n" +
-	"\rinterval_secs\x18\x02 \x01(\x01H\x00R\fintervalSecs\x88\x01\x01B\x10\n" +
-	"\x0e_interval_secs\"E\n" +
-	"\x12WatchStatsResponse\x12/\n" +
-	"\x05stats\x18\x01 \x01(\v2\x19.sandpool.v1.SandboxStatsR\x05stats2\xf5\x01\n" +
+	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"M\n" +
+	"\x14WatchMetricsResponse\x125\n" +
+	"\ametrics\x18\x01 \x01(\v2\x1b.sandpool.v1.SandboxMetricsR\ametrics2\x81\x02\n" +
 	"\x0eMonitorService\x12I\n" +
-	"\bReadLogs\x12\x1c.sandpool.v1.ReadLogsRequest\x1a\x1d.sandpool.v1.ReadLogsResponse0\x01\x12G\n" +
-	"\bGetStats\x12\x1c.sandpool.v1.GetStatsRequest\x1a\x1d.sandpool.v1.GetStatsResponse\x12O\n" +
+	"\bReadLogs\x12\x1c.sandpool.v1.ReadLogsRequest\x1a\x1d.sandpool.v1.ReadLogsResponse0\x01\x12M\n" +
 	"\n" +
-	"WatchStats\x12\x1e.sandpool.v1.WatchStatsRequest\x1a\x1f.sandpool.v1.WatchStatsResponse0\x01b\x06proto3"
+	"GetMetrics\x12\x1e.sandpool.v1.GetMetricsRequest\x1a\x1f.sandpool.v1.GetMetricsResponse\x12U\n" +
+	"\fWatchMetrics\x12 .sandpool.v1.WatchMetricsRequest\x1a!.sandpool.v1.WatchMetricsResponse0\x01b\x06proto3"
 
 var (
 	file_sandpool_v1_monitor_service_proto_rawDescOnce sync.Once
@@ -412,30 +412,32 @@ var file_sandpool_v1_monitor_service_proto_msgTypes = make([]protoimpl.MessageIn
 var file_sandpool_v1_monitor_service_proto_goTypes = []any{
 	(*ReadLogsRequest)(nil),       // 0: sandpool.v1.ReadLogsRequest
 	(*ReadLogsResponse)(nil),      // 1: sandpool.v1.ReadLogsResponse
-	(*GetStatsRequest)(nil),       // 2: sandpool.v1.GetStatsRequest
-	(*GetStatsResponse)(nil),      // 3: sandpool.v1.GetStatsResponse
-	(*WatchStatsRequest)(nil),     // 4: sandpool.v1.WatchStatsRequest
-	(*WatchStatsResponse)(nil),    // 5: sandpool.v1.WatchStatsResponse
+	(*GetMetricsRequest)(nil),     // 2: sandpool.v1.GetMetricsRequest
+	(*GetMetricsResponse)(nil),    // 3: sandpool.v1.GetMetricsResponse
+	(*WatchMetricsRequest)(nil),   // 4: sandpool.v1.WatchMetricsRequest
+	(*WatchMetricsResponse)(nil),  // 5: sandpool.v1.WatchMetricsResponse
 	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 	(*LogEntry)(nil),              // 7: sandpool.v1.LogEntry
-	(*SandboxStats)(nil),          // 8: sandpool.v1.SandboxStats
+	(*SandboxMetrics)(nil),        // 8: sandpool.v1.SandboxMetrics
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
 }
 var file_sandpool_v1_monitor_service_proto_depIdxs = []int32{
 	6, // 0: sandpool.v1.ReadLogsRequest.since:type_name -> google.protobuf.Timestamp
 	7, // 1: sandpool.v1.ReadLogsResponse.entries:type_name -> sandpool.v1.LogEntry
-	8, // 2: sandpool.v1.GetStatsResponse.stats:type_name -> sandpool.v1.SandboxStats
-	8, // 3: sandpool.v1.WatchStatsResponse.stats:type_name -> sandpool.v1.SandboxStats
-	0, // 4: sandpool.v1.MonitorService.ReadLogs:input_type -> sandpool.v1.ReadLogsRequest
-	2, // 5: sandpool.v1.MonitorService.GetStats:input_type -> sandpool.v1.GetStatsRequest
-	4, // 6: sandpool.v1.MonitorService.WatchStats:input_type -> sandpool.v1.WatchStatsRequest
-	1, // 7: sandpool.v1.MonitorService.ReadLogs:output_type -> sandpool.v1.ReadLogsResponse
-	3, // 8: sandpool.v1.MonitorService.GetStats:output_type -> sandpool.v1.GetStatsResponse
-	5, // 9: sandpool.v1.MonitorService.WatchStats:output_type -> sandpool.v1.WatchStatsResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	8, // 2: sandpool.v1.GetMetricsResponse.metrics:type_name -> sandpool.v1.SandboxMetrics
+	9, // 3: sandpool.v1.WatchMetricsRequest.interval:type_name -> google.protobuf.Duration
+	8, // 4: sandpool.v1.WatchMetricsResponse.metrics:type_name -> sandpool.v1.SandboxMetrics
+	0, // 5: sandpool.v1.MonitorService.ReadLogs:input_type -> sandpool.v1.ReadLogsRequest
+	2, // 6: sandpool.v1.MonitorService.GetMetrics:input_type -> sandpool.v1.GetMetricsRequest
+	4, // 7: sandpool.v1.MonitorService.WatchMetrics:input_type -> sandpool.v1.WatchMetricsRequest
+	1, // 8: sandpool.v1.MonitorService.ReadLogs:output_type -> sandpool.v1.ReadLogsResponse
+	3, // 9: sandpool.v1.MonitorService.GetMetrics:output_type -> sandpool.v1.GetMetricsResponse
+	5, // 10: sandpool.v1.MonitorService.WatchMetrics:output_type -> sandpool.v1.WatchMetricsResponse
+	8, // [8:11] is the sub-list for method output_type
+	5, // [5:8] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_sandpool_v1_monitor_service_proto_init() }
@@ -445,7 +447,6 @@ func file_sandpool_v1_monitor_service_proto_init() {
 	}
 	file_sandpool_v1_monitor_proto_init()
 	file_sandpool_v1_monitor_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_sandpool_v1_monitor_service_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

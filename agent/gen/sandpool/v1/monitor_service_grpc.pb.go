@@ -19,26 +19,29 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MonitorService_ReadLogs_FullMethodName   = "/sandpool.v1.MonitorService/ReadLogs"
-	MonitorService_GetStats_FullMethodName   = "/sandpool.v1.MonitorService/GetStats"
-	MonitorService_WatchStats_FullMethodName = "/sandpool.v1.MonitorService/WatchStats"
+	MonitorService_ReadLogs_FullMethodName     = "/sandpool.v1.MonitorService/ReadLogs"
+	MonitorService_GetMetrics_FullMethodName   = "/sandpool.v1.MonitorService/GetMetrics"
+	MonitorService_WatchMetrics_FullMethodName = "/sandpool.v1.MonitorService/WatchMetrics"
 )
 
 // MonitorServiceClient is the client API for MonitorService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MonitorService shows what goes on in a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name. All
-// calls are FAILED_PRECONDITION when the sandbox is not running and UNAVAILABLE when it does not answer. None of them
-// costs the container engine anything.
+// MonitorService returns logs and metrics of a sandbox. Every field `sandbox_id` accepts the identifier or the name of
+// a sandbox. No method calls the container engine.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND), FAILED_PRECONDITION
+// (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED), UNAVAILABLE (SANDBOX_UNREACHABLE;
+// SANDBOX_TERMINATED when the sandbox terminated during the call).
 type MonitorServiceClient interface {
-	// Streams the lines that the entrypoint and the services printed, oldest first. The last 1 MiB of them is kept inside
-	// the sandbox, over restarts of the server, until the sandbox ends.
+	// Streams the log lines of the entrypoint and of the services, oldest first. The most recent 1 MiB of them is
+	// retained inside the sandbox, across restarts of the server, until the sandbox terminates.
 	ReadLogs(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error)
-	// Measures what the sandbox uses now.
-	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error)
-	// Measures again and again.
-	WatchStats(ctx context.Context, in *WatchStatsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatsResponse], error)
+	// Returns the current resource usage of a sandbox.
+	GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error)
+	// Streams the resource usage of a sandbox, one measurement per interval.
+	WatchMetrics(ctx context.Context, in *WatchMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMetricsResponse], error)
 }
 
 type monitorServiceClient struct {
@@ -68,23 +71,23 @@ func (c *monitorServiceClient) ReadLogs(ctx context.Context, in *ReadLogsRequest
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MonitorService_ReadLogsClient = grpc.ServerStreamingClient[ReadLogsResponse]
 
-func (c *monitorServiceClient) GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error) {
+func (c *monitorServiceClient) GetMetrics(ctx context.Context, in *GetMetricsRequest, opts ...grpc.CallOption) (*GetMetricsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetStatsResponse)
-	err := c.cc.Invoke(ctx, MonitorService_GetStats_FullMethodName, in, out, cOpts...)
+	out := new(GetMetricsResponse)
+	err := c.cc.Invoke(ctx, MonitorService_GetMetrics_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func (c *monitorServiceClient) WatchStats(ctx context.Context, in *WatchStatsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatsResponse], error) {
+func (c *monitorServiceClient) WatchMetrics(ctx context.Context, in *WatchMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMetricsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &MonitorService_ServiceDesc.Streams[1], MonitorService_WatchStats_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &MonitorService_ServiceDesc.Streams[1], MonitorService_WatchMetrics_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WatchStatsRequest, WatchStatsResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[WatchMetricsRequest, WatchMetricsResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -95,23 +98,26 @@ func (c *monitorServiceClient) WatchStats(ctx context.Context, in *WatchStatsReq
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type MonitorService_WatchStatsClient = grpc.ServerStreamingClient[WatchStatsResponse]
+type MonitorService_WatchMetricsClient = grpc.ServerStreamingClient[WatchMetricsResponse]
 
 // MonitorServiceServer is the server API for MonitorService service.
 // All implementations must embed UnimplementedMonitorServiceServer
 // for forward compatibility.
 //
-// MonitorService shows what goes on in a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name. All
-// calls are FAILED_PRECONDITION when the sandbox is not running and UNAVAILABLE when it does not answer. None of them
-// costs the container engine anything.
+// MonitorService returns logs and metrics of a sandbox. Every field `sandbox_id` accepts the identifier or the name of
+// a sandbox. No method calls the container engine.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND), FAILED_PRECONDITION
+// (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED), UNAVAILABLE (SANDBOX_UNREACHABLE;
+// SANDBOX_TERMINATED when the sandbox terminated during the call).
 type MonitorServiceServer interface {
-	// Streams the lines that the entrypoint and the services printed, oldest first. The last 1 MiB of them is kept inside
-	// the sandbox, over restarts of the server, until the sandbox ends.
+	// Streams the log lines of the entrypoint and of the services, oldest first. The most recent 1 MiB of them is
+	// retained inside the sandbox, across restarts of the server, until the sandbox terminates.
 	ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error
-	// Measures what the sandbox uses now.
-	GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error)
-	// Measures again and again.
-	WatchStats(*WatchStatsRequest, grpc.ServerStreamingServer[WatchStatsResponse]) error
+	// Returns the current resource usage of a sandbox.
+	GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error)
+	// Streams the resource usage of a sandbox, one measurement per interval.
+	WatchMetrics(*WatchMetricsRequest, grpc.ServerStreamingServer[WatchMetricsResponse]) error
 	mustEmbedUnimplementedMonitorServiceServer()
 }
 
@@ -125,11 +131,11 @@ type UnimplementedMonitorServiceServer struct{}
 func (UnimplementedMonitorServiceServer) ReadLogs(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadLogs not implemented")
 }
-func (UnimplementedMonitorServiceServer) GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method GetStats not implemented")
+func (UnimplementedMonitorServiceServer) GetMetrics(context.Context, *GetMetricsRequest) (*GetMetricsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMetrics not implemented")
 }
-func (UnimplementedMonitorServiceServer) WatchStats(*WatchStatsRequest, grpc.ServerStreamingServer[WatchStatsResponse]) error {
-	return status.Error(codes.Unimplemented, "method WatchStats not implemented")
+func (UnimplementedMonitorServiceServer) WatchMetrics(*WatchMetricsRequest, grpc.ServerStreamingServer[WatchMetricsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchMetrics not implemented")
 }
 func (UnimplementedMonitorServiceServer) mustEmbedUnimplementedMonitorServiceServer() {}
 func (UnimplementedMonitorServiceServer) testEmbeddedByValue()                        {}
@@ -163,34 +169,34 @@ func _MonitorService_ReadLogs_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MonitorService_ReadLogsServer = grpc.ServerStreamingServer[ReadLogsResponse]
 
-func _MonitorService_GetStats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(GetStatsRequest)
+func _MonitorService_GetMetrics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMetricsRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(MonitorServiceServer).GetStats(ctx, in)
+		return srv.(MonitorServiceServer).GetMetrics(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: MonitorService_GetStats_FullMethodName,
+		FullMethod: MonitorService_GetMetrics_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MonitorServiceServer).GetStats(ctx, req.(*GetStatsRequest))
+		return srv.(MonitorServiceServer).GetMetrics(ctx, req.(*GetMetricsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
 
-func _MonitorService_WatchStats_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(WatchStatsRequest)
+func _MonitorService_WatchMetrics_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchMetricsRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(MonitorServiceServer).WatchStats(m, &grpc.GenericServerStream[WatchStatsRequest, WatchStatsResponse]{ServerStream: stream})
+	return srv.(MonitorServiceServer).WatchMetrics(m, &grpc.GenericServerStream[WatchMetricsRequest, WatchMetricsResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type MonitorService_WatchStatsServer = grpc.ServerStreamingServer[WatchStatsResponse]
+type MonitorService_WatchMetricsServer = grpc.ServerStreamingServer[WatchMetricsResponse]
 
 // MonitorService_ServiceDesc is the grpc.ServiceDesc for MonitorService service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -200,8 +206,8 @@ var MonitorService_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*MonitorServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "GetStats",
-			Handler:    _MonitorService_GetStats_Handler,
+			MethodName: "GetMetrics",
+			Handler:    _MonitorService_GetMetrics_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -211,8 +217,8 @@ var MonitorService_ServiceDesc = grpc.ServiceDesc{
 			ServerStreams: true,
 		},
 		{
-			StreamName:    "WatchStats",
-			Handler:       _MonitorService_WatchStats_Handler,
+			StreamName:    "WatchMetrics",
+			Handler:       _MonitorService_WatchMetrics_Handler,
 			ServerStreams: true,
 		},
 	},

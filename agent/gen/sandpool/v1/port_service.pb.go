@@ -9,6 +9,7 @@ package sandpoolv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,10 +22,10 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// One message into the tunnel.
+// Request message for OpenTunnel.
 type OpenTunnelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A part of the request. Required.
+	// Required. Part of the request.
 	//
 	// Types that are valid to be assigned to Part:
 	//
@@ -95,12 +96,12 @@ type isOpenTunnelRequest_Part interface {
 }
 
 type OpenTunnelRequest_Target struct {
-	// Which port: comes first, and once.
+	// Port to connect to. Must be set in the first request only.
 	Target *TunnelTarget `protobuf:"bytes,1,opt,name=target,proto3,oneof"`
 }
 
 type OpenTunnelRequest_Data struct {
-	// The next bytes for it, at most 1 MiB.
+	// Next bytes to send to the port, at most 1,048,576.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
@@ -108,17 +109,17 @@ func (*OpenTunnelRequest_Target) isOpenTunnelRequest_Part() {}
 
 func (*OpenTunnelRequest_Data) isOpenTunnelRequest_Part() {}
 
-// Which port to connect to.
+// Port to connect to.
 type TunnelTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The port on the sandbox's own addresses, loopback included, 1 to 65,535. Required.
+	// Required. Port on the addresses of the sandbox, including loopback, 1 to 65,535.
 	Port int32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	// Seconds until the connection must stand, 0.1 to 60. Default 10.
-	ConnectTimeoutSecs *float64 `protobuf:"fixed64,3,opt,name=connect_timeout_secs,json=connectTimeoutSecs,proto3,oneof" json:"connect_timeout_secs,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Optional. Time limit for opening the connection, 0.1 s to 60 s. Default: 10 s.
+	ConnectTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TunnelTarget) Reset() {
@@ -165,17 +166,17 @@ func (x *TunnelTarget) GetPort() int32 {
 	return 0
 }
 
-func (x *TunnelTarget) GetConnectTimeoutSecs() float64 {
-	if x != nil && x.ConnectTimeoutSecs != nil {
-		return *x.ConnectTimeoutSecs
+func (x *TunnelTarget) GetConnectTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ConnectTimeout
 	}
-	return 0
+	return nil
 }
 
-// One message out of the tunnel.
+// Response message for OpenTunnel.
 type OpenTunnelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A part of the answer.
+	// Part of the response.
 	//
 	// Types that are valid to be assigned to Part:
 	//
@@ -246,12 +247,12 @@ type isOpenTunnelResponse_Part interface {
 }
 
 type OpenTunnelResponse_Opened struct {
-	// The connection stands: comes first, and once.
+	// The connection is open. Set in the first response only.
 	Opened *TunnelOpened `protobuf:"bytes,1,opt,name=opened,proto3,oneof"`
 }
 
 type OpenTunnelResponse_Data struct {
-	// The next bytes from the port, at most 64 KiB.
+	// Next bytes from the port, at most 65,536.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
@@ -259,7 +260,7 @@ func (*OpenTunnelResponse_Opened) isOpenTunnelResponse_Part() {}
 
 func (*OpenTunnelResponse_Data) isOpenTunnelResponse_Part() {}
 
-// Says that the connection stands.
+// Confirmation that the connection is open.
 type TunnelOpened struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -300,17 +301,16 @@ var File_sandpool_v1_port_service_proto protoreflect.FileDescriptor
 
 const file_sandpool_v1_port_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1esandpool/v1/port_service.proto\x12\vsandpool.v1\"f\n" +
+	"\x1esandpool/v1/port_service.proto\x12\vsandpool.v1\x1a\x1egoogle/protobuf/duration.proto\"f\n" +
 	"\x11OpenTunnelRequest\x123\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.sandpool.v1.TunnelTargetH\x00R\x06target\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x06\n" +
-	"\x04part\"\x91\x01\n" +
+	"\x04part\"\x85\x01\n" +
 	"\fTunnelTarget\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\x05R\x04port\x125\n" +
-	"\x14connect_timeout_secs\x18\x03 \x01(\x01H\x00R\x12connectTimeoutSecs\x88\x01\x01B\x17\n" +
-	"\x15_connect_timeout_secs\"g\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12B\n" +
+	"\x0fconnect_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\"g\n" +
 	"\x12OpenTunnelResponse\x123\n" +
 	"\x06opened\x18\x01 \x01(\v2\x19.sandpool.v1.TunnelOpenedH\x00R\x06opened\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x06\n" +
@@ -334,21 +334,23 @@ func file_sandpool_v1_port_service_proto_rawDescGZIP() []byte {
 
 var file_sandpool_v1_port_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_sandpool_v1_port_service_proto_goTypes = []any{
-	(*OpenTunnelRequest)(nil),  // 0: sandpool.v1.OpenTunnelRequest
-	(*TunnelTarget)(nil),       // 1: sandpool.v1.TunnelTarget
-	(*OpenTunnelResponse)(nil), // 2: sandpool.v1.OpenTunnelResponse
-	(*TunnelOpened)(nil),       // 3: sandpool.v1.TunnelOpened
+	(*OpenTunnelRequest)(nil),   // 0: sandpool.v1.OpenTunnelRequest
+	(*TunnelTarget)(nil),        // 1: sandpool.v1.TunnelTarget
+	(*OpenTunnelResponse)(nil),  // 2: sandpool.v1.OpenTunnelResponse
+	(*TunnelOpened)(nil),        // 3: sandpool.v1.TunnelOpened
+	(*durationpb.Duration)(nil), // 4: google.protobuf.Duration
 }
 var file_sandpool_v1_port_service_proto_depIdxs = []int32{
 	1, // 0: sandpool.v1.OpenTunnelRequest.target:type_name -> sandpool.v1.TunnelTarget
-	3, // 1: sandpool.v1.OpenTunnelResponse.opened:type_name -> sandpool.v1.TunnelOpened
-	0, // 2: sandpool.v1.PortService.OpenTunnel:input_type -> sandpool.v1.OpenTunnelRequest
-	2, // 3: sandpool.v1.PortService.OpenTunnel:output_type -> sandpool.v1.OpenTunnelResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 1: sandpool.v1.TunnelTarget.connect_timeout:type_name -> google.protobuf.Duration
+	3, // 2: sandpool.v1.OpenTunnelResponse.opened:type_name -> sandpool.v1.TunnelOpened
+	0, // 3: sandpool.v1.PortService.OpenTunnel:input_type -> sandpool.v1.OpenTunnelRequest
+	2, // 4: sandpool.v1.PortService.OpenTunnel:output_type -> sandpool.v1.OpenTunnelResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_sandpool_v1_port_service_proto_init() }
@@ -360,7 +362,6 @@ func file_sandpool_v1_port_service_proto_init() {
 		(*OpenTunnelRequest_Target)(nil),
 		(*OpenTunnelRequest_Data)(nil),
 	}
-	file_sandpool_v1_port_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_sandpool_v1_port_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*OpenTunnelResponse_Opened)(nil),
 		(*OpenTunnelResponse_Data)(nil),

@@ -26,12 +26,21 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PortService reaches what listens inside a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name.
+// PortService connects to ports of a sandbox and exposes them by HTTP. Every field `sandbox_id` accepts the identifier
+// or the name of a sandbox.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND), FAILED_PRECONDITION
+// (SANDBOX_STARTING, SANDBOX_TERMINATED).
 type PortServiceClient interface {
-	// Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-	// first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
-	// connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
-	// the connection is not accepted in time.
+	// Opens one connection to a port of the sandbox and forwards its bytes in both directions. The first request names
+	// the port. The first response confirms that the connection is open. When the client closes the requests, this
+	// direction of the connection is closed. The responses, and the connection, end when the sandbox closes its
+	// direction.
+	//
+	// Errors: FAILED_PRECONDITION (PORT_REFUSED) if no process listens on the port, UNAVAILABLE (PORT_UNREACHABLE) if the
+	// connection is not accepted within `connect_timeout`, UNAVAILABLE (PORT_RESET) if the sandbox reset the connection,
+	// RESOURCE_EXHAUSTED (TUNNEL_LIMIT), FAILED_PRECONDITION (AGENT_VERSION_UNSUPPORTED), UNAVAILABLE
+	// (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox terminated during the call).
 	OpenTunnel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[OpenTunnelRequest, OpenTunnelResponse], error)
 }
 
@@ -60,12 +69,21 @@ type PortService_OpenTunnelClient = grpc.BidiStreamingClient[OpenTunnelRequest, 
 // All implementations must embed UnimplementedPortServiceServer
 // for forward compatibility.
 //
-// PortService reaches what listens inside a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name.
+// PortService connects to ports of a sandbox and exposes them by HTTP. Every field `sandbox_id` accepts the identifier
+// or the name of a sandbox.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND), FAILED_PRECONDITION
+// (SANDBOX_STARTING, SANDBOX_TERMINATED).
 type PortServiceServer interface {
-	// Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-	// first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
-	// connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
-	// the connection is not accepted in time.
+	// Opens one connection to a port of the sandbox and forwards its bytes in both directions. The first request names
+	// the port. The first response confirms that the connection is open. When the client closes the requests, this
+	// direction of the connection is closed. The responses, and the connection, end when the sandbox closes its
+	// direction.
+	//
+	// Errors: FAILED_PRECONDITION (PORT_REFUSED) if no process listens on the port, UNAVAILABLE (PORT_UNREACHABLE) if the
+	// connection is not accepted within `connect_timeout`, UNAVAILABLE (PORT_RESET) if the sandbox reset the connection,
+	// RESOURCE_EXHAUSTED (TUNNEL_LIMIT), FAILED_PRECONDITION (AGENT_VERSION_UNSUPPORTED), UNAVAILABLE
+	// (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox terminated during the call).
 	OpenTunnel(grpc.BidiStreamingServer[OpenTunnelRequest, OpenTunnelResponse]) error
 	mustEmbedUnimplementedPortServiceServer()
 }

@@ -9,6 +9,7 @@ package sandpoolv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -22,18 +23,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where a process is in its life.
+// State of a process.
 type ProcessState int32
 
 const (
-	// Never sent.
+	// Not used.
 	ProcessState_PROCESS_STATE_UNSPECIFIED ProcessState = 0
-	// It runs.
+	// The process runs.
 	ProcessState_PROCESS_STATE_RUNNING ProcessState = 1
-	// A service that has ended and is started again in a moment.
+	// A run of the service exited; the next run starts after a delay.
 	ProcessState_PROCESS_STATE_BACKING_OFF ProcessState = 2
-	// It has ended.
-	ProcessState_PROCESS_STATE_ENDED ProcessState = 3
+	// The process exited.
+	ProcessState_PROCESS_STATE_EXITED ProcessState = 3
 )
 
 // Enum value maps for ProcessState.
@@ -42,13 +43,13 @@ var (
 		0: "PROCESS_STATE_UNSPECIFIED",
 		1: "PROCESS_STATE_RUNNING",
 		2: "PROCESS_STATE_BACKING_OFF",
-		3: "PROCESS_STATE_ENDED",
+		3: "PROCESS_STATE_EXITED",
 	}
 	ProcessState_value = map[string]int32{
 		"PROCESS_STATE_UNSPECIFIED": 0,
 		"PROCESS_STATE_RUNNING":     1,
 		"PROCESS_STATE_BACKING_OFF": 2,
-		"PROCESS_STATE_ENDED":       3,
+		"PROCESS_STATE_EXITED":      3,
 	}
 )
 
@@ -79,17 +80,17 @@ func (ProcessState) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_proto_rawDescGZIP(), []int{0}
 }
 
-// When a service is started again.
+// When a service is restarted.
 type RestartPolicy int32
 
 const (
 	// The default, RESTART_POLICY_NEVER.
 	RestartPolicy_RESTART_POLICY_UNSPECIFIED RestartPolicy = 0
-	// Never.
+	// The service is never restarted.
 	RestartPolicy_RESTART_POLICY_NEVER RestartPolicy = 1
-	// When it ended by a signal or with an exit code other than 0.
+	// The service is restarted when a signal ended it or its exit code was not 0.
 	RestartPolicy_RESTART_POLICY_ON_FAILURE RestartPolicy = 2
-	// Whenever it ended by itself.
+	// The service is restarted whenever it exits by itself.
 	RestartPolicy_RESTART_POLICY_ALWAYS RestartPolicy = 3
 )
 
@@ -136,17 +137,17 @@ func (RestartPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_proto_rawDescGZIP(), []int{1}
 }
 
-// What a health check found.
+// Health of a service.
 type ProcessHealth int32
 
 const (
-	// There is no health check.
+	// The process has no health check.
 	ProcessHealth_PROCESS_HEALTH_UNSPECIFIED ProcessHealth = 0
-	// Not tried often enough yet.
+	// No check succeeded yet, and fewer than `failure_threshold` consecutive checks failed.
 	ProcessHealth_PROCESS_HEALTH_STARTING ProcessHealth = 1
-	// The last try went well.
+	// A check succeeded, and fewer than `failure_threshold` consecutive checks failed since then.
 	ProcessHealth_PROCESS_HEALTH_HEALTHY ProcessHealth = 2
-	// The last tries failed.
+	// At least `failure_threshold` consecutive checks failed.
 	ProcessHealth_PROCESS_HEALTH_UNHEALTHY ProcessHealth = 3
 )
 
@@ -193,13 +194,13 @@ func (ProcessHealth) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_proto_rawDescGZIP(), []int{2}
 }
 
-// Which stream of output.
+// Output stream of a process.
 type OutputStream int32
 
 const (
-	// Never sent.
+	// Not used.
 	OutputStream_OUTPUT_STREAM_UNSPECIFIED OutputStream = 0
-	// Standard output, and everything that is printed to a terminal.
+	// Standard output. With a terminal, all output of the process.
 	OutputStream_OUTPUT_STREAM_STDOUT OutputStream = 1
 	// Standard error.
 	OutputStream_OUTPUT_STREAM_STDERR OutputStream = 2
@@ -246,53 +247,55 @@ func (OutputStream) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_proto_rawDescGZIP(), []int{3}
 }
 
-// A process that was started by ProcessService, running or ended. What it printed is kept inside the sandbox, so it
-// outlives connections and restarts of the server. All fields are output only.
+// A process that ProcessService started, running or exited. The record and the buffered output live inside the sandbox,
+// so they survive broken connections and restarts of the server. All fields are output only.
 type Process struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The identifier that the caller chose, or one that was made. Never changes.
+	// Identifier of the process, unique in its sandbox: the one that the caller chose, or a generated one. Immutable.
 	ProcessId string `protobuf:"bytes,1,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// The service's name, or empty for a process that is no service. Never changes.
+	// Name of the service, or empty for a process that is not a service. Immutable.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Where it is in its life.
+	// Current state of the process.
 	State ProcessState `protobuf:"varint,3,opt,name=state,proto3,enum=sandpool.v1.ProcessState" json:"state,omitempty"`
-	// The process id inside the sandbox, of the present run of a service; 0 while there is none.
+	// Process id (PID) inside the sandbox; for a service, of its current run. 0 while no run exists.
 	Pid int32 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
-	// The line for the shell, or empty. Never changes.
+	// Shell command, or empty. Immutable.
 	Command string `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
-	// The program and its arguments, or empty. Never changes.
+	// Program and its arguments, or empty. Immutable.
 	Argv []string `protobuf:"bytes,6,rep,name=argv,proto3" json:"argv,omitempty"`
-	// The working directory. Never changes.
+	// Working directory of the request, as an absolute path; empty if the request set none and the image's is used.
+	// Immutable.
 	WorkingDir string `protobuf:"bytes,7,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	// The user that it runs as, as it was given, or the image's. Never changes.
+	// User of the request; empty if the request set none and the image's is used. Immutable.
 	User string `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`
-	// The terminal's present size; absent where there is no terminal.
+	// Current size of the terminal. Absent if the process has no terminal.
 	Terminal *TerminalSize `protobuf:"bytes,9,opt,name=terminal,proto3" json:"terminal,omitempty"`
-	// Whether its standard input can still be written to.
+	// Whether standard input accepts more data.
 	StdinOpen bool `protobuf:"varint,10,opt,name=stdin_open,json=stdinOpen,proto3" json:"stdin_open,omitempty"`
-	// How many bytes of standard input it was given so far: the offset of the next.
+	// Number of bytes of standard input that the process received so far. This is the offset of the next byte.
 	StdinBytes int64 `protobuf:"varint,11,opt,name=stdin_bytes,json=stdinBytes,proto3" json:"stdin_bytes,omitempty"`
-	// What is kept of its standard output; with a terminal, all that it prints.
-	Stdout *KeptOutput `protobuf:"bytes,12,opt,name=stdout,proto3" json:"stdout,omitempty"`
-	// What is kept of its standard error; nothing with a terminal.
-	Stderr *KeptOutput `protobuf:"bytes,13,opt,name=stderr,proto3" json:"stderr,omitempty"`
-	// When the present run began, by the sandbox's clock.
+	// Range of standard output that is buffered. With a terminal, all output of the process.
+	Stdout *OutputBuffer `protobuf:"bytes,12,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	// Range of standard error that is buffered. Always empty with a terminal.
+	Stderr *OutputBuffer `protobuf:"bytes,13,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	// Time at which the current run started, by the sandbox's clock.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// When it ended; absent until then. A service that is started again ends for good only by a caller or by its policy.
+	// Time at which the process exited, by the sandbox's clock. Absent until then. A service that is going to be
+	// restarted has not exited: it exits when a caller kills it or when its restart policy does not restart it.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// How it ended, or how the last run of a service did; absent until then.
-	End *ProcessEnd `protobuf:"bytes,16,opt,name=end,proto3" json:"end,omitempty"`
-	// How many clients are attached.
+	// How the process exited; for a service, how its last run exited. Absent until then.
+	Exit *ProcessExit `protobuf:"bytes,16,opt,name=exit,proto3" json:"exit,omitempty"`
+	// Number of attached clients.
 	AttachedClients int32 `protobuf:"varint,17,opt,name=attached_clients,json=attachedClients,proto3" json:"attached_clients,omitempty"`
-	// How often a service was started again.
+	// Number of restarts of a service.
 	Restarts int32 `protobuf:"varint,18,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	// What restarts a service.
+	// Restart policy of a service. Immutable.
 	RestartPolicy RestartPolicy `protobuf:"varint,19,opt,name=restart_policy,json=restartPolicy,proto3,enum=sandpool.v1.RestartPolicy" json:"restart_policy,omitempty"`
-	// What the service's health check found.
+	// Result of the service's health check.
 	Health ProcessHealth `protobuf:"varint,20,opt,name=health,proto3,enum=sandpool.v1.ProcessHealth" json:"health,omitempty"`
-	// What the health check said when it last failed, for a person; may be empty.
+	// Human-readable result of the last failed health check. May be empty.
 	HealthMessage string `protobuf:"bytes,21,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
-	// When the record and what is kept of the output go; absent while it runs.
+	// Time at which the record and the buffered output are deleted. Absent while the process runs.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -405,14 +408,14 @@ func (x *Process) GetStdinBytes() int64 {
 	return 0
 }
 
-func (x *Process) GetStdout() *KeptOutput {
+func (x *Process) GetStdout() *OutputBuffer {
 	if x != nil {
 		return x.Stdout
 	}
 	return nil
 }
 
-func (x *Process) GetStderr() *KeptOutput {
+func (x *Process) GetStderr() *OutputBuffer {
 	if x != nil {
 		return x.Stderr
 	}
@@ -433,9 +436,9 @@ func (x *Process) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Process) GetEnd() *ProcessEnd {
+func (x *Process) GetExit() *ProcessExit {
 	if x != nil {
-		return x.End
+		return x.Exit
 	}
 	return nil
 }
@@ -482,31 +485,32 @@ func (x *Process) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// What is kept of one stream of output. Offsets count every byte since the process, or the service's first run, began.
-type KeptOutput struct {
+// Range of one output stream that is buffered and can still be read. Offsets count every byte since the process, or the
+// first run of the service, started. All fields are output only.
+type OutputBuffer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The offset of the first byte that is still kept. Output only.
-	Begin int64 `protobuf:"varint,1,opt,name=begin,proto3" json:"begin,omitempty"`
-	// The offset after the last byte that was printed. Output only.
-	End           int64 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	// Offset of the first byte that is buffered.
+	StartOffset int64 `protobuf:"varint,1,opt,name=start_offset,json=startOffset,proto3" json:"start_offset,omitempty"`
+	// Offset after the last byte that the process wrote.
+	EndOffset     int64 `protobuf:"varint,2,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *KeptOutput) Reset() {
-	*x = KeptOutput{}
+func (x *OutputBuffer) Reset() {
+	*x = OutputBuffer{}
 	mi := &file_sandpool_v1_process_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *KeptOutput) String() string {
+func (x *OutputBuffer) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*KeptOutput) ProtoMessage() {}
+func (*OutputBuffer) ProtoMessage() {}
 
-func (x *KeptOutput) ProtoReflect() protoreflect.Message {
+func (x *OutputBuffer) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_process_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -518,55 +522,55 @@ func (x *KeptOutput) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use KeptOutput.ProtoReflect.Descriptor instead.
-func (*KeptOutput) Descriptor() ([]byte, []int) {
+// Deprecated: Use OutputBuffer.ProtoReflect.Descriptor instead.
+func (*OutputBuffer) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *KeptOutput) GetBegin() int64 {
+func (x *OutputBuffer) GetStartOffset() int64 {
 	if x != nil {
-		return x.Begin
+		return x.StartOffset
 	}
 	return 0
 }
 
-func (x *KeptOutput) GetEnd() int64 {
+func (x *OutputBuffer) GetEndOffset() int64 {
 	if x != nil {
-		return x.End
+		return x.EndOffset
 	}
 	return 0
 }
 
-// How a process ended. Output only.
-type ProcessEnd struct {
+// How a process exited. All fields are output only.
+type ProcessExit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By itself or by a signal.
+	// Exit code or signal.
 	//
-	// Types that are valid to be assigned to Exit:
+	// Types that are valid to be assigned to Status:
 	//
-	//	*ProcessEnd_ExitCode
-	//	*ProcessEnd_Signal
-	Exit isProcessEnd_Exit `protobuf_oneof:"exit"`
-	// Why it ended.
-	Reason        CommandEndReason `protobuf:"varint,3,opt,name=reason,proto3,enum=sandpool.v1.CommandEndReason" json:"reason,omitempty"`
+	//	*ProcessExit_ExitCode
+	//	*ProcessExit_Signal
+	Status isProcessExit_Status `protobuf_oneof:"status"`
+	// Why the process exited.
+	Reason        ExitReason `protobuf:"varint,3,opt,name=reason,proto3,enum=sandpool.v1.ExitReason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ProcessEnd) Reset() {
-	*x = ProcessEnd{}
+func (x *ProcessExit) Reset() {
+	*x = ProcessExit{}
 	mi := &file_sandpool_v1_process_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ProcessEnd) String() string {
+func (x *ProcessExit) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ProcessEnd) ProtoMessage() {}
+func (*ProcessExit) ProtoMessage() {}
 
-func (x *ProcessEnd) ProtoReflect() protoreflect.Message {
+func (x *ProcessExit) ProtoReflect() protoreflect.Message {
 	mi := &file_sandpool_v1_process_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -578,67 +582,67 @@ func (x *ProcessEnd) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ProcessEnd.ProtoReflect.Descriptor instead.
-func (*ProcessEnd) Descriptor() ([]byte, []int) {
+// Deprecated: Use ProcessExit.ProtoReflect.Descriptor instead.
+func (*ProcessExit) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *ProcessEnd) GetExit() isProcessEnd_Exit {
+func (x *ProcessExit) GetStatus() isProcessExit_Status {
 	if x != nil {
-		return x.Exit
+		return x.Status
 	}
 	return nil
 }
 
-func (x *ProcessEnd) GetExitCode() int32 {
+func (x *ProcessExit) GetExitCode() int32 {
 	if x != nil {
-		if x, ok := x.Exit.(*ProcessEnd_ExitCode); ok {
+		if x, ok := x.Status.(*ProcessExit_ExitCode); ok {
 			return x.ExitCode
 		}
 	}
 	return 0
 }
 
-func (x *ProcessEnd) GetSignal() int32 {
+func (x *ProcessExit) GetSignal() int32 {
 	if x != nil {
-		if x, ok := x.Exit.(*ProcessEnd_Signal); ok {
+		if x, ok := x.Status.(*ProcessExit_Signal); ok {
 			return x.Signal
 		}
 	}
 	return 0
 }
 
-func (x *ProcessEnd) GetReason() CommandEndReason {
+func (x *ProcessExit) GetReason() ExitReason {
 	if x != nil {
 		return x.Reason
 	}
-	return CommandEndReason_COMMAND_END_REASON_UNSPECIFIED
+	return ExitReason_EXIT_REASON_UNSPECIFIED
 }
 
-type isProcessEnd_Exit interface {
-	isProcessEnd_Exit()
+type isProcessExit_Status interface {
+	isProcessExit_Status()
 }
 
-type ProcessEnd_ExitCode struct {
-	// The exit code, 0 to 255.
+type ProcessExit_ExitCode struct {
+	// Exit code, 0 to 255.
 	ExitCode int32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3,oneof"`
 }
 
-type ProcessEnd_Signal struct {
-	// The number of the signal that ended it.
+type ProcessExit_Signal struct {
+	// Number of the signal that ended the process, 1 to 64.
 	Signal int32 `protobuf:"varint,2,opt,name=signal,proto3,oneof"`
 }
 
-func (*ProcessEnd_ExitCode) isProcessEnd_Exit() {}
+func (*ProcessExit_ExitCode) isProcessExit_Status() {}
 
-func (*ProcessEnd_Signal) isProcessEnd_Exit() {}
+func (*ProcessExit_Signal) isProcessExit_Status() {}
 
-// The size of a terminal.
+// Size of a terminal.
 type TerminalSize struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Lines, 1 to 4,096. Required.
+	// Required. Number of rows, 1 to 4,096.
 	Rows int32 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	// Columns, 1 to 4,096. Required.
+	// Required. Number of columns, 1 to 4,096.
 	Cols          int32 `protobuf:"varint,2,opt,name=cols,proto3" json:"cols,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -688,24 +692,24 @@ func (x *TerminalSize) GetCols() int32 {
 	return 0
 }
 
-// How the sandbox finds out whether a service is well.
+// Periodic check of a service inside the sandbox.
 type HealthCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is tried. Required.
+	// Required. Kind of check.
 	//
 	// Types that are valid to be assigned to Check:
 	//
 	//	*HealthCheck_Http
 	//	*HealthCheck_Tcp
 	Check isHealthCheck_Check `protobuf_oneof:"check"`
-	// Seconds between two tries, 0.1 to 3,600. Default 2.
-	IntervalSecs *float64 `protobuf:"fixed64,3,opt,name=interval_secs,json=intervalSecs,proto3,oneof" json:"interval_secs,omitempty"`
-	// Seconds that one try may take, 0.1 to 60. Default 2.
-	TimeoutSecs *float64 `protobuf:"fixed64,4,opt,name=timeout_secs,json=timeoutSecs,proto3,oneof" json:"timeout_secs,omitempty"`
-	// How many tries in a row must fail before the service counts as unhealthy, 1 to 100. Default 3.
-	Retries       *int32 `protobuf:"varint,5,opt,name=retries,proto3,oneof" json:"retries,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Optional. Time between two checks, 0.1 s to 3,600 s. Default: 2 s.
+	Interval *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Optional. Time limit of one check, 0.1 s to 60 s. Default: 2 s.
+	Timeout *durationpb.Duration `protobuf:"bytes,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Optional. Number of consecutive failed checks after which the service is unhealthy, 1 to 100. Default: 3.
+	FailureThreshold *int32 `protobuf:"varint,5,opt,name=failure_threshold,json=failureThreshold,proto3,oneof" json:"failure_threshold,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *HealthCheck) Reset() {
@@ -763,23 +767,23 @@ func (x *HealthCheck) GetTcp() *TcpCheck {
 	return nil
 }
 
-func (x *HealthCheck) GetIntervalSecs() float64 {
-	if x != nil && x.IntervalSecs != nil {
-		return *x.IntervalSecs
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
 	}
-	return 0
+	return nil
 }
 
-func (x *HealthCheck) GetTimeoutSecs() float64 {
-	if x != nil && x.TimeoutSecs != nil {
-		return *x.TimeoutSecs
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
 	}
-	return 0
+	return nil
 }
 
-func (x *HealthCheck) GetRetries() int32 {
-	if x != nil && x.Retries != nil {
-		return *x.Retries
+func (x *HealthCheck) GetFailureThreshold() int32 {
+	if x != nil && x.FailureThreshold != nil {
+		return *x.FailureThreshold
 	}
 	return 0
 }
@@ -789,12 +793,12 @@ type isHealthCheck_Check interface {
 }
 
 type HealthCheck_Http struct {
-	// A GET to this must be answered with a status from 200 to 399.
+	// The check succeeds when a GET request returns a status from 200 to 399.
 	Http *HttpCheck `protobuf:"bytes,1,opt,name=http,proto3,oneof"`
 }
 
 type HealthCheck_Tcp struct {
-	// A connection to this port must be accepted.
+	// The check succeeds when the port accepts a connection.
 	Tcp *TcpCheck `protobuf:"bytes,2,opt,name=tcp,proto3,oneof"`
 }
 
@@ -802,12 +806,13 @@ func (*HealthCheck_Http) isHealthCheck_Check() {}
 
 func (*HealthCheck_Tcp) isHealthCheck_Check() {}
 
-// A check by HTTP/1.1 on the sandbox's loopback address.
+// Health check by HTTP/1.1 on the sandbox's loopback address.
 type HttpCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The port, 1 to 65,535. Required.
+	// Required. Port, 1 to 65,535.
 	Port int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
-	// The path with its query, at most 2,048 printable ASCII characters without spaces. Default `/`.
+	// Optional. Path with query, at most 2,048 printable ASCII characters without spaces, starting with `/`. Default:
+	// `/`.
 	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -857,10 +862,10 @@ func (x *HttpCheck) GetPath() string {
 	return ""
 }
 
-// A check by connecting on the sandbox's loopback address.
+// Health check by a TCP connection on the sandbox's loopback address.
 type TcpCheck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The port, 1 to 65,535. Required.
+	// Required. Port, 1 to 65,535.
 	Port          int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -903,10 +908,10 @@ func (x *TcpCheck) GetPort() int32 {
 	return 0
 }
 
-// What happens to a process, as a client that is attached to it sees it. Output only.
+// Event of a process, as an attached client receives it. All fields are output only.
 type ProcessEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// Kind of event.
 	//
 	// Types that are valid to be assigned to Event:
 	//
@@ -914,7 +919,7 @@ type ProcessEvent struct {
 	//	*ProcessEvent_Output
 	//	*ProcessEvent_Gap
 	//	*ProcessEvent_KeepAlive
-	//	*ProcessEvent_Ended
+	//	*ProcessEvent_Exited
 	Event         isProcessEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -993,10 +998,10 @@ func (x *ProcessEvent) GetKeepAlive() *KeepAlive {
 	return nil
 }
 
-func (x *ProcessEvent) GetEnded() *ProcessEnd {
+func (x *ProcessEvent) GetExited() *ProcessExit {
 	if x != nil {
-		if x, ok := x.Event.(*ProcessEvent_Ended); ok {
-			return x.Ended
+		if x, ok := x.Event.(*ProcessEvent_Exited); ok {
+			return x.Exited
 		}
 	}
 	return nil
@@ -1007,28 +1012,28 @@ type isProcessEvent_Event interface {
 }
 
 type ProcessEvent_Process struct {
-	// The process as it is now: first of all, and again when its state or its health changes.
+	// Current record of the process. Sent first, and again whenever its state or its health changes.
 	Process *Process `protobuf:"bytes,1,opt,name=process,proto3,oneof"`
 }
 
 type ProcessEvent_Output struct {
-	// It printed something.
+	// Output of the process.
 	Output *ProcessOutput `protobuf:"bytes,2,opt,name=output,proto3,oneof"`
 }
 
 type ProcessEvent_Gap struct {
-	// Output is missing here, because more was printed than is kept.
+	// Output that is missing at this position because it is no longer buffered.
 	Gap *OutputGap `protobuf:"bytes,3,opt,name=gap,proto3,oneof"`
 }
 
 type ProcessEvent_KeepAlive struct {
-	// Nothing happened for a while; the connection is alive.
+	// Sent when no other event occurred for the keep-alive interval.
 	KeepAlive *KeepAlive `protobuf:"bytes,4,opt,name=keep_alive,json=keepAlive,proto3,oneof"`
 }
 
-type ProcessEvent_Ended struct {
-	// It has ended and all output was sent: the last event.
-	Ended *ProcessEnd `protobuf:"bytes,5,opt,name=ended,proto3,oneof"`
+type ProcessEvent_Exited struct {
+	// The process exited and all of its output was sent. Always the last event.
+	Exited *ProcessExit `protobuf:"bytes,5,opt,name=exited,proto3,oneof"`
 }
 
 func (*ProcessEvent_Process) isProcessEvent_Event() {}
@@ -1039,16 +1044,16 @@ func (*ProcessEvent_Gap) isProcessEvent_Event() {}
 
 func (*ProcessEvent_KeepAlive) isProcessEvent_Event() {}
 
-func (*ProcessEvent_Ended) isProcessEvent_Event() {}
+func (*ProcessEvent_Exited) isProcessEvent_Event() {}
 
-// A piece of output.
+// Part of an output stream. All fields are output only.
 type ProcessOutput struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which stream printed it.
+	// Stream that the output belongs to.
 	Stream OutputStream `protobuf:"varint,1,opt,name=stream,proto3,enum=sandpool.v1.OutputStream" json:"stream,omitempty"`
-	// The offset of the first byte.
+	// Offset of the first byte of `data`.
 	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	// The bytes as they were printed, at most 65,536.
+	// Bytes as the process wrote them, at most 65,536.
 	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1105,15 +1110,15 @@ func (x *ProcessOutput) GetData() []byte {
 	return nil
 }
 
-// Output that can not be had any more.
+// Range of an output stream that can no longer be read. All fields are output only.
 type OutputGap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which stream it was printed to.
+	// Stream that the missing output belongs to.
 	Stream OutputStream `protobuf:"varint,1,opt,name=stream,proto3,enum=sandpool.v1.OutputStream" json:"stream,omitempty"`
-	// The offset of the first byte that is missing.
-	Begin int64 `protobuf:"varint,2,opt,name=begin,proto3" json:"begin,omitempty"`
-	// The offset of the next byte that is there.
-	End           int64 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
+	// Offset of the first missing byte.
+	StartOffset int64 `protobuf:"varint,2,opt,name=start_offset,json=startOffset,proto3" json:"start_offset,omitempty"`
+	// Offset of the next byte that can be read.
+	EndOffset     int64 `protobuf:"varint,3,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1155,21 +1160,21 @@ func (x *OutputGap) GetStream() OutputStream {
 	return OutputStream_OUTPUT_STREAM_UNSPECIFIED
 }
 
-func (x *OutputGap) GetBegin() int64 {
+func (x *OutputGap) GetStartOffset() int64 {
 	if x != nil {
-		return x.Begin
+		return x.StartOffset
 	}
 	return 0
 }
 
-func (x *OutputGap) GetEnd() int64 {
+func (x *OutputGap) GetEndOffset() int64 {
 	if x != nil {
-		return x.End
+		return x.EndOffset
 	}
 	return 0
 }
 
-// Says that the connection is alive.
+// Event without content that shows that the connection is alive.
 type KeepAlive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1210,7 +1215,7 @@ var File_sandpool_v1_process_proto protoreflect.FileDescriptor
 
 const file_sandpool_v1_process_proto_rawDesc = "" +
 	"\n" +
-	"\x19sandpool/v1/process.proto\x12\vsandpool.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandpool/v1/sandbox.proto\"\xfa\x06\n" +
+	"\x19sandpool/v1/process.proto\x12\vsandpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19sandpool/v1/sandbox.proto\"\x81\a\n" +
 	"\aProcess\x12\x1d\n" +
 	"\n" +
 	"process_id\x18\x01 \x01(\tR\tprocessId\x12\x12\n" +
@@ -1227,71 +1232,68 @@ const file_sandpool_v1_process_proto_rawDesc = "" +
 	"stdin_open\x18\n" +
 	" \x01(\bR\tstdinOpen\x12\x1f\n" +
 	"\vstdin_bytes\x18\v \x01(\x03R\n" +
-	"stdinBytes\x12/\n" +
-	"\x06stdout\x18\f \x01(\v2\x17.sandpool.v1.KeptOutputR\x06stdout\x12/\n" +
-	"\x06stderr\x18\r \x01(\v2\x17.sandpool.v1.KeptOutputR\x06stderr\x129\n" +
+	"stdinBytes\x121\n" +
+	"\x06stdout\x18\f \x01(\v2\x19.sandpool.v1.OutputBufferR\x06stdout\x121\n" +
+	"\x06stderr\x18\r \x01(\v2\x19.sandpool.v1.OutputBufferR\x06stderr\x129\n" +
 	"\n" +
 	"start_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12)\n" +
-	"\x03end\x18\x10 \x01(\v2\x17.sandpool.v1.ProcessEndR\x03end\x12)\n" +
+	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12,\n" +
+	"\x04exit\x18\x10 \x01(\v2\x18.sandpool.v1.ProcessExitR\x04exit\x12)\n" +
 	"\x10attached_clients\x18\x11 \x01(\x05R\x0fattachedClients\x12\x1a\n" +
 	"\brestarts\x18\x12 \x01(\x05R\brestarts\x12A\n" +
 	"\x0erestart_policy\x18\x13 \x01(\x0e2\x1a.sandpool.v1.RestartPolicyR\rrestartPolicy\x122\n" +
 	"\x06health\x18\x14 \x01(\x0e2\x1a.sandpool.v1.ProcessHealthR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\x15 \x01(\tR\rhealthMessage\x12;\n" +
 	"\vexpire_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"4\n" +
+	"expireTime\"P\n" +
+	"\fOutputBuffer\x12!\n" +
+	"\fstart_offset\x18\x01 \x01(\x03R\vstartOffset\x12\x1d\n" +
 	"\n" +
-	"KeptOutput\x12\x14\n" +
-	"\x05begin\x18\x01 \x01(\x03R\x05begin\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\x03R\x03end\"\x84\x01\n" +
-	"\n" +
-	"ProcessEnd\x12\x1d\n" +
+	"end_offset\x18\x02 \x01(\x03R\tendOffset\"\x81\x01\n" +
+	"\vProcessExit\x12\x1d\n" +
 	"\texit_code\x18\x01 \x01(\x05H\x00R\bexitCode\x12\x18\n" +
-	"\x06signal\x18\x02 \x01(\x05H\x00R\x06signal\x125\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x1d.sandpool.v1.CommandEndReasonR\x06reasonB\x06\n" +
-	"\x04exit\"6\n" +
+	"\x06signal\x18\x02 \x01(\x05H\x00R\x06signal\x12/\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x17.sandpool.v1.ExitReasonR\x06reasonB\b\n" +
+	"\x06status\"6\n" +
 	"\fTerminalSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x05R\x04rows\x12\x12\n" +
-	"\x04cols\x18\x02 \x01(\x05R\x04cols\"\x8f\x02\n" +
+	"\x04cols\x18\x02 \x01(\x05R\x04cols\"\xa3\x02\n" +
 	"\vHealthCheck\x12,\n" +
 	"\x04http\x18\x01 \x01(\v2\x16.sandpool.v1.HttpCheckH\x00R\x04http\x12)\n" +
-	"\x03tcp\x18\x02 \x01(\v2\x15.sandpool.v1.TcpCheckH\x00R\x03tcp\x12(\n" +
-	"\rinterval_secs\x18\x03 \x01(\x01H\x01R\fintervalSecs\x88\x01\x01\x12&\n" +
-	"\ftimeout_secs\x18\x04 \x01(\x01H\x02R\vtimeoutSecs\x88\x01\x01\x12\x1d\n" +
-	"\aretries\x18\x05 \x01(\x05H\x03R\aretries\x88\x01\x01B\a\n" +
-	"\x05checkB\x10\n" +
-	"\x0e_interval_secsB\x0f\n" +
-	"\r_timeout_secsB\n" +
-	"\n" +
-	"\b_retries\"3\n" +
+	"\x03tcp\x18\x02 \x01(\v2\x15.sandpool.v1.TcpCheckH\x00R\x03tcp\x125\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x120\n" +
+	"\x11failure_threshold\x18\x05 \x01(\x05H\x01R\x10failureThreshold\x88\x01\x01B\a\n" +
+	"\x05checkB\x14\n" +
+	"\x12_failure_threshold\"3\n" +
 	"\tHttpCheck\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\x05R\x04port\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"\x1e\n" +
 	"\bTcpCheck\x12\x12\n" +
-	"\x04port\x18\x01 \x01(\x05R\x04port\"\x95\x02\n" +
+	"\x04port\x18\x01 \x01(\x05R\x04port\"\x98\x02\n" +
 	"\fProcessEvent\x120\n" +
 	"\aprocess\x18\x01 \x01(\v2\x14.sandpool.v1.ProcessH\x00R\aprocess\x124\n" +
 	"\x06output\x18\x02 \x01(\v2\x1a.sandpool.v1.ProcessOutputH\x00R\x06output\x12*\n" +
 	"\x03gap\x18\x03 \x01(\v2\x16.sandpool.v1.OutputGapH\x00R\x03gap\x127\n" +
 	"\n" +
-	"keep_alive\x18\x04 \x01(\v2\x16.sandpool.v1.KeepAliveH\x00R\tkeepAlive\x12/\n" +
-	"\x05ended\x18\x05 \x01(\v2\x17.sandpool.v1.ProcessEndH\x00R\x05endedB\a\n" +
+	"keep_alive\x18\x04 \x01(\v2\x16.sandpool.v1.KeepAliveH\x00R\tkeepAlive\x122\n" +
+	"\x06exited\x18\x05 \x01(\v2\x18.sandpool.v1.ProcessExitH\x00R\x06exitedB\a\n" +
 	"\x05event\"n\n" +
 	"\rProcessOutput\x121\n" +
 	"\x06stream\x18\x01 \x01(\x0e2\x19.sandpool.v1.OutputStreamR\x06stream\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"f\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\x80\x01\n" +
 	"\tOutputGap\x121\n" +
-	"\x06stream\x18\x01 \x01(\x0e2\x19.sandpool.v1.OutputStreamR\x06stream\x12\x14\n" +
-	"\x05begin\x18\x02 \x01(\x03R\x05begin\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\x03R\x03end\"\v\n" +
-	"\tKeepAlive*\x80\x01\n" +
+	"\x06stream\x18\x01 \x01(\x0e2\x19.sandpool.v1.OutputStreamR\x06stream\x12!\n" +
+	"\fstart_offset\x18\x02 \x01(\x03R\vstartOffset\x12\x1d\n" +
+	"\n" +
+	"end_offset\x18\x03 \x01(\x03R\tendOffset\"\v\n" +
+	"\tKeepAlive*\x81\x01\n" +
 	"\fProcessState\x12\x1d\n" +
 	"\x19PROCESS_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PROCESS_STATE_RUNNING\x10\x01\x12\x1d\n" +
-	"\x19PROCESS_STATE_BACKING_OFF\x10\x02\x12\x17\n" +
-	"\x13PROCESS_STATE_ENDED\x10\x03*\x83\x01\n" +
+	"\x19PROCESS_STATE_BACKING_OFF\x10\x02\x12\x18\n" +
+	"\x14PROCESS_STATE_EXITED\x10\x03*\x83\x01\n" +
 	"\rRestartPolicy\x12\x1e\n" +
 	"\x1aRESTART_POLICY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14RESTART_POLICY_NEVER\x10\x01\x12\x1d\n" +
@@ -1327,8 +1329,8 @@ var file_sandpool_v1_process_proto_goTypes = []any{
 	(ProcessHealth)(0),            // 2: sandpool.v1.ProcessHealth
 	(OutputStream)(0),             // 3: sandpool.v1.OutputStream
 	(*Process)(nil),               // 4: sandpool.v1.Process
-	(*KeptOutput)(nil),            // 5: sandpool.v1.KeptOutput
-	(*ProcessEnd)(nil),            // 6: sandpool.v1.ProcessEnd
+	(*OutputBuffer)(nil),          // 5: sandpool.v1.OutputBuffer
+	(*ProcessExit)(nil),           // 6: sandpool.v1.ProcessExit
 	(*TerminalSize)(nil),          // 7: sandpool.v1.TerminalSize
 	(*HealthCheck)(nil),           // 8: sandpool.v1.HealthCheck
 	(*HttpCheck)(nil),             // 9: sandpool.v1.HttpCheck
@@ -1338,34 +1340,37 @@ var file_sandpool_v1_process_proto_goTypes = []any{
 	(*OutputGap)(nil),             // 13: sandpool.v1.OutputGap
 	(*KeepAlive)(nil),             // 14: sandpool.v1.KeepAlive
 	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(CommandEndReason)(0),         // 16: sandpool.v1.CommandEndReason
+	(ExitReason)(0),               // 16: sandpool.v1.ExitReason
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_sandpool_v1_process_proto_depIdxs = []int32{
 	0,  // 0: sandpool.v1.Process.state:type_name -> sandpool.v1.ProcessState
 	7,  // 1: sandpool.v1.Process.terminal:type_name -> sandpool.v1.TerminalSize
-	5,  // 2: sandpool.v1.Process.stdout:type_name -> sandpool.v1.KeptOutput
-	5,  // 3: sandpool.v1.Process.stderr:type_name -> sandpool.v1.KeptOutput
+	5,  // 2: sandpool.v1.Process.stdout:type_name -> sandpool.v1.OutputBuffer
+	5,  // 3: sandpool.v1.Process.stderr:type_name -> sandpool.v1.OutputBuffer
 	15, // 4: sandpool.v1.Process.start_time:type_name -> google.protobuf.Timestamp
 	15, // 5: sandpool.v1.Process.end_time:type_name -> google.protobuf.Timestamp
-	6,  // 6: sandpool.v1.Process.end:type_name -> sandpool.v1.ProcessEnd
+	6,  // 6: sandpool.v1.Process.exit:type_name -> sandpool.v1.ProcessExit
 	1,  // 7: sandpool.v1.Process.restart_policy:type_name -> sandpool.v1.RestartPolicy
 	2,  // 8: sandpool.v1.Process.health:type_name -> sandpool.v1.ProcessHealth
 	15, // 9: sandpool.v1.Process.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 10: sandpool.v1.ProcessEnd.reason:type_name -> sandpool.v1.CommandEndReason
+	16, // 10: sandpool.v1.ProcessExit.reason:type_name -> sandpool.v1.ExitReason
 	9,  // 11: sandpool.v1.HealthCheck.http:type_name -> sandpool.v1.HttpCheck
 	10, // 12: sandpool.v1.HealthCheck.tcp:type_name -> sandpool.v1.TcpCheck
-	4,  // 13: sandpool.v1.ProcessEvent.process:type_name -> sandpool.v1.Process
-	12, // 14: sandpool.v1.ProcessEvent.output:type_name -> sandpool.v1.ProcessOutput
-	13, // 15: sandpool.v1.ProcessEvent.gap:type_name -> sandpool.v1.OutputGap
-	14, // 16: sandpool.v1.ProcessEvent.keep_alive:type_name -> sandpool.v1.KeepAlive
-	6,  // 17: sandpool.v1.ProcessEvent.ended:type_name -> sandpool.v1.ProcessEnd
-	3,  // 18: sandpool.v1.ProcessOutput.stream:type_name -> sandpool.v1.OutputStream
-	3,  // 19: sandpool.v1.OutputGap.stream:type_name -> sandpool.v1.OutputStream
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 13: sandpool.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	17, // 14: sandpool.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	4,  // 15: sandpool.v1.ProcessEvent.process:type_name -> sandpool.v1.Process
+	12, // 16: sandpool.v1.ProcessEvent.output:type_name -> sandpool.v1.ProcessOutput
+	13, // 17: sandpool.v1.ProcessEvent.gap:type_name -> sandpool.v1.OutputGap
+	14, // 18: sandpool.v1.ProcessEvent.keep_alive:type_name -> sandpool.v1.KeepAlive
+	6,  // 19: sandpool.v1.ProcessEvent.exited:type_name -> sandpool.v1.ProcessExit
+	3,  // 20: sandpool.v1.ProcessOutput.stream:type_name -> sandpool.v1.OutputStream
+	3,  // 21: sandpool.v1.OutputGap.stream:type_name -> sandpool.v1.OutputStream
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_sandpool_v1_process_proto_init() }
@@ -1375,8 +1380,8 @@ func file_sandpool_v1_process_proto_init() {
 	}
 	file_sandpool_v1_sandbox_proto_init()
 	file_sandpool_v1_process_proto_msgTypes[2].OneofWrappers = []any{
-		(*ProcessEnd_ExitCode)(nil),
-		(*ProcessEnd_Signal)(nil),
+		(*ProcessExit_ExitCode)(nil),
+		(*ProcessExit_Signal)(nil),
 	}
 	file_sandpool_v1_process_proto_msgTypes[4].OneofWrappers = []any{
 		(*HealthCheck_Http)(nil),
@@ -1387,7 +1392,7 @@ func file_sandpool_v1_process_proto_init() {
 		(*ProcessEvent_Output)(nil),
 		(*ProcessEvent_Gap)(nil),
 		(*ProcessEvent_KeepAlive)(nil),
-		(*ProcessEvent_Ended)(nil),
+		(*ProcessEvent_Exited)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -9,6 +9,7 @@ package sandpoolv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,18 +22,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What happens when a process prints more than is kept and some of it was not sent yet.
+// Behaviour when a process writes more output than the buffer can hold and some of it was not sent yet.
 type OutputOverflow int32
 
 const (
 	// The default, OUTPUT_OVERFLOW_WAIT_ATTACHED.
 	OutputOverflow_OUTPUT_OVERFLOW_UNSPECIFIED OutputOverflow = 0
-	// The process waits for the slowest client that is attached. With no client the oldest bytes go, and whoever attaches
-	// is told of the gap.
+	// The process waits for the slowest attached client. Without an attached client the oldest bytes are dropped, and
+	// clients that attach later receive an OutputGap.
 	OutputOverflow_OUTPUT_OVERFLOW_WAIT_ATTACHED OutputOverflow = 1
-	// The oldest bytes go, whether somebody reads or not, and the process never waits. For services.
+	// The process never waits. The oldest bytes are dropped, with or without attached clients. Suitable for services.
 	OutputOverflow_OUTPUT_OVERFLOW_DROP_OLDEST OutputOverflow = 2
-	// The process waits until a client has attached and read them: nothing is lost over a broken connection.
+	// The process waits until a client has attached and received the bytes. No output is lost when a connection breaks.
 	OutputOverflow_OUTPUT_OVERFLOW_WAIT OutputOverflow = 3
 )
 
@@ -79,44 +80,52 @@ func (OutputOverflow) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_service_proto_rawDescGZIP(), []int{0}
 }
 
-// A process to start. Either `command`, for the shell, or `argv`.
+// Request message for StartProcess. Exactly one of `command` and `argv` must be set.
 type StartProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The identifier of the process in its sandbox: 1 to 64 letters, digits, hyphens, dots and underscores. Choose one, and
-	// a retry is safe. Default: one is made.
+	// Optional. Identifier of the process in its sandbox: 1 to 64 letters, digits, hyphens, dots and underscores. Set it
+	// to make a retry safe. Default: a generated identifier.
 	ProcessId string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// A line for the shell: /bin/bash, or /bin/sh where there is no bash. At most 131,072 characters.
+	// Shell command, at most 131,072 characters. The shell is /bin/bash, or /bin/sh in an image without bash.
 	Command string `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
-	// The program, found on PATH or by its path, and its arguments; at most 4,096 words. No shell is needed.
+	// Program and its arguments, at most 4,096 strings of at most 131,072 characters. The program is a path or is
+	// searched on PATH. No shell is needed.
 	Argv []string `protobuf:"bytes,4,rep,name=argv,proto3" json:"argv,omitempty"`
-	// Environment variables over those of the sandbox, at most 256. Default none.
+	// Optional. Environment variables, at most 256, that are added to those of the sandbox and override them. Default:
+	// none.
 	Env map[string]string `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The working directory, an absolute path that exists. Default the image's.
+	// Optional. Working directory, as an absolute path to an existing directory. Default: the image's working directory.
 	WorkingDir string `protobuf:"bytes,6,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	// The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. Default the image's.
+	// Optional. User to run as: a user name of the image, or a numeric id, each with an optional group, for example
+	// `1000:1000`. Default: the image's user.
 	User string `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
-	// Whether its standard input can be written to. Default false: it is empty. A terminal always takes input.
+	// Optional. Whether standard input accepts data. Default: false, standard input is empty. A terminal always accepts
+	// input.
 	Stdin bool `protobuf:"varint,8,opt,name=stdin,proto3" json:"stdin,omitempty"`
-	// Run it on a terminal of this size, as the leader of its session. Default: no terminal.
+	// Optional. Runs the process on a terminal of this size, as the leader of its session. Default: no terminal.
 	Terminal *TerminalSize `protobuf:"bytes,9,opt,name=terminal,proto3" json:"terminal,omitempty"`
-	// How long it may run in seconds, 0.001 to 31,536,000; it is killed then with all that it started. Default: no limit.
-	TimeoutSecs *float64 `protobuf:"fixed64,10,opt,name=timeout_secs,json=timeoutSecs,proto3,oneof" json:"timeout_secs,omitempty"`
-	// For how many seconds it may run with no client attached, 0.001 to 31,536,000; it is killed then with all that it
-	// started. Counted from the start, and again from each time when the last client left. Default: no limit.
-	IdleTimeoutSecs *float64 `protobuf:"fixed64,11,opt,name=idle_timeout_secs,json=idleTimeoutSecs,proto3,oneof" json:"idle_timeout_secs,omitempty"`
-	// Whether it is killed, with all that it started, as soon as the last client that was attached has left. Default false.
+	// Optional. Maximum run time, 0.001 s to 31,536,000 s. When it expires, the process and all of its descendants are
+	// killed. Default: no limit.
+	Timeout *durationpb.Duration `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Optional. Maximum time without an attached client, 0.001 s to 31,536,000 s. When it expires, the process and all of
+	// its descendants are killed. The time starts when the process starts, and again whenever the last client detaches.
+	// Default: no limit.
+	IdleTimeout *durationpb.Duration `protobuf:"bytes,11,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	// Optional. Whether the process and all of its descendants are killed as soon as the last attached client detaches.
+	// Default: false.
 	KillOnDisconnect bool `protobuf:"varint,12,opt,name=kill_on_disconnect,json=killOnDisconnect,proto3" json:"kill_on_disconnect,omitempty"`
-	// For how many seconds its record and the kept output stay after its end, 0 to 86,400; of more than 1,024 processes in
-	// a sandbox the oldest ended ones go before. Default 600.
-	TtlSecs *float64 `protobuf:"fixed64,13,opt,name=ttl_secs,json=ttlSecs,proto3,oneof" json:"ttl_secs,omitempty"`
-	// How many of the last bytes of each stream are kept, 4,096 to 16,777,216. They count as the sandbox's memory. Default
-	// 1,048,576.
+	// Optional. Time for which the record and the buffered output are retained after the process exited, 0 s to 86,400 s.
+	// If a sandbox has more than 1,024 processes, the oldest exited ones are deleted earlier. Default: 600 s.
+	Retention *durationpb.Duration `protobuf:"bytes,13,opt,name=retention,proto3" json:"retention,omitempty"`
+	// Optional. Number of bytes that are buffered for each output stream, 4,096 to 16,777,216: the most recent ones. The
+	// buffers count as memory of the sandbox. Default: 1,048,576.
 	OutputBufferBytes *int32 `protobuf:"varint,14,opt,name=output_buffer_bytes,json=outputBufferBytes,proto3,oneof" json:"output_buffer_bytes,omitempty"`
-	// What happens when it prints more than is kept. Default OUTPUT_OVERFLOW_WAIT_ATTACHED.
+	// Optional. Behaviour when the process writes more output than the buffer can hold. Default:
+	// OUTPUT_OVERFLOW_WAIT_ATTACHED.
 	OutputOverflow OutputOverflow `protobuf:"varint,15,opt,name=output_overflow,json=outputOverflow,proto3,enum=sandpool.v1.OutputOverflow" json:"output_overflow,omitempty"`
-	// Makes it a service that runs in the background. Default: it is none.
+	// Optional. Makes the process a service that runs in the background. Default: not a service.
 	Service       *Service `protobuf:"bytes,16,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -215,18 +224,18 @@ func (x *StartProcessRequest) GetTerminal() *TerminalSize {
 	return nil
 }
 
-func (x *StartProcessRequest) GetTimeoutSecs() float64 {
-	if x != nil && x.TimeoutSecs != nil {
-		return *x.TimeoutSecs
+func (x *StartProcessRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
 	}
-	return 0
+	return nil
 }
 
-func (x *StartProcessRequest) GetIdleTimeoutSecs() float64 {
-	if x != nil && x.IdleTimeoutSecs != nil {
-		return *x.IdleTimeoutSecs
+func (x *StartProcessRequest) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
 	}
-	return 0
+	return nil
 }
 
 func (x *StartProcessRequest) GetKillOnDisconnect() bool {
@@ -236,11 +245,11 @@ func (x *StartProcessRequest) GetKillOnDisconnect() bool {
 	return false
 }
 
-func (x *StartProcessRequest) GetTtlSecs() float64 {
-	if x != nil && x.TtlSecs != nil {
-		return *x.TtlSecs
+func (x *StartProcessRequest) GetRetention() *durationpb.Duration {
+	if x != nil {
+		return x.Retention
 	}
-	return 0
+	return nil
 }
 
 func (x *StartProcessRequest) GetOutputBufferBytes() int32 {
@@ -267,13 +276,13 @@ func (x *StartProcessRequest) GetService() *Service {
 // A service that runs in the background.
 type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The service's name, unique among the processes that have not ended: lower-case letters, digits and hyphens, at most
-	// 63. A later service may take the name of one that has ended. Required.
+	// Required. Name of the service, unique among the processes of the sandbox that have not exited: 1 to 63 lower-case
+	// letters, digits and hyphens. A later service can reuse the name of an exited service.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// When it is started again, after 0.1 s at first and then twice as long each time, up to 30 s; a run of 60 s begins
-	// anew at 0.1 s. Default RESTART_POLICY_NEVER.
+	// Optional. When the service is restarted. The delay before a restart is 0.1 s at first and doubles with each
+	// restart, up to 30 s. After a run of at least 60 s the delay is 0.1 s again. Default: RESTART_POLICY_NEVER.
 	RestartPolicy RestartPolicy `protobuf:"varint,2,opt,name=restart_policy,json=restartPolicy,proto3,enum=sandpool.v1.RestartPolicy" json:"restart_policy,omitempty"`
-	// How the sandbox finds out whether it is well. Default: not at all.
+	// Optional. Health check of the service. Default: none.
 	HealthCheck   *HealthCheck `protobuf:"bytes,3,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,10 +339,10 @@ func (x *Service) GetHealthCheck() *HealthCheck {
 	return nil
 }
 
-// The answer of StartProcess.
+// Response message for StartProcess.
 type StartProcessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The process.
+	// The started process, or the existing process with the same `process_id`.
 	Process       *Process `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,22 +385,22 @@ func (x *StartProcessResponse) GetProcess() *Process {
 	return nil
 }
 
-// Which process to attach to, and from where.
+// Request message for AttachProcess.
 type AttachProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The process's identifier or the service's name. Required.
+	// Required. Identifier of the process, or name of the service.
 	ProcessId string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// The first byte of standard output to send, counted from the first that was printed; -1 for what is printed from now
-	// on. Default 0. OUT_OF_RANGE when it lies after what was printed.
+	// Optional. Offset of the first byte of standard output to send, counted from the start of the process; -1 for output
+	// from now on. An offset after the end of the output is OUT_OF_RANGE (OFFSET_OUT_OF_RANGE). Default: 0.
 	StdoutOffset int64 `protobuf:"varint,3,opt,name=stdout_offset,json=stdoutOffset,proto3" json:"stdout_offset,omitempty"`
-	// The same for standard error.
+	// Optional. Offset of the first byte of standard error to send. Values and default as for `stdout_offset`.
 	StderrOffset int64 `protobuf:"varint,4,opt,name=stderr_offset,json=stderrOffset,proto3" json:"stderr_offset,omitempty"`
-	// Seconds without an event after which a keep-alive is sent, 0.1 to 300. Default 15.
-	KeepAliveSecs *float64 `protobuf:"fixed64,5,opt,name=keep_alive_secs,json=keepAliveSecs,proto3,oneof" json:"keep_alive_secs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Optional. Time without an event after which a KeepAlive is sent, 0.1 s to 300 s. Default: 15 s.
+	KeepAliveInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=keep_alive_interval,json=keepAliveInterval,proto3" json:"keep_alive_interval,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *AttachProcessRequest) Reset() {
@@ -452,17 +461,17 @@ func (x *AttachProcessRequest) GetStderrOffset() int64 {
 	return 0
 }
 
-func (x *AttachProcessRequest) GetKeepAliveSecs() float64 {
-	if x != nil && x.KeepAliveSecs != nil {
-		return *x.KeepAliveSecs
+func (x *AttachProcessRequest) GetKeepAliveInterval() *durationpb.Duration {
+	if x != nil {
+		return x.KeepAliveInterval
 	}
-	return 0
+	return nil
 }
 
-// One message of AttachProcess.
+// Response message for AttachProcess.
 type AttachProcessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// Next event of the process.
 	Event         *ProcessEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -505,10 +514,10 @@ func (x *AttachProcessResponse) GetEvent() *ProcessEvent {
 	return nil
 }
 
-// One message to a process.
+// Request message for ConnectProcess.
 type ConnectProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to do. Required. `start` or `attach` comes first, and only then.
+	// Required. What to do. The first request must be `start` or `attach`; later requests must be one of the others.
 	//
 	// Types that are valid to be assigned to Message:
 	//
@@ -609,27 +618,27 @@ type isConnectProcessRequest_Message interface {
 }
 
 type ConnectProcessRequest_Start struct {
-	// Start this process, unless there is one of its `process_id`, and attach to it from its first byte.
+	// Starts this process, unless a process with the same `process_id` exists, and attaches to it at offset 0.
 	Start *StartProcessRequest `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
 }
 
 type ConnectProcessRequest_Attach struct {
-	// Attach to this process.
+	// Attaches to this process.
 	Attach *AttachProcessRequest `protobuf:"bytes,2,opt,name=attach,proto3,oneof"`
 }
 
 type ConnectProcessRequest_Input struct {
-	// Write to its standard input or its terminal.
+	// Writes to the standard input or to the terminal of the process.
 	Input *ProcessInput `protobuf:"bytes,3,opt,name=input,proto3,oneof"`
 }
 
 type ConnectProcessRequest_Resize struct {
-	// Change the size of its terminal.
+	// Changes the size of the terminal.
 	Resize *TerminalSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
 }
 
 type ConnectProcessRequest_Signal struct {
-	// Send it this signal, 1 to 64.
+	// Sends the signal with this number, 1 to 64.
 	Signal int32 `protobuf:"varint,5,opt,name=signal,proto3,oneof"`
 }
 
@@ -643,10 +652,10 @@ func (*ConnectProcessRequest_Resize) isConnectProcessRequest_Message() {}
 
 func (*ConnectProcessRequest_Signal) isConnectProcessRequest_Message() {}
 
-// One message of ConnectProcess.
+// Response message for ConnectProcess.
 type ConnectProcessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
+	// Next event of the process.
 	Event         *ProcessEvent `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,12 +701,14 @@ func (x *ConnectProcessResponse) GetEvent() *ProcessEvent {
 // Input for a process.
 type ProcessInput struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The bytes, at most 1,048,576. Default none.
+	// Optional. Bytes to write, at most 1,048,576. Default: none.
 	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	// The offset of the first byte in all the input of the process: what it was given before is left out, so a retry is
-	// safe. OUT_OF_RANGE when bytes before it are missing. Default: after all that it was given.
+	// Optional. Offset of the first byte of `data` in the input of the process. Bytes that the process received already
+	// are skipped, so a retry is safe. If bytes before the offset are missing, the call fails with OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE). Default: after all input so far.
 	Offset *int64 `protobuf:"varint,2,opt,name=offset,proto3,oneof" json:"offset,omitempty"`
-	// Whether the standard input ends here. On a terminal this types the end-of-file character. Default false.
+	// Optional. Whether to close the standard input after `data`. On a terminal this types the end-of-file character.
+	// Default: false.
 	Close         bool `protobuf:"varint,3,opt,name=close,proto3" json:"close,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -754,14 +765,14 @@ func (x *ProcessInput) GetClose() bool {
 	return false
 }
 
-// What to write to which process.
+// Request message for WriteProcessInput.
 type WriteProcessInputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The process's identifier. Required.
+	// Required. Identifier of the process.
 	ProcessId string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// What to write. Required.
+	// Required. Input to write.
 	Input         *ProcessInput `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -818,10 +829,10 @@ func (x *WriteProcessInputRequest) GetInput() *ProcessInput {
 	return nil
 }
 
-// The answer of WriteProcessInput.
+// Response message for WriteProcessInput.
 type WriteProcessInputResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many bytes the process was given so far: the offset of the next.
+	// Number of bytes of standard input that the process received so far. This is the offset of the next byte.
 	StdinBytes    int64 `protobuf:"varint,1,opt,name=stdin_bytes,json=stdinBytes,proto3" json:"stdin_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -864,14 +875,14 @@ func (x *WriteProcessInputResponse) GetStdinBytes() int64 {
 	return 0
 }
 
-// Which terminal to resize.
+// Request message for ResizeProcess.
 type ResizeProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The process's identifier. Required.
+	// Required. Identifier of the process.
 	ProcessId string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// The new size. Required.
+	// Required. New size of the terminal.
 	Terminal      *TerminalSize `protobuf:"bytes,3,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -928,7 +939,7 @@ func (x *ResizeProcessRequest) GetTerminal() *TerminalSize {
 	return nil
 }
 
-// The answer of ResizeProcess.
+// Response message for ResizeProcess.
 type ResizeProcessResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -965,16 +976,16 @@ func (*ResizeProcessResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_service_proto_rawDescGZIP(), []int{11}
 }
 
-// Which process to signal.
+// Request message for SignalProcess.
 type SignalProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The process's identifier or the service's name. Required.
+	// Required. Identifier of the process, or name of the service.
 	ProcessId string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
-	// The signal's number, 1 to 64. Required.
+	// Required. Number of the signal, 1 to 64.
 	Signal int32 `protobuf:"varint,3,opt,name=signal,proto3" json:"signal,omitempty"`
-	// Whether it goes to every process that this one started, too. Default false.
+	// Optional. Whether to send the signal to all descendants of the process too. Default: false.
 	Tree          bool `protobuf:"varint,4,opt,name=tree,proto3" json:"tree,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1038,7 +1049,7 @@ func (x *SignalProcessRequest) GetTree() bool {
 	return false
 }
 
-// The answer of SignalProcess.
+// Response message for SignalProcess.
 type SignalProcessResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1075,12 +1086,12 @@ func (*SignalProcessResponse) Descriptor() ([]byte, []int) {
 	return file_sandpool_v1_process_service_proto_rawDescGZIP(), []int{13}
 }
 
-// Which process to kill.
+// Request message for KillProcess.
 type KillProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The process's identifier or the service's name. Required.
+	// Required. Identifier of the process, or name of the service.
 	ProcessId     string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1130,10 +1141,10 @@ func (x *KillProcessRequest) GetProcessId() string {
 	return ""
 }
 
-// The answer of KillProcess.
+// Response message for KillProcess.
 type KillProcessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The process, ended.
+	// The exited process.
 	Process       *Process `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1176,12 +1187,12 @@ func (x *KillProcessResponse) GetProcess() *Process {
 	return nil
 }
 
-// Which process to read.
+// Request message for GetProcess.
 type GetProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The process's identifier or the service's name. Required.
+	// Required. Identifier of the process, or name of the service.
 	ProcessId     string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1231,7 +1242,7 @@ func (x *GetProcessRequest) GetProcessId() string {
 	return ""
 }
 
-// The answer of GetProcess.
+// Response message for GetProcess.
 type GetProcessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The process.
@@ -1277,16 +1288,17 @@ func (x *GetProcessResponse) GetProcess() *Process {
 	return nil
 }
 
-// Which processes to list, and which page of them.
+// Request message for ListProcesses.
 type ListProcessesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The most processes in the answer, 0 to 1,000. Default (0) 100.
+	// Optional. Maximum number of processes in the response, 0 to 1,000. Default (0): 100.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before; the filters must be the same. Default: the first page.
+	// Optional. `next_page_token` of the previous page; the filters must be the same as for that page. Default: the first
+	// page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only processes in these states. Default: in any.
+	// Optional. Lists only processes in these states. Default: all states.
 	States        []ProcessState `protobuf:"varint,4,rep,packed,name=states,proto3,enum=sandpool.v1.ProcessState" json:"states,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1350,12 +1362,12 @@ func (x *ListProcessesRequest) GetStates() []ProcessState {
 	return nil
 }
 
-// The answer of ListProcesses.
+// Response message for ListProcesses.
 type ListProcessesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The processes of this page, oldest first.
+	// Processes of this page, oldest first.
 	Processes []*Process `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"`
-	// Give this as `page_token` for the page after; empty on the last page.
+	// Value of `page_token` for the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1405,12 +1417,12 @@ func (x *ListProcessesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Which service to start again.
+// Request message for RestartProcess.
 type RestartProcessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sandbox's identifier or name. Required.
+	// Required. Identifier or name of the sandbox.
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// The service's name or its process's identifier. Required.
+	// Required. Name of the service, or identifier of its process.
 	ProcessId     string `protobuf:"bytes,2,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1460,10 +1472,10 @@ func (x *RestartProcessRequest) GetProcessId() string {
 	return ""
 }
 
-// The answer of RestartProcess.
+// Response message for RestartProcess.
 type RestartProcessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The process.
+	// The service, with its new run.
 	Process       *Process `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1510,7 +1522,7 @@ var File_sandpool_v1_process_service_proto protoreflect.FileDescriptor
 
 const file_sandpool_v1_process_service_proto_rawDesc = "" +
 	"\n" +
-	"!sandpool/v1/process_service.proto\x12\vsandpool.v1\x1a\x19sandpool/v1/process.proto\"\x96\x06\n" +
+	"!sandpool/v1/process_service.proto\x12\vsandpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19sandpool/v1/process.proto\"\x95\x06\n" +
 	"\x13StartProcessRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x1d\n" +
@@ -1523,37 +1535,33 @@ const file_sandpool_v1_process_service_proto_rawDesc = "" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\a \x01(\tR\x04user\x12\x14\n" +
 	"\x05stdin\x18\b \x01(\bR\x05stdin\x125\n" +
-	"\bterminal\x18\t \x01(\v2\x19.sandpool.v1.TerminalSizeR\bterminal\x12&\n" +
-	"\ftimeout_secs\x18\n" +
-	" \x01(\x01H\x00R\vtimeoutSecs\x88\x01\x01\x12/\n" +
-	"\x11idle_timeout_secs\x18\v \x01(\x01H\x01R\x0fidleTimeoutSecs\x88\x01\x01\x12,\n" +
-	"\x12kill_on_disconnect\x18\f \x01(\bR\x10killOnDisconnect\x12\x1e\n" +
-	"\bttl_secs\x18\r \x01(\x01H\x02R\attlSecs\x88\x01\x01\x123\n" +
-	"\x13output_buffer_bytes\x18\x0e \x01(\x05H\x03R\x11outputBufferBytes\x88\x01\x01\x12D\n" +
+	"\bterminal\x18\t \x01(\v2\x19.sandpool.v1.TerminalSizeR\bterminal\x123\n" +
+	"\atimeout\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +
+	"\fidle_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12,\n" +
+	"\x12kill_on_disconnect\x18\f \x01(\bR\x10killOnDisconnect\x127\n" +
+	"\tretention\x18\r \x01(\v2\x19.google.protobuf.DurationR\tretention\x123\n" +
+	"\x13output_buffer_bytes\x18\x0e \x01(\x05H\x00R\x11outputBufferBytes\x88\x01\x01\x12D\n" +
 	"\x0foutput_overflow\x18\x0f \x01(\x0e2\x1b.sandpool.v1.OutputOverflowR\x0eoutputOverflow\x12.\n" +
 	"\aservice\x18\x10 \x01(\v2\x14.sandpool.v1.ServiceR\aservice\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
-	"\r_timeout_secsB\x14\n" +
-	"\x12_idle_timeout_secsB\v\n" +
-	"\t_ttl_secsB\x16\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x16\n" +
 	"\x14_output_buffer_bytes\"\x9d\x01\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12A\n" +
 	"\x0erestart_policy\x18\x02 \x01(\x0e2\x1a.sandpool.v1.RestartPolicyR\rrestartPolicy\x12;\n" +
 	"\fhealth_check\x18\x03 \x01(\v2\x18.sandpool.v1.HealthCheckR\vhealthCheck\"F\n" +
 	"\x14StartProcessResponse\x12.\n" +
-	"\aprocess\x18\x01 \x01(\v2\x14.sandpool.v1.ProcessR\aprocess\"\xdf\x01\n" +
+	"\aprocess\x18\x01 \x01(\v2\x14.sandpool.v1.ProcessR\aprocess\"\xe9\x01\n" +
 	"\x14AttachProcessRequest\x12\x1d\n" +
 	"\n" +
 	"sandbox_id\x18\x01 \x01(\tR\tsandboxId\x12\x1d\n" +
 	"\n" +
 	"process_id\x18\x02 \x01(\tR\tprocessId\x12#\n" +
 	"\rstdout_offset\x18\x03 \x01(\x03R\fstdoutOffset\x12#\n" +
-	"\rstderr_offset\x18\x04 \x01(\x03R\fstderrOffset\x12+\n" +
-	"\x0fkeep_alive_secs\x18\x05 \x01(\x01H\x00R\rkeepAliveSecs\x88\x01\x01B\x12\n" +
-	"\x10_keep_alive_secs\"H\n" +
+	"\rstderr_offset\x18\x04 \x01(\x03R\fstderrOffset\x12I\n" +
+	"\x13keep_alive_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x11keepAliveInterval\"H\n" +
 	"\x15AttachProcessResponse\x12/\n" +
 	"\x05event\x18\x01 \x01(\v2\x19.sandpool.v1.ProcessEventR\x05event\"\x9b\x02\n" +
 	"\x15ConnectProcessRequest\x128\n" +
@@ -1683,58 +1691,63 @@ var file_sandpool_v1_process_service_proto_goTypes = []any{
 	(*RestartProcessResponse)(nil),    // 22: sandpool.v1.RestartProcessResponse
 	nil,                               // 23: sandpool.v1.StartProcessRequest.EnvEntry
 	(*TerminalSize)(nil),              // 24: sandpool.v1.TerminalSize
-	(RestartPolicy)(0),                // 25: sandpool.v1.RestartPolicy
-	(*HealthCheck)(nil),               // 26: sandpool.v1.HealthCheck
-	(*Process)(nil),                   // 27: sandpool.v1.Process
-	(*ProcessEvent)(nil),              // 28: sandpool.v1.ProcessEvent
-	(ProcessState)(0),                 // 29: sandpool.v1.ProcessState
+	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
+	(RestartPolicy)(0),                // 26: sandpool.v1.RestartPolicy
+	(*HealthCheck)(nil),               // 27: sandpool.v1.HealthCheck
+	(*Process)(nil),                   // 28: sandpool.v1.Process
+	(*ProcessEvent)(nil),              // 29: sandpool.v1.ProcessEvent
+	(ProcessState)(0),                 // 30: sandpool.v1.ProcessState
 }
 var file_sandpool_v1_process_service_proto_depIdxs = []int32{
 	23, // 0: sandpool.v1.StartProcessRequest.env:type_name -> sandpool.v1.StartProcessRequest.EnvEntry
 	24, // 1: sandpool.v1.StartProcessRequest.terminal:type_name -> sandpool.v1.TerminalSize
-	0,  // 2: sandpool.v1.StartProcessRequest.output_overflow:type_name -> sandpool.v1.OutputOverflow
-	2,  // 3: sandpool.v1.StartProcessRequest.service:type_name -> sandpool.v1.Service
-	25, // 4: sandpool.v1.Service.restart_policy:type_name -> sandpool.v1.RestartPolicy
-	26, // 5: sandpool.v1.Service.health_check:type_name -> sandpool.v1.HealthCheck
-	27, // 6: sandpool.v1.StartProcessResponse.process:type_name -> sandpool.v1.Process
-	28, // 7: sandpool.v1.AttachProcessResponse.event:type_name -> sandpool.v1.ProcessEvent
-	1,  // 8: sandpool.v1.ConnectProcessRequest.start:type_name -> sandpool.v1.StartProcessRequest
-	4,  // 9: sandpool.v1.ConnectProcessRequest.attach:type_name -> sandpool.v1.AttachProcessRequest
-	8,  // 10: sandpool.v1.ConnectProcessRequest.input:type_name -> sandpool.v1.ProcessInput
-	24, // 11: sandpool.v1.ConnectProcessRequest.resize:type_name -> sandpool.v1.TerminalSize
-	28, // 12: sandpool.v1.ConnectProcessResponse.event:type_name -> sandpool.v1.ProcessEvent
-	8,  // 13: sandpool.v1.WriteProcessInputRequest.input:type_name -> sandpool.v1.ProcessInput
-	24, // 14: sandpool.v1.ResizeProcessRequest.terminal:type_name -> sandpool.v1.TerminalSize
-	27, // 15: sandpool.v1.KillProcessResponse.process:type_name -> sandpool.v1.Process
-	27, // 16: sandpool.v1.GetProcessResponse.process:type_name -> sandpool.v1.Process
-	29, // 17: sandpool.v1.ListProcessesRequest.states:type_name -> sandpool.v1.ProcessState
-	27, // 18: sandpool.v1.ListProcessesResponse.processes:type_name -> sandpool.v1.Process
-	27, // 19: sandpool.v1.RestartProcessResponse.process:type_name -> sandpool.v1.Process
-	1,  // 20: sandpool.v1.ProcessService.StartProcess:input_type -> sandpool.v1.StartProcessRequest
-	4,  // 21: sandpool.v1.ProcessService.AttachProcess:input_type -> sandpool.v1.AttachProcessRequest
-	6,  // 22: sandpool.v1.ProcessService.ConnectProcess:input_type -> sandpool.v1.ConnectProcessRequest
-	9,  // 23: sandpool.v1.ProcessService.WriteProcessInput:input_type -> sandpool.v1.WriteProcessInputRequest
-	11, // 24: sandpool.v1.ProcessService.ResizeProcess:input_type -> sandpool.v1.ResizeProcessRequest
-	13, // 25: sandpool.v1.ProcessService.SignalProcess:input_type -> sandpool.v1.SignalProcessRequest
-	15, // 26: sandpool.v1.ProcessService.KillProcess:input_type -> sandpool.v1.KillProcessRequest
-	17, // 27: sandpool.v1.ProcessService.GetProcess:input_type -> sandpool.v1.GetProcessRequest
-	19, // 28: sandpool.v1.ProcessService.ListProcesses:input_type -> sandpool.v1.ListProcessesRequest
-	21, // 29: sandpool.v1.ProcessService.RestartProcess:input_type -> sandpool.v1.RestartProcessRequest
-	3,  // 30: sandpool.v1.ProcessService.StartProcess:output_type -> sandpool.v1.StartProcessResponse
-	5,  // 31: sandpool.v1.ProcessService.AttachProcess:output_type -> sandpool.v1.AttachProcessResponse
-	7,  // 32: sandpool.v1.ProcessService.ConnectProcess:output_type -> sandpool.v1.ConnectProcessResponse
-	10, // 33: sandpool.v1.ProcessService.WriteProcessInput:output_type -> sandpool.v1.WriteProcessInputResponse
-	12, // 34: sandpool.v1.ProcessService.ResizeProcess:output_type -> sandpool.v1.ResizeProcessResponse
-	14, // 35: sandpool.v1.ProcessService.SignalProcess:output_type -> sandpool.v1.SignalProcessResponse
-	16, // 36: sandpool.v1.ProcessService.KillProcess:output_type -> sandpool.v1.KillProcessResponse
-	18, // 37: sandpool.v1.ProcessService.GetProcess:output_type -> sandpool.v1.GetProcessResponse
-	20, // 38: sandpool.v1.ProcessService.ListProcesses:output_type -> sandpool.v1.ListProcessesResponse
-	22, // 39: sandpool.v1.ProcessService.RestartProcess:output_type -> sandpool.v1.RestartProcessResponse
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 2: sandpool.v1.StartProcessRequest.timeout:type_name -> google.protobuf.Duration
+	25, // 3: sandpool.v1.StartProcessRequest.idle_timeout:type_name -> google.protobuf.Duration
+	25, // 4: sandpool.v1.StartProcessRequest.retention:type_name -> google.protobuf.Duration
+	0,  // 5: sandpool.v1.StartProcessRequest.output_overflow:type_name -> sandpool.v1.OutputOverflow
+	2,  // 6: sandpool.v1.StartProcessRequest.service:type_name -> sandpool.v1.Service
+	26, // 7: sandpool.v1.Service.restart_policy:type_name -> sandpool.v1.RestartPolicy
+	27, // 8: sandpool.v1.Service.health_check:type_name -> sandpool.v1.HealthCheck
+	28, // 9: sandpool.v1.StartProcessResponse.process:type_name -> sandpool.v1.Process
+	25, // 10: sandpool.v1.AttachProcessRequest.keep_alive_interval:type_name -> google.protobuf.Duration
+	29, // 11: sandpool.v1.AttachProcessResponse.event:type_name -> sandpool.v1.ProcessEvent
+	1,  // 12: sandpool.v1.ConnectProcessRequest.start:type_name -> sandpool.v1.StartProcessRequest
+	4,  // 13: sandpool.v1.ConnectProcessRequest.attach:type_name -> sandpool.v1.AttachProcessRequest
+	8,  // 14: sandpool.v1.ConnectProcessRequest.input:type_name -> sandpool.v1.ProcessInput
+	24, // 15: sandpool.v1.ConnectProcessRequest.resize:type_name -> sandpool.v1.TerminalSize
+	29, // 16: sandpool.v1.ConnectProcessResponse.event:type_name -> sandpool.v1.ProcessEvent
+	8,  // 17: sandpool.v1.WriteProcessInputRequest.input:type_name -> sandpool.v1.ProcessInput
+	24, // 18: sandpool.v1.ResizeProcessRequest.terminal:type_name -> sandpool.v1.TerminalSize
+	28, // 19: sandpool.v1.KillProcessResponse.process:type_name -> sandpool.v1.Process
+	28, // 20: sandpool.v1.GetProcessResponse.process:type_name -> sandpool.v1.Process
+	30, // 21: sandpool.v1.ListProcessesRequest.states:type_name -> sandpool.v1.ProcessState
+	28, // 22: sandpool.v1.ListProcessesResponse.processes:type_name -> sandpool.v1.Process
+	28, // 23: sandpool.v1.RestartProcessResponse.process:type_name -> sandpool.v1.Process
+	1,  // 24: sandpool.v1.ProcessService.StartProcess:input_type -> sandpool.v1.StartProcessRequest
+	4,  // 25: sandpool.v1.ProcessService.AttachProcess:input_type -> sandpool.v1.AttachProcessRequest
+	6,  // 26: sandpool.v1.ProcessService.ConnectProcess:input_type -> sandpool.v1.ConnectProcessRequest
+	9,  // 27: sandpool.v1.ProcessService.WriteProcessInput:input_type -> sandpool.v1.WriteProcessInputRequest
+	11, // 28: sandpool.v1.ProcessService.ResizeProcess:input_type -> sandpool.v1.ResizeProcessRequest
+	13, // 29: sandpool.v1.ProcessService.SignalProcess:input_type -> sandpool.v1.SignalProcessRequest
+	15, // 30: sandpool.v1.ProcessService.KillProcess:input_type -> sandpool.v1.KillProcessRequest
+	17, // 31: sandpool.v1.ProcessService.GetProcess:input_type -> sandpool.v1.GetProcessRequest
+	19, // 32: sandpool.v1.ProcessService.ListProcesses:input_type -> sandpool.v1.ListProcessesRequest
+	21, // 33: sandpool.v1.ProcessService.RestartProcess:input_type -> sandpool.v1.RestartProcessRequest
+	3,  // 34: sandpool.v1.ProcessService.StartProcess:output_type -> sandpool.v1.StartProcessResponse
+	5,  // 35: sandpool.v1.ProcessService.AttachProcess:output_type -> sandpool.v1.AttachProcessResponse
+	7,  // 36: sandpool.v1.ProcessService.ConnectProcess:output_type -> sandpool.v1.ConnectProcessResponse
+	10, // 37: sandpool.v1.ProcessService.WriteProcessInput:output_type -> sandpool.v1.WriteProcessInputResponse
+	12, // 38: sandpool.v1.ProcessService.ResizeProcess:output_type -> sandpool.v1.ResizeProcessResponse
+	14, // 39: sandpool.v1.ProcessService.SignalProcess:output_type -> sandpool.v1.SignalProcessResponse
+	16, // 40: sandpool.v1.ProcessService.KillProcess:output_type -> sandpool.v1.KillProcessResponse
+	18, // 41: sandpool.v1.ProcessService.GetProcess:output_type -> sandpool.v1.GetProcessResponse
+	20, // 42: sandpool.v1.ProcessService.ListProcesses:output_type -> sandpool.v1.ListProcessesResponse
+	22, // 43: sandpool.v1.ProcessService.RestartProcess:output_type -> sandpool.v1.RestartProcessResponse
+	34, // [34:44] is the sub-list for method output_type
+	24, // [24:34] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_sandpool_v1_process_service_proto_init() }
@@ -1744,7 +1757,6 @@ func file_sandpool_v1_process_service_proto_init() {
 	}
 	file_sandpool_v1_process_proto_init()
 	file_sandpool_v1_process_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_sandpool_v1_process_service_proto_msgTypes[3].OneofWrappers = []any{}
 	file_sandpool_v1_process_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*ConnectProcessRequest_Start)(nil),
 		(*ConnectProcessRequest_Attach)(nil),

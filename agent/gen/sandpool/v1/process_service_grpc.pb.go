@@ -36,37 +36,58 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // ProcessService runs processes in a sandbox that outlive the call that started them: commands, terminals and services.
-// Every field `sandbox_id` takes the sandbox's identifier or name, every field `process_id` the process's identifier or
-// the service's name. All calls are NOT_FOUND where there is no such sandbox or process, FAILED_PRECONDITION when the
-// sandbox is not running, and UNAVAILABLE when it does not answer. None of them costs the container engine anything.
+//
+// Every field `sandbox_id` accepts the identifier or the name of a sandbox. Every field `process_id` accepts the
+// identifier of a process or the name of a service. No method calls the container engine.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND, PROCESS_NOT_FOUND),
+// FAILED_PRECONDITION (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED), UNAVAILABLE
+// (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox terminated during the call).
 type ProcessServiceClient interface {
-	// Starts a process and answers at once. With the `process_id` of one that there is already it starts nothing and
-	// answers that one, so a retry never runs anything twice; ALREADY_EXISTS where that one was started differently.
-	// Errors for what cannot be started as RunCommand.
+	// Starts a process and returns immediately. If a process with the same `process_id` exists and was started by an
+	// equal request, the method starts nothing and returns that process, so a retry is safe.
+	//
+	// Errors: ALREADY_EXISTS (PROCESS_ALREADY_EXISTS) if the `process_id` belongs to a process that was started by a
+	// different request, FAILED_PRECONDITION (SERVICE_NAME_TAKEN) if a service with this name is running, and all errors
+	// of SandboxService.RunCommand for a command that cannot be started.
 	StartProcess(ctx context.Context, in *StartProcessRequest, opts ...grpc.CallOption) (*StartProcessResponse, error)
-	// Streams a process's output from the given offsets on, and ends after its end. Any number of clients may be attached;
-	// a stream that broke is taken up at the offsets after the last bytes that were received.
+	// Streams the events and the output of a process from the given offsets. The stream ends after the event `exited`.
+	// Any number of clients can be attached. To resume a broken stream, attach again with the offsets after the last
+	// received bytes.
+	//
+	// Errors: OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
 	AttachProcess(ctx context.Context, in *AttachProcessRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AttachProcessResponse], error)
-	// The same in both directions, for terminals: the first message starts a process or names one, the later ones are its
-	// input. Closing the requests leaves the process running, and the answers go on.
+	// Starts or attaches to a process and streams in both directions, for terminals. The first request starts or names a
+	// process, later requests are input for it. When the client closes the requests, the process keeps running and the
+	// responses continue.
+	//
+	// Errors: as StartProcess, AttachProcess, WriteProcessInput, ResizeProcess and SignalProcess.
 	ConnectProcess(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectProcessRequest, ConnectProcessResponse], error)
-	// Writes to a process's standard input, and closes it on demand. Answers when the process, or the pipe to it, has taken
-	// it all. FAILED_PRECONDITION (STDIN_CLOSED) where it has no open standard input.
+	// Writes to the standard input of a process and optionally closes it. Returns when the process, or the pipe to it,
+	// has accepted all bytes.
+	//
+	// Errors: FAILED_PRECONDITION (STDIN_CLOSED) if the process has no open standard input, OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE).
 	WriteProcessInput(ctx context.Context, in *WriteProcessInputRequest, opts ...grpc.CallOption) (*WriteProcessInputResponse, error)
-	// Changes the size of a process's terminal. FAILED_PRECONDITION (NO_TERMINAL) where it has none.
+	// Changes the size of the terminal of a process.
+	//
+	// Errors: FAILED_PRECONDITION (NO_TERMINAL) if the process has no terminal, FAILED_PRECONDITION (PROCESS_EXITED).
 	ResizeProcess(ctx context.Context, in *ResizeProcessRequest, opts ...grpc.CallOption) (*ResizeProcessResponse, error)
-	// Sends a signal to a process, or to it and every process that it started. FAILED_PRECONDITION (PROCESS_ENDED) when it
-	// has ended.
+	// Sends a signal to a process, or to the process and all of its descendants.
+	//
+	// Errors: FAILED_PRECONDITION (PROCESS_EXITED) if the process exited.
 	SignalProcess(ctx context.Context, in *SignalProcessRequest, opts ...grpc.CallOption) (*SignalProcessResponse, error)
-	// Kills a process and every process that it started, those included that left its session, and answers when they are
-	// gone. A service is not started again. One that has ended already is answered as it is.
+	// Kills a process and all of its descendants, including those that left its session, and returns when they have
+	// ended. A killed service is not restarted. If the process exited already, the method returns it unchanged.
 	KillProcess(ctx context.Context, in *KillProcessRequest, opts ...grpc.CallOption) (*KillProcessResponse, error)
-	// Reads one process, also one that ended a while ago.
+	// Returns a process. Exited processes are returned until their retention ends.
 	GetProcess(ctx context.Context, in *GetProcessRequest, opts ...grpc.CallOption) (*GetProcessResponse, error)
-	// Lists processes that ProcessService started, oldest first, those that ended a while ago included.
+	// Lists the processes that ProcessService started, oldest first. Exited processes are listed until their retention
+	// ends.
 	ListProcesses(ctx context.Context, in *ListProcessesRequest, opts ...grpc.CallOption) (*ListProcessesResponse, error)
-	// Kills a service's present run, if there is one, and starts the next at once. FAILED_PRECONDITION (NOT_A_SERVICE) for
-	// a process that is no service.
+	// Kills the current run of a service, if one exists, and starts the next run immediately.
+	//
+	// Errors: FAILED_PRECONDITION (NOT_A_SERVICE) if the process is not a service, and the errors of StartProcess.
 	RestartProcess(ctx context.Context, in *RestartProcessRequest, opts ...grpc.CallOption) (*RestartProcessResponse, error)
 }
 
@@ -195,37 +216,58 @@ func (c *processServiceClient) RestartProcess(ctx context.Context, in *RestartPr
 // for forward compatibility.
 //
 // ProcessService runs processes in a sandbox that outlive the call that started them: commands, terminals and services.
-// Every field `sandbox_id` takes the sandbox's identifier or name, every field `process_id` the process's identifier or
-// the service's name. All calls are NOT_FOUND where there is no such sandbox or process, FAILED_PRECONDITION when the
-// sandbox is not running, and UNAVAILABLE when it does not answer. None of them costs the container engine anything.
+//
+// Every field `sandbox_id` accepts the identifier or the name of a sandbox. Every field `process_id` accepts the
+// identifier of a process or the name of a service. No method calls the container engine.
+//
+// Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND, PROCESS_NOT_FOUND),
+// FAILED_PRECONDITION (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED), UNAVAILABLE
+// (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox terminated during the call).
 type ProcessServiceServer interface {
-	// Starts a process and answers at once. With the `process_id` of one that there is already it starts nothing and
-	// answers that one, so a retry never runs anything twice; ALREADY_EXISTS where that one was started differently.
-	// Errors for what cannot be started as RunCommand.
+	// Starts a process and returns immediately. If a process with the same `process_id` exists and was started by an
+	// equal request, the method starts nothing and returns that process, so a retry is safe.
+	//
+	// Errors: ALREADY_EXISTS (PROCESS_ALREADY_EXISTS) if the `process_id` belongs to a process that was started by a
+	// different request, FAILED_PRECONDITION (SERVICE_NAME_TAKEN) if a service with this name is running, and all errors
+	// of SandboxService.RunCommand for a command that cannot be started.
 	StartProcess(context.Context, *StartProcessRequest) (*StartProcessResponse, error)
-	// Streams a process's output from the given offsets on, and ends after its end. Any number of clients may be attached;
-	// a stream that broke is taken up at the offsets after the last bytes that were received.
+	// Streams the events and the output of a process from the given offsets. The stream ends after the event `exited`.
+	// Any number of clients can be attached. To resume a broken stream, attach again with the offsets after the last
+	// received bytes.
+	//
+	// Errors: OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
 	AttachProcess(*AttachProcessRequest, grpc.ServerStreamingServer[AttachProcessResponse]) error
-	// The same in both directions, for terminals: the first message starts a process or names one, the later ones are its
-	// input. Closing the requests leaves the process running, and the answers go on.
+	// Starts or attaches to a process and streams in both directions, for terminals. The first request starts or names a
+	// process, later requests are input for it. When the client closes the requests, the process keeps running and the
+	// responses continue.
+	//
+	// Errors: as StartProcess, AttachProcess, WriteProcessInput, ResizeProcess and SignalProcess.
 	ConnectProcess(grpc.BidiStreamingServer[ConnectProcessRequest, ConnectProcessResponse]) error
-	// Writes to a process's standard input, and closes it on demand. Answers when the process, or the pipe to it, has taken
-	// it all. FAILED_PRECONDITION (STDIN_CLOSED) where it has no open standard input.
+	// Writes to the standard input of a process and optionally closes it. Returns when the process, or the pipe to it,
+	// has accepted all bytes.
+	//
+	// Errors: FAILED_PRECONDITION (STDIN_CLOSED) if the process has no open standard input, OUT_OF_RANGE
+	// (OFFSET_OUT_OF_RANGE).
 	WriteProcessInput(context.Context, *WriteProcessInputRequest) (*WriteProcessInputResponse, error)
-	// Changes the size of a process's terminal. FAILED_PRECONDITION (NO_TERMINAL) where it has none.
+	// Changes the size of the terminal of a process.
+	//
+	// Errors: FAILED_PRECONDITION (NO_TERMINAL) if the process has no terminal, FAILED_PRECONDITION (PROCESS_EXITED).
 	ResizeProcess(context.Context, *ResizeProcessRequest) (*ResizeProcessResponse, error)
-	// Sends a signal to a process, or to it and every process that it started. FAILED_PRECONDITION (PROCESS_ENDED) when it
-	// has ended.
+	// Sends a signal to a process, or to the process and all of its descendants.
+	//
+	// Errors: FAILED_PRECONDITION (PROCESS_EXITED) if the process exited.
 	SignalProcess(context.Context, *SignalProcessRequest) (*SignalProcessResponse, error)
-	// Kills a process and every process that it started, those included that left its session, and answers when they are
-	// gone. A service is not started again. One that has ended already is answered as it is.
+	// Kills a process and all of its descendants, including those that left its session, and returns when they have
+	// ended. A killed service is not restarted. If the process exited already, the method returns it unchanged.
 	KillProcess(context.Context, *KillProcessRequest) (*KillProcessResponse, error)
-	// Reads one process, also one that ended a while ago.
+	// Returns a process. Exited processes are returned until their retention ends.
 	GetProcess(context.Context, *GetProcessRequest) (*GetProcessResponse, error)
-	// Lists processes that ProcessService started, oldest first, those that ended a while ago included.
+	// Lists the processes that ProcessService started, oldest first. Exited processes are listed until their retention
+	// ends.
 	ListProcesses(context.Context, *ListProcessesRequest) (*ListProcessesResponse, error)
-	// Kills a service's present run, if there is one, and starts the next at once. FAILED_PRECONDITION (NOT_A_SERVICE) for
-	// a process that is no service.
+	// Kills the current run of a service, if one exists, and starts the next run immediately.
+	//
+	// Errors: FAILED_PRECONDITION (NOT_A_SERVICE) if the process is not a service, and the errors of StartProcess.
 	RestartProcess(context.Context, *RestartProcessRequest) (*RestartProcessResponse, error)
 	mustEmbedUnimplementedProcessServiceServer()
 }

@@ -21,80 +21,80 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// How a command ended.
-type CommandEndReason int32
+// How a command or process exited.
+type ExitReason int32
 
 const (
 	// Never sent.
-	CommandEndReason_COMMAND_END_REASON_UNSPECIFIED CommandEndReason = 0
-	// It exited by itself, with an exit code.
-	CommandEndReason_COMMAND_END_REASON_EXITED CommandEndReason = 1
-	// A signal ended it.
-	CommandEndReason_COMMAND_END_REASON_SIGNALED CommandEndReason = 2
+	ExitReason_EXIT_REASON_UNSPECIFIED ExitReason = 0
+	// It exited by itself with an exit code.
+	ExitReason_EXIT_REASON_EXITED ExitReason = 1
+	// A signal terminated it.
+	ExitReason_EXIT_REASON_SIGNALED ExitReason = 2
 	// The kernel killed it because the sandbox ran out of memory.
-	CommandEndReason_COMMAND_END_REASON_OOM_KILLED CommandEndReason = 3
-	// Its timeout passed; it was killed with every process that it had started.
-	CommandEndReason_COMMAND_END_REASON_TIMED_OUT CommandEndReason = 4
-	// A caller killed it, with every process that it had started.
-	CommandEndReason_COMMAND_END_REASON_KILLED CommandEndReason = 5
-	// No client was attached for its idle timeout; it was killed with every process that it had started.
-	CommandEndReason_COMMAND_END_REASON_IDLE_TIMED_OUT CommandEndReason = 6
-	// Its last client went away and it was to be killed then, with every process that it had started.
-	CommandEndReason_COMMAND_END_REASON_DISCONNECTED CommandEndReason = 7
-	// The sandbox was being stopped.
-	CommandEndReason_COMMAND_END_REASON_SHUT_DOWN CommandEndReason = 8
+	ExitReason_EXIT_REASON_OOM_KILLED ExitReason = 3
+	// Its timeout passed. It was killed with all its descendants.
+	ExitReason_EXIT_REASON_TIMED_OUT ExitReason = 4
+	// A caller killed it with all its descendants.
+	ExitReason_EXIT_REASON_KILLED ExitReason = 5
+	// No client was attached for its idle timeout. It was killed with all its descendants.
+	ExitReason_EXIT_REASON_IDLE_TIMED_OUT ExitReason = 6
+	// Its last client disconnected and `kill_on_disconnect` was set. It was killed with all its descendants.
+	ExitReason_EXIT_REASON_DISCONNECTED ExitReason = 7
+	// The sandbox was being terminated.
+	ExitReason_EXIT_REASON_SHUT_DOWN ExitReason = 8
 )
 
-// Enum value maps for CommandEndReason.
+// Enum value maps for ExitReason.
 var (
-	CommandEndReason_name = map[int32]string{
-		0: "COMMAND_END_REASON_UNSPECIFIED",
-		1: "COMMAND_END_REASON_EXITED",
-		2: "COMMAND_END_REASON_SIGNALED",
-		3: "COMMAND_END_REASON_OOM_KILLED",
-		4: "COMMAND_END_REASON_TIMED_OUT",
-		5: "COMMAND_END_REASON_KILLED",
-		6: "COMMAND_END_REASON_IDLE_TIMED_OUT",
-		7: "COMMAND_END_REASON_DISCONNECTED",
-		8: "COMMAND_END_REASON_SHUT_DOWN",
+	ExitReason_name = map[int32]string{
+		0: "EXIT_REASON_UNSPECIFIED",
+		1: "EXIT_REASON_EXITED",
+		2: "EXIT_REASON_SIGNALED",
+		3: "EXIT_REASON_OOM_KILLED",
+		4: "EXIT_REASON_TIMED_OUT",
+		5: "EXIT_REASON_KILLED",
+		6: "EXIT_REASON_IDLE_TIMED_OUT",
+		7: "EXIT_REASON_DISCONNECTED",
+		8: "EXIT_REASON_SHUT_DOWN",
 	}
-	CommandEndReason_value = map[string]int32{
-		"COMMAND_END_REASON_UNSPECIFIED":    0,
-		"COMMAND_END_REASON_EXITED":         1,
-		"COMMAND_END_REASON_SIGNALED":       2,
-		"COMMAND_END_REASON_OOM_KILLED":     3,
-		"COMMAND_END_REASON_TIMED_OUT":      4,
-		"COMMAND_END_REASON_KILLED":         5,
-		"COMMAND_END_REASON_IDLE_TIMED_OUT": 6,
-		"COMMAND_END_REASON_DISCONNECTED":   7,
-		"COMMAND_END_REASON_SHUT_DOWN":      8,
+	ExitReason_value = map[string]int32{
+		"EXIT_REASON_UNSPECIFIED":    0,
+		"EXIT_REASON_EXITED":         1,
+		"EXIT_REASON_SIGNALED":       2,
+		"EXIT_REASON_OOM_KILLED":     3,
+		"EXIT_REASON_TIMED_OUT":      4,
+		"EXIT_REASON_KILLED":         5,
+		"EXIT_REASON_IDLE_TIMED_OUT": 6,
+		"EXIT_REASON_DISCONNECTED":   7,
+		"EXIT_REASON_SHUT_DOWN":      8,
 	}
 )
 
-func (x CommandEndReason) Enum() *CommandEndReason {
-	p := new(CommandEndReason)
+func (x ExitReason) Enum() *ExitReason {
+	p := new(ExitReason)
 	*p = x
 	return p
 }
 
-func (x CommandEndReason) String() string {
+func (x ExitReason) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (CommandEndReason) Descriptor() protoreflect.EnumDescriptor {
+func (ExitReason) Descriptor() protoreflect.EnumDescriptor {
 	return file_sandpool_v1_sandbox_proto_enumTypes[0].Descriptor()
 }
 
-func (CommandEndReason) Type() protoreflect.EnumType {
+func (ExitReason) Type() protoreflect.EnumType {
 	return &file_sandpool_v1_sandbox_proto_enumTypes[0]
 }
 
-func (x CommandEndReason) Number() protoreflect.EnumNumber {
+func (x ExitReason) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use CommandEndReason.Descriptor instead.
-func (CommandEndReason) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use ExitReason.Descriptor instead.
+func (ExitReason) EnumDescriptor() ([]byte, []int) {
 	return file_sandpool_v1_sandbox_proto_rawDescGZIP(), []int{0}
 }
 
@@ -102,17 +102,18 @@ var File_sandpool_v1_sandbox_proto protoreflect.FileDescriptor
 
 const file_sandpool_v1_sandbox_proto_rawDesc = "" +
 	"\n" +
-	"\x19sandpool/v1/sandbox.proto\x12\vsandpool.v1*\xc8\x02\n" +
-	"\x10CommandEndReason\x12\"\n" +
-	"\x1eCOMMAND_END_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
-	"\x19COMMAND_END_REASON_EXITED\x10\x01\x12\x1f\n" +
-	"\x1bCOMMAND_END_REASON_SIGNALED\x10\x02\x12!\n" +
-	"\x1dCOMMAND_END_REASON_OOM_KILLED\x10\x03\x12 \n" +
-	"\x1cCOMMAND_END_REASON_TIMED_OUT\x10\x04\x12\x1d\n" +
-	"\x19COMMAND_END_REASON_KILLED\x10\x05\x12%\n" +
-	"!COMMAND_END_REASON_IDLE_TIMED_OUT\x10\x06\x12#\n" +
-	"\x1fCOMMAND_END_REASON_DISCONNECTED\x10\a\x12 \n" +
-	"\x1cCOMMAND_END_REASON_SHUT_DOWN\x10\bb\x06proto3"
+	"\x19sandpool/v1/sandbox.proto\x12\vsandpool.v1*\x83\x02\n" +
+	"\n" +
+	"ExitReason\x12\x1b\n" +
+	"\x17EXIT_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12EXIT_REASON_EXITED\x10\x01\x12\x18\n" +
+	"\x14EXIT_REASON_SIGNALED\x10\x02\x12\x1a\n" +
+	"\x16EXIT_REASON_OOM_KILLED\x10\x03\x12\x19\n" +
+	"\x15EXIT_REASON_TIMED_OUT\x10\x04\x12\x16\n" +
+	"\x12EXIT_REASON_KILLED\x10\x05\x12\x1e\n" +
+	"\x1aEXIT_REASON_IDLE_TIMED_OUT\x10\x06\x12\x1c\n" +
+	"\x18EXIT_REASON_DISCONNECTED\x10\a\x12\x19\n" +
+	"\x15EXIT_REASON_SHUT_DOWN\x10\bb\x06proto3"
 
 var (
 	file_sandpool_v1_sandbox_proto_rawDescOnce sync.Once
@@ -128,7 +129,7 @@ func file_sandpool_v1_sandbox_proto_rawDescGZIP() []byte {
 
 var file_sandpool_v1_sandbox_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_sandpool_v1_sandbox_proto_goTypes = []any{
-	(CommandEndReason)(0), // 0: sandpool.v1.CommandEndReason
+	(ExitReason)(0), // 0: sandpool.v1.ExitReason
 }
 var file_sandpool_v1_sandbox_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type

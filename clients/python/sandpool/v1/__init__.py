@@ -1,1 +1,1 @@
-"""The generated stubs of sandpool's public contract."""
+"""The messages of sandpool's public contract."""

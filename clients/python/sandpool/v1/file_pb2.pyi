@@ -25,29 +25,29 @@ class _FileType:
 class _FileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_TYPE_UNSPECIFIED: _FileType.ValueType  # 0
-    """Never sent."""
+    """Not used."""
     FILE_TYPE_FILE: _FileType.ValueType  # 1
-    """A regular file."""
+    """Regular file."""
     FILE_TYPE_DIRECTORY: _FileType.ValueType  # 2
-    """A folder."""
+    """Directory."""
     FILE_TYPE_SYMLINK: _FileType.ValueType  # 3
-    """A symbolic link."""
+    """Symbolic link."""
     FILE_TYPE_OTHER: _FileType.ValueType  # 4
-    """A device, a socket or a named pipe."""
+    """Device, socket or named pipe."""
 
 class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper):
-    """What a path names."""
+    """Type of a file system object."""
 
 FILE_TYPE_UNSPECIFIED: FileType.ValueType  # 0
-"""Never sent."""
+"""Not used."""
 FILE_TYPE_FILE: FileType.ValueType  # 1
-"""A regular file."""
+"""Regular file."""
 FILE_TYPE_DIRECTORY: FileType.ValueType  # 2
-"""A folder."""
+"""Directory."""
 FILE_TYPE_SYMLINK: FileType.ValueType  # 3
-"""A symbolic link."""
+"""Symbolic link."""
 FILE_TYPE_OTHER: FileType.ValueType  # 4
-"""A device, a socket or a named pipe."""
+"""Device, socket or named pipe."""
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
 class _FileChange:
@@ -57,38 +57,38 @@ class _FileChange:
 class _FileChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileChange.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_CHANGE_UNSPECIFIED: _FileChange.ValueType  # 0
-    """Never sent."""
+    """No change. WatchFiles sends it as confirmation of the start and as keep-alive."""
     FILE_CHANGE_CREATED: _FileChange.ValueType  # 1
-    """It came to be, or was moved here."""
+    """The path was created, or moved into the watched directory."""
     FILE_CHANGE_MODIFIED: _FileChange.ValueType  # 2
-    """Its content changed."""
+    """The content changed."""
     FILE_CHANGE_REMOVED: _FileChange.ValueType  # 3
-    """It is gone, or was moved away."""
+    """The path was removed, or moved out of the watched directory."""
     FILE_CHANGE_ATTRIBUTES: _FileChange.ValueType  # 4
-    """Its mode, owner or times changed."""
+    """The mode, the owner or the times changed."""
     FILE_CHANGE_OVERFLOW: _FileChange.ValueType  # 5
-    """More happened than could be followed: look at the folder again."""
+    """More changes occurred than could be reported. List the directory again."""
 
 class FileChange(_FileChange, metaclass=_FileChangeEnumTypeWrapper):
-    """What happened to a path that is watched."""
+    """Change of a watched path."""
 
 FILE_CHANGE_UNSPECIFIED: FileChange.ValueType  # 0
-"""Never sent."""
+"""No change. WatchFiles sends it as confirmation of the start and as keep-alive."""
 FILE_CHANGE_CREATED: FileChange.ValueType  # 1
-"""It came to be, or was moved here."""
+"""The path was created, or moved into the watched directory."""
 FILE_CHANGE_MODIFIED: FileChange.ValueType  # 2
-"""Its content changed."""
+"""The content changed."""
 FILE_CHANGE_REMOVED: FileChange.ValueType  # 3
-"""It is gone, or was moved away."""
+"""The path was removed, or moved out of the watched directory."""
 FILE_CHANGE_ATTRIBUTES: FileChange.ValueType  # 4
-"""Its mode, owner or times changed."""
+"""The mode, the owner or the times changed."""
 FILE_CHANGE_OVERFLOW: FileChange.ValueType  # 5
-"""More happened than could be followed: look at the folder again."""
+"""More changes occurred than could be reported. List the directory again."""
 Global___FileChange: _TypeAlias = FileChange  # noqa: Y015
 
 @_typing.final
 class FileInfo(_message.Message):
-    """A file, folder or anything else that has a name in a sandbox. All fields are output only."""
+    """A file, a directory or another file system object of a sandbox. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,28 +104,30 @@ class FileInfo(_message.Message):
     LINK_TARGET_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """The absolute path. Bytes of a name that are not UTF-8 are replaced by U+FFFD."""
+    """Absolute path. Bytes of a name that are not UTF-8 are replaced by U+FFFD."""
     type: Global___FileType.ValueType
-    """What it is."""
+    """Type of the object."""
     size: _builtins.int
-    """The size in bytes; 0 for what has none."""
+    """Size in bytes. 0 for objects without a size."""
     mode: _builtins.int
-    """The permission bits with set-user-id, set-group-id and sticky, 0 to 07777."""
+    """Permission bits including set-user-id, set-group-id and sticky, 0 to 07777."""
     uid: _builtins.int
-    """The owner's number."""
+    """Numeric user id of the owner."""
     gid: _builtins.int
-    """The group's number."""
+    """Numeric group id."""
     user: _builtins.str
-    """The owner's name in the sandbox, or empty where it has none."""
+    """Name of the owner in the sandbox. Empty if the user id has no name."""
     group: _builtins.str
-    """The group's name in the sandbox, or empty where it has none."""
+    """Name of the group in the sandbox. Empty if the group id has no name."""
     link_target: _builtins.str
-    """Where a symbolic link leads, as it was written; empty for anything else."""
+    """Target of a symbolic link, as it is stored in the link. Empty for other types."""
     etag: _builtins.str
-    """Changes whenever the content does; send it with a read to refuse to go on in another content."""
+    """Version of the content. It changes whenever the content changes. Set it in ReadFileRequest to read this content
+    only.
+    """
     @_builtins.property
     def modify_time(self) -> _timestamp_pb2.Timestamp:
-        """When the content last changed."""
+        """Time of the last change of the content."""
 
     def __init__(
         self,

@@ -30,28 +30,32 @@ class _WriteModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WriteMode.V
     WRITE_MODE_UNSPECIFIED: _WriteMode.ValueType  # 0
     """The default, WRITE_MODE_REPLACE."""
     WRITE_MODE_REPLACE: _WriteMode.ValueType  # 1
-    """Replace it by the new one, at once."""
+    """The existing file is replaced atomically."""
     WRITE_MODE_CREATE: _WriteMode.ValueType  # 2
-    """Refuse: ALREADY_EXISTS."""
+    """The call fails with ALREADY_EXISTS (FILE_ALREADY_EXISTS)."""
     WRITE_MODE_APPEND: _WriteMode.ValueType  # 3
-    """Write the bytes at its end when all have arrived; it keeps mode and owner. Made where it is missing."""
+    """The bytes are appended after all of them were received. The file keeps its mode and owner. A missing file is
+    created.
+    """
 
 class WriteMode(_WriteMode, metaclass=_WriteModeEnumTypeWrapper):
-    """What to do with a file that is there."""
+    """Behaviour of a write if the file exists."""
 
 WRITE_MODE_UNSPECIFIED: WriteMode.ValueType  # 0
 """The default, WRITE_MODE_REPLACE."""
 WRITE_MODE_REPLACE: WriteMode.ValueType  # 1
-"""Replace it by the new one, at once."""
+"""The existing file is replaced atomically."""
 WRITE_MODE_CREATE: WriteMode.ValueType  # 2
-"""Refuse: ALREADY_EXISTS."""
+"""The call fails with ALREADY_EXISTS (FILE_ALREADY_EXISTS)."""
 WRITE_MODE_APPEND: WriteMode.ValueType  # 3
-"""Write the bytes at its end when all have arrived; it keeps mode and owner. Made where it is missing."""
+"""The bytes are appended after all of them were received. The file keeps its mode and owner. A missing file is
+created.
+"""
 Global___WriteMode: _TypeAlias = WriteMode  # noqa: Y015
 
 @_typing.final
 class ReadFileRequest(_message.Message):
-    """Which file to read."""
+    """Request message for ReadFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -61,15 +65,19 @@ class ReadFileRequest(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The file's path. Required."""
+    """Required. Path of the file."""
     offset: _builtins.int
-    """The first byte to read. Default 0. OUT_OF_RANGE when it lies after the file's end."""
+    """Optional. Offset of the first byte to read. An offset after the end of the file is OUT_OF_RANGE
+    (OFFSET_OUT_OF_RANGE). Default: 0.
+    """
     length: _builtins.int
-    """How many bytes to read at most. Default: to the end, as it is when that is reached."""
+    """Optional. Maximum number of bytes to read. Default: up to the end of the file at the time when the end is reached."""
     etag: _builtins.str
-    """Refuse with ABORTED unless this is the file's present etag. Default: read whatever is there."""
+    """Optional. If set and not the current etag of the file, the call fails with ABORTED (ETAG_MISMATCH). At most 64
+    characters. Default: no check.
+    """
     def __init__(
         self,
         *,
@@ -91,17 +99,17 @@ Global___ReadFileRequest: _TypeAlias = ReadFileRequest  # noqa: Y015
 
 @_typing.final
 class ReadFileResponse(_message.Message):
-    """One message of ReadFile."""
+    """Response message for ReadFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes, at most 1 MiB."""
+    """Next bytes of the file, at most 1 MiB."""
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """The file: comes first, and once."""
+        """Description of the file. Set in the first response only."""
 
     def __init__(
         self,
@@ -121,17 +129,17 @@ Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015
 
 @_typing.final
 class WriteFileRequest(_message.Message):
-    """One message of a file to write."""
+    """Request message for WriteFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes, at most 2 MiB."""
+    """Next bytes of the file, at most 2 MiB."""
     @_builtins.property
     def target(self) -> Global___WriteFileTarget:
-        """Which file: comes first, and once."""
+        """File to write. Must be set in the first request only."""
 
     def __init__(
         self,
@@ -151,7 +159,7 @@ Global___WriteFileRequest: _TypeAlias = WriteFileRequest  # noqa: Y015
 
 @_typing.final
 class WriteFileTarget(_message.Message):
-    """Which file to write."""
+    """File to write."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -164,29 +172,29 @@ class WriteFileTarget(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     WRITE_MODE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The file's path; missing parents are made. A symbolic link to a file is followed. Required."""
+    """Required. Path of the file. Missing parents are created. A symbolic link to a file is followed."""
     mode: _builtins.int
-    """The permission bits, 0 to 07777. Default those of the file that is replaced, else 0644."""
+    """Optional. Permission bits of the file, 0 to 07777. Default: those of the replaced file, otherwise 0644."""
     owner: _builtins.str
-    """The owner of the file and of parents that are made: a name that the image knows, or a number, with an optional group.
-    Default the owner of the file that is replaced, else the image's user.
+    """Optional. Owner of the file and of created parents: a user name of the image, or a numeric id, each with an
+    optional group. Default: the owner of the replaced file, otherwise the image's user.
     """
     upload_id: _builtins.str
-    """Names the upload in its sandbox, so that a call that broke can be taken up: 1 to 64 letters, digits, hyphens, dots
-    and underscores. Default none: what a broken call has written is thrown away.
+    """Optional. Identifier of the upload in its sandbox, with which a later call can resume it: 1 to 64 letters, digits,
+    hyphens, dots and underscores. Default: none, the bytes of a broken call are discarded.
     """
     offset: _builtins.int
-    """The offset of the first byte that follows. More than 0 with an `upload_id` only; OUT_OF_RANGE when that many have not
-    arrived before. Default 0.
+    """Optional. Offset of the next byte of `data` in the file. Must be 0 without an `upload_id`. If fewer bytes were
+    received before, the call fails with OUT_OF_RANGE (OFFSET_OUT_OF_RANGE). Default: 0.
     """
     size: _builtins.int
-    """The size of the whole file. A call that ends with another size is refused (FAILED_PRECONDITION, SIZE_MISMATCH), the
-    upload stays. Default: whatever arrives.
+    """Optional. Size of the complete file in bytes. If the received size differs, the call fails with FAILED_PRECONDITION
+    (SIZE_MISMATCH), and the upload is retained. Default: no check.
     """
     write_mode: Global___WriteMode.ValueType
-    """What to do with a file that is there. Default WRITE_MODE_REPLACE."""
+    """Optional. Behaviour if the file exists. Default: WRITE_MODE_REPLACE."""
     def __init__(
         self,
         *,
@@ -216,14 +224,14 @@ Global___WriteFileTarget: _TypeAlias = WriteFileTarget  # noqa: Y015
 
 @_typing.final
 class WriteFileResponse(_message.Message):
-    """The answer of WriteFile."""
+    """Response message for WriteFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """The file as it is now."""
+        """The written file."""
 
     def __init__(
         self,
@@ -240,7 +248,7 @@ Global___WriteFileResponse: _TypeAlias = WriteFileResponse  # noqa: Y015
 
 @_typing.final
 class PutFileRequest(_message.Message):
-    """A file, or a part of one, to write."""
+    """Request message for PutFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -248,12 +256,14 @@ class PutFileRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The bytes, at most 4,194,304. Default none."""
+    """Optional. Bytes to write, at most 4,194,304. Default: none."""
     more: _builtins.bool
-    """Whether more follows in another call; with a `target.upload_id` only. Default false: the file is finished."""
+    """Optional. Whether another call continues the file. Requires `target.upload_id`. Default: false, the file is
+    complete.
+    """
     @_builtins.property
     def target(self) -> Global___WriteFileTarget:
-        """Which file, and where in it. `target.offset` is the offset of `data`. Required."""
+        """Required. File to write. `target.offset` is the offset of the first byte of `data`."""
 
     def __init__(
         self,
@@ -272,17 +282,17 @@ Global___PutFileRequest: _TypeAlias = PutFileRequest  # noqa: Y015
 
 @_typing.final
 class PutFileResponse(_message.Message):
-    """The answer of PutFile."""
+    """Response message for PutFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
-    """How many bytes have arrived: the offset of the next."""
+    """Number of bytes that were received. This is the offset of the next byte."""
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """The file as it is now; absent when more follows."""
+        """The written file. Absent if `more` was set."""
 
     def __init__(
         self,
@@ -300,16 +310,16 @@ Global___PutFileResponse: _TypeAlias = PutFileResponse  # noqa: Y015
 
 @_typing.final
 class GetUploadRequest(_message.Message):
-    """Which upload to look at."""
+    """Request message for GetUpload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     upload_id: _builtins.str
-    """The upload's identifier. Required."""
+    """Required. Identifier of the upload."""
     def __init__(
         self,
         *,
@@ -326,7 +336,7 @@ Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
 
 @_typing.final
 class GetUploadResponse(_message.Message):
-    """The answer of GetUpload."""
+    """Response message for GetUpload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -334,12 +344,12 @@ class GetUploadResponse(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
-    """How many bytes have arrived: the offset of the next."""
+    """Number of bytes that were received. This is the offset of the next byte."""
     path: _builtins.str
-    """The file's path."""
+    """Path of the file."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the upload is thrown away unless more arrives."""
+        """Time at which the upload is discarded if no more bytes are received."""
 
     def __init__(
         self,
@@ -358,29 +368,29 @@ Global___GetUploadResponse: _TypeAlias = GetUploadResponse  # noqa: Y015
 
 @_typing.final
 class StatFileRequest(_message.Message):
-    """Which path to look at."""
+    """Request message for StatFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
-    FOLLOW_FIELD_NUMBER: _builtins.int
+    FOLLOW_SYMLINKS_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The path. Required."""
-    follow: _builtins.bool
-    """Whether to tell what a symbolic link leads to instead of the link itself. Default false."""
+    """Required. Path to describe."""
+    follow_symlinks: _builtins.bool
+    """Optional. Whether to describe the target of a symbolic link instead of the link. Default: false."""
     def __init__(
         self,
         *,
         sandbox_id: _builtins.str = ...,
         path: _builtins.str = ...,
-        follow: _builtins.bool = ...,
+        follow_symlinks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "path", b"path", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow_symlinks", b"follow_symlinks", "path", b"path", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,14 +398,14 @@ Global___StatFileRequest: _TypeAlias = StatFileRequest  # noqa: Y015
 
 @_typing.final
 class StatFileResponse(_message.Message):
-    """The answer of StatFile."""
+    """Response message for StatFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """What is there."""
+        """Description of the path."""
 
     def __init__(
         self,
@@ -412,7 +422,7 @@ Global___StatFileResponse: _TypeAlias = StatFileResponse  # noqa: Y015
 
 @_typing.final
 class ListDirectoryRequest(_message.Message):
-    """Which folder to list, and which page of it."""
+    """Request message for ListDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -422,15 +432,19 @@ class ListDirectoryRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The folder's path; a symbolic link to it is followed, those in it are not. Required."""
+    """Required. Path of the directory. A symbolic link to it is followed; symbolic links in it are not."""
     depth: _builtins.int
-    """How many levels to list: 1 for what is in the folder, 2 for what is in its folders too, at most 64. Default (0) 1."""
+    """Optional. Number of levels to list, 0 to 64: 1 for the directory only, 2 for its subdirectories too. Default (0):
+    1.
+    """
     page_size: _builtins.int
-    """The most entries in the answer, 0 to 1,000. Default (0) 100."""
+    """Optional. Maximum number of entries in the response, 0 to 1,000. Default (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; path and depth must be the same. Default: the first page."""
+    """Optional. `next_page_token` of the previous page; `path` and `depth` must be the same as for that page. Default:
+    the first page.
+    """
     def __init__(
         self,
         *,
@@ -450,17 +464,17 @@ Global___ListDirectoryRequest: _TypeAlias = ListDirectoryRequest  # noqa: Y015
 
 @_typing.final
 class ListDirectoryResponse(_message.Message):
-    """The answer of ListDirectory."""
+    """Response message for ListDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
+    """Value of `page_token` for the next page. Empty on the last page."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_file_pb2.FileInfo]:
-        """The entries of this page."""
+        """Entries of this page."""
 
     def __init__(
         self,
@@ -478,7 +492,7 @@ Global___ListDirectoryResponse: _TypeAlias = ListDirectoryResponse  # noqa: Y015
 
 @_typing.final
 class MakeDirectoryRequest(_message.Message):
-    """Which folder to make."""
+    """Request message for MakeDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -487,13 +501,15 @@ class MakeDirectoryRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The folder's path; missing parents are made alike. Required."""
+    """Required. Path of the directory. Missing parents are created with the same mode and owner."""
     mode: _builtins.int
-    """The permission bits of what is made, 0 to 07777. Default 0755."""
+    """Optional. Permission bits of created directories, 0 to 07777. Default: 0755."""
     owner: _builtins.str
-    """The owner of what is made: a name that the image knows, or a number, with an optional group. Default the image's user."""
+    """Optional. Owner of created directories: a user name of the image, or a numeric id, each with an optional group.
+    Default: the image's user.
+    """
     def __init__(
         self,
         *,
@@ -514,14 +530,14 @@ Global___MakeDirectoryRequest: _TypeAlias = MakeDirectoryRequest  # noqa: Y015
 
 @_typing.final
 class MakeDirectoryResponse(_message.Message):
-    """The answer of MakeDirectory."""
+    """Response message for MakeDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """The folder."""
+        """The directory."""
 
     def __init__(
         self,
@@ -538,7 +554,7 @@ Global___MakeDirectoryResponse: _TypeAlias = MakeDirectoryResponse  # noqa: Y015
 
 @_typing.final
 class MoveFileRequest(_message.Message):
-    """What to move where."""
+    """Request message for MoveFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -547,13 +563,13 @@ class MoveFileRequest(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     source: _builtins.str
-    """The path that is there. Required."""
+    """Required. Existing path to move."""
     destination: _builtins.str
-    """The path to be; missing parents are made. Required."""
+    """Required. New path. Missing parents are created."""
     overwrite: _builtins.bool
-    """Whether a file at the destination is replaced; a folder never is. Default false."""
+    """Optional. Whether an existing file at the destination is replaced. A directory is never replaced. Default: false."""
     def __init__(
         self,
         *,
@@ -572,14 +588,14 @@ Global___MoveFileRequest: _TypeAlias = MoveFileRequest  # noqa: Y015
 
 @_typing.final
 class MoveFileResponse(_message.Message):
-    """The answer of MoveFile."""
+    """Response message for MoveFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """What is at the destination now."""
+        """Description of the destination after the move."""
 
     def __init__(
         self,
@@ -596,7 +612,7 @@ Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
 
 @_typing.final
 class CopyFileRequest(_message.Message):
-    """What to copy where."""
+    """Request message for CopyFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -605,13 +621,13 @@ class CopyFileRequest(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     source: _builtins.str
-    """The path that is there. Required."""
+    """Required. Existing path to copy."""
     destination: _builtins.str
-    """The path to be; missing parents are made. Required."""
+    """Required. Path of the copy. Missing parents are created."""
     overwrite: _builtins.bool
-    """Whether a file at the destination is replaced; a folder never is. Default false."""
+    """Optional. Whether an existing file at the destination is replaced. A directory is never replaced. Default: false."""
     def __init__(
         self,
         *,
@@ -630,14 +646,14 @@ Global___CopyFileRequest: _TypeAlias = CopyFileRequest  # noqa: Y015
 
 @_typing.final
 class CopyFileResponse(_message.Message):
-    """The answer of CopyFile."""
+    """Response message for CopyFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def file(self) -> _file_pb2.FileInfo:
-        """What is at the destination now."""
+        """Description of the copy."""
 
     def __init__(
         self,
@@ -654,7 +670,7 @@ Global___CopyFileResponse: _TypeAlias = CopyFileResponse  # noqa: Y015
 
 @_typing.final
 class RemoveFileRequest(_message.Message):
-    """What to remove."""
+    """Request message for RemoveFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -663,15 +679,17 @@ class RemoveFileRequest(_message.Message):
     RECURSIVE_FIELD_NUMBER: _builtins.int
     MISSING_OK_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The path. Required."""
+    """Required. Path to remove."""
     recursive: _builtins.bool
-    """Whether a folder that is not empty is removed with all that is in it; else it is FAILED_PRECONDITION
-    (DIRECTORY_NOT_EMPTY). Default false.
+    """Optional. Whether a directory that is not empty is removed with all of its contents. Default: false, the call fails
+    with FAILED_PRECONDITION (DIRECTORY_NOT_EMPTY).
     """
     missing_ok: _builtins.bool
-    """Whether a path that is not there is fine. Default false: NOT_FOUND."""
+    """Optional. Whether the call succeeds if the path does not exist. Default: false, the call fails with NOT_FOUND
+    (FILE_NOT_FOUND).
+    """
     def __init__(
         self,
         *,
@@ -690,7 +708,7 @@ Global___RemoveFileRequest: _TypeAlias = RemoveFileRequest  # noqa: Y015
 
 @_typing.final
 class RemoveFileResponse(_message.Message):
-    """The answer of RemoveFile."""
+    """Response message for RemoveFile."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -707,7 +725,7 @@ Global___RemoveFileResponse: _TypeAlias = RemoveFileResponse  # noqa: Y015
 
 @_typing.final
 class GlobFilesRequest(_message.Message):
-    """Which paths to search."""
+    """Request message for GlobFiles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -716,15 +734,18 @@ class GlobFilesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     pattern: _builtins.str
-    """The pattern: an absolute path in which `*` and `?` stand for any characters but a slash, `[a-z]` for one of a set,
-    `{a,b}` for one of several, and `**` for any number of folders. Symbolic links to folders are not followed. Required.
+    """Required. Pattern: an absolute path in which `*` matches any number of characters except a slash, `?` one such
+    character, `[a-z]` one character of a set, `{a,b}` one of several alternatives, and `**` any number of directories.
+    Symbolic links to directories are not followed.
     """
     page_size: _builtins.int
-    """The most paths in the answer, 0 to 1,000. Default (0) 100."""
+    """Optional. Maximum number of paths in the response, 0 to 1,000. Default (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; the pattern must be the same. Default: the first page."""
+    """Optional. `next_page_token` of the previous page; `pattern` must be the same as for that page. Default: the first
+    page.
+    """
     def __init__(
         self,
         *,
@@ -743,17 +764,17 @@ Global___GlobFilesRequest: _TypeAlias = GlobFilesRequest  # noqa: Y015
 
 @_typing.final
 class GlobFilesResponse(_message.Message):
-    """The answer of GlobFiles."""
+    """Response message for GlobFiles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
+    """Value of `page_token` for the next page. Empty on the last page."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[_file_pb2.FileInfo]:
-        """What matches, of this page."""
+        """Matching paths of this page."""
 
     def __init__(
         self,
@@ -771,7 +792,7 @@ Global___GlobFilesResponse: _TypeAlias = GlobFilesResponse  # noqa: Y015
 
 @_typing.final
 class WatchFilesRequest(_message.Message):
-    """What to watch."""
+    """Request message for WatchFiles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -779,11 +800,13 @@ class WatchFilesRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     RECURSIVE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The folder's or the file's path. Required."""
+    """Required. Path of the directory or the file."""
     recursive: _builtins.bool
-    """Whether folders in the folder are watched too, those that are made later included; at most 8,192. Default false."""
+    """Optional. Whether subdirectories are watched too, including those that are created later; at most 8,192
+    directories. Default: false.
+    """
     def __init__(
         self,
         *,
@@ -801,18 +824,18 @@ Global___WatchFilesRequest: _TypeAlias = WatchFilesRequest  # noqa: Y015
 
 @_typing.final
 class WatchFilesResponse(_message.Message):
-    """One message of WatchFiles."""
+    """Response message for WatchFiles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGE_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     change: _file_pb2.FileChange.ValueType
-    """What happened. FILE_CHANGE_UNSPECIFIED in the first message, which says that the watch has begun, and in those that
-    are sent when nothing happened for 15 seconds.
+    """Kind of change. FILE_CHANGE_UNSPECIFIED in the first response, which confirms that the watch has started, and in
+    responses that are sent when no change occurred for 15 s.
     """
     path: _builtins.str
-    """The path that changed; the path that is watched where nothing did."""
+    """Changed path. The watched path if nothing changed."""
     def __init__(
         self,
         *,
@@ -828,17 +851,17 @@ class WatchFilesResponse(_message.Message):
 Global___WatchFilesResponse: _TypeAlias = WatchFilesResponse  # noqa: Y015
 
 @_typing.final
-class DownloadFolderRequest(_message.Message):
-    """Which folder to read."""
+class DownloadDirectoryRequest(_message.Message):
+    """Request message for DownloadDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The folder's path. Names in the archive are relative to it. Required."""
+    """Required. Path of the directory. Names in the archive are relative to it."""
     def __init__(
         self,
         *,
@@ -851,17 +874,17 @@ class DownloadFolderRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DownloadFolderRequest: _TypeAlias = DownloadFolderRequest  # noqa: Y015
+Global___DownloadDirectoryRequest: _TypeAlias = DownloadDirectoryRequest  # noqa: Y015
 
 @_typing.final
-class DownloadFolderResponse(_message.Message):
-    """One message of DownloadFolder."""
+class DownloadDirectoryResponse(_message.Message):
+    """Response message for DownloadDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes of the archive, at most 1 MiB."""
+    """Next bytes of the archive, at most 1 MiB."""
     def __init__(
         self,
         *,
@@ -873,26 +896,26 @@ class DownloadFolderResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DownloadFolderResponse: _TypeAlias = DownloadFolderResponse  # noqa: Y015
+Global___DownloadDirectoryResponse: _TypeAlias = DownloadDirectoryResponse  # noqa: Y015
 
 @_typing.final
-class UploadFolderRequest(_message.Message):
-    """One message of a folder to write."""
+class UploadDirectoryRequest(_message.Message):
+    """Request message for UploadDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes of the archive, at most 2 MiB."""
+    """Next bytes of the archive, at most 2 MiB."""
     @_builtins.property
-    def target(self) -> Global___UploadFolderTarget:
-        """Which folder: comes first, and once."""
+    def target(self) -> Global___UploadDirectoryTarget:
+        """Directory to write. Must be set in the first request only."""
 
     def __init__(
         self,
         *,
-        target: Global___UploadFolderTarget | None = ...,
+        target: Global___UploadDirectoryTarget | None = ...,
         data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "part", b"part", "target", b"target"]  # noqa: Y015
@@ -903,11 +926,11 @@ class UploadFolderRequest(_message.Message):
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
-Global___UploadFolderRequest: _TypeAlias = UploadFolderRequest  # noqa: Y015
+Global___UploadDirectoryRequest: _TypeAlias = UploadDirectoryRequest  # noqa: Y015
 
 @_typing.final
-class UploadFolderTarget(_message.Message):
-    """Which folder to write."""
+class UploadDirectoryTarget(_message.Message):
+    """Directory to write."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -915,12 +938,12 @@ class UploadFolderTarget(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     path: _builtins.str
-    """The folder's path; made, with its parents, where it is missing. Required."""
+    """Required. Path of the directory. The directory and its parents are created if they are missing."""
     owner: _builtins.str
-    """The owner of all that is written: a name that the image knows, or a number, with an optional group. Default what the
-    archive says.
+    """Optional. Owner of all written entries: a user name of the image, or a numeric id, each with an optional group.
+    Default: the owners in the archive.
     """
     def __init__(
         self,
@@ -935,20 +958,20 @@ class UploadFolderTarget(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UploadFolderTarget: _TypeAlias = UploadFolderTarget  # noqa: Y015
+Global___UploadDirectoryTarget: _TypeAlias = UploadDirectoryTarget  # noqa: Y015
 
 @_typing.final
-class UploadFolderResponse(_message.Message):
-    """The answer of UploadFolder."""
+class UploadDirectoryResponse(_message.Message):
+    """Response message for UploadDirectory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_WRITTEN_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
-    """How many entries were written."""
+    """Number of entries that were written."""
     bytes_written: _builtins.int
-    """How many bytes of files were written."""
+    """Number of bytes that were written to files."""
     def __init__(
         self,
         *,
@@ -961,4 +984,4 @@ class UploadFolderResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UploadFolderResponse: _TypeAlias = UploadFolderResponse  # noqa: Y015
+Global___UploadDirectoryResponse: _TypeAlias = UploadDirectoryResponse  # noqa: Y015

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class LogEntry(_message.Message):
-    """A line that the entrypoint or a service printed. All fields are output only."""
+    """A log line of the entrypoint or of a service. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,20 +32,22 @@ class LogEntry(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The place of the entry among all of the sandbox, from 1. Ask for those after it to go on."""
+    """Sequence number of the entry among all entries of the sandbox, starting at 1. To continue after this entry, set
+    `after_sequence` to this number.
+    """
     source: _builtins.str
-    """Who printed it: `entrypoint` or the service's name."""
+    """Source of the line: `entrypoint`, or the name of a service."""
     stream: _process_pb2.OutputStream.ValueType
-    """Where it was printed to."""
+    """Stream that the line was written to."""
     text: _builtins.str
-    """The line without its end; bytes that are not UTF-8 are replaced by U+FFFD. A line of more than 16,384 bytes comes in
-    several entries.
+    """Text of the line without the line terminator. Bytes that are not UTF-8 are replaced by U+FFFD. A line of more than
+    16,384 bytes is split into several entries.
     """
     partial: _builtins.bool
-    """Whether the line goes on in the next entry of the same source and stream."""
+    """Whether the line continues in the next entry of the same source and stream."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it was printed, by the sandbox's clock."""
+        """Time at which the line was written, by the sandbox's clock."""
 
     def __init__(
         self,
@@ -66,8 +68,8 @@ class LogEntry(_message.Message):
 Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
-class SandboxStats(_message.Message):
-    """What a sandbox uses at one moment. All fields are output only."""
+class SandboxMetrics(_message.Message):
+    """Resource usage and limits of a sandbox at one point in time. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -84,34 +86,36 @@ class SandboxStats(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     PROCESSES_LIMIT_FIELD_NUMBER: _builtins.int
     cpus_used: _builtins.float
-    """The CPUs in use on average since the measurement before, or over the last moments; 1.0 is one whole CPU."""
+    """Average number of CPUs in use since the previous measurement, or over a short interval for the first measurement.
+    1.0 is one full CPU.
+    """
     cpus: _builtins.float
-    """The CPUs that it may use; 0 for all."""
+    """CPU limit in number of CPUs. 0 if the sandbox can use all CPUs."""
     memory_bytes: _builtins.int
-    """Memory in use in bytes, without what the kernel could drop at once."""
+    """Memory in use, in bytes, without memory that the kernel can reclaim immediately."""
     memory_limit_bytes: _builtins.int
-    """The most memory that it may use in bytes."""
+    """Memory limit in bytes."""
     disk_bytes: _builtins.int
-    """Disk in use in bytes, of what counts against its limit: as the server measured it last, every few seconds. Absent
-    until then, and where the engine's storage enforces the limit by itself.
+    """Disk space in use, in bytes, that counts against the disk limit. The server measures it every few seconds. Absent
+    until the first measurement, and if the engine's storage enforces the limit.
     """
     disk_limit_bytes: _builtins.int
-    """The most disk that it may use in bytes."""
+    """Disk limit in bytes."""
     network_received_bytes: _builtins.int
-    """Bytes received on its network since it was made."""
+    """Bytes received from the network since the sandbox's container started."""
     network_sent_bytes: _builtins.int
-    """Bytes sent on its network since it was made."""
+    """Bytes sent to the network since the sandbox's container started."""
     processes: _builtins.int
-    """How many processes and threads it has, as its limit counts them."""
+    """Number of processes and threads, as the kernel counts them for the limit."""
     processes_limit: _builtins.int
-    """The most processes and threads that it may have."""
+    """Limit of processes and threads."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it was measured, by the sandbox's clock."""
+        """Time of the measurement, by the sandbox's clock."""
 
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
-        """The processor time that the sandbox has used since its container was started."""
+        """CPU time that the sandbox used since its container started."""
 
     def __init__(
         self,
@@ -137,4 +141,4 @@ class SandboxStats(_message.Message):
     _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
 
-Global___SandboxStats: _TypeAlias = SandboxStats  # noqa: Y015
+Global___SandboxMetrics: _TypeAlias = SandboxMetrics  # noqa: Y015

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -22,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ReadLogsRequest(_message.Message):
-    """Which lines to read. Filters add up."""
+    """Request message for ReadLogs. An entry is returned if it matches all filters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,20 +34,20 @@ class ReadLogsRequest(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     tail: _builtins.int
-    """Only the last so many of the lines that are there, 0 to 1,000,000. Default: all."""
+    """Optional. Returns only this number of the most recent existing lines, 0 to 1,000,000. Default: all lines."""
     after_sequence: _builtins.int
-    """Only entries after this `sequence`. Default 0: from the first that is kept."""
+    """Optional. Returns only entries whose `sequence` is greater than this number. Default (0): all retained entries."""
     follow: _builtins.bool
-    """Whether to go on with what is printed from now on, until the call is cancelled or the sandbox ends. Default false."""
+    """Optional. Whether to continue with new lines until the call is cancelled or the sandbox terminates. Default: false."""
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only lines of these: `entrypoint` or a service's name; at most 64. Default: of all."""
+        """Optional. Returns only lines of these sources: `entrypoint` or names of services, at most 64. Default: all sources."""
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only lines that were printed at this moment or later. Default: from the first that is kept."""
+        """Optional. Returns only lines that were written at or after this time. Default: all retained lines."""
 
     def __init__(
         self,
@@ -70,41 +71,41 @@ Global___ReadLogsRequest: _TypeAlias = ReadLogsRequest  # noqa: Y015
 
 @_typing.final
 class ReadLogsResponse(_message.Message):
-    """One message of ReadLogs. One without entries is sent when nothing was printed for 15 seconds."""
+    """Response message for ReadLogs. A message without entries is sent when no line was written for 15 s."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
-    LOST_ENTRIES_FIELD_NUMBER: _builtins.int
-    lost_entries: _builtins.int
-    """How many entries before these are not kept any more."""
+    DROPPED_ENTRIES_FIELD_NUMBER: _builtins.int
+    dropped_entries: _builtins.int
+    """Number of entries before `entries` that are no longer retained."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_monitor_pb2.LogEntry]:
-        """The next entries."""
+        """Next entries."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_monitor_pb2.LogEntry] | None = ...,
-        lost_entries: _builtins.int = ...,
+        dropped_entries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "lost_entries", b"lost_entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_entries", b"dropped_entries", "entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadLogsResponse: _TypeAlias = ReadLogsResponse  # noqa: Y015
 
 @_typing.final
-class GetStatsRequest(_message.Message):
-    """Whose use to measure."""
+class GetMetricsRequest(_message.Message):
+    """Request message for GetMetrics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     def __init__(
         self,
         *,
@@ -116,80 +117,80 @@ class GetStatsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
+Global___GetMetricsRequest: _TypeAlias = GetMetricsRequest  # noqa: Y015
 
 @_typing.final
-class GetStatsResponse(_message.Message):
-    """The answer of GetStats."""
+class GetMetricsResponse(_message.Message):
+    """Response message for GetMetrics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def stats(self) -> _monitor_pb2.SandboxStats:
-        """What the sandbox uses."""
+    def metrics(self) -> _monitor_pb2.SandboxMetrics:
+        """Current resource usage."""
 
     def __init__(
         self,
         *,
-        stats: _monitor_pb2.SandboxStats | None = ...,
+        metrics: _monitor_pb2.SandboxMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+Global___GetMetricsResponse: _TypeAlias = GetMetricsResponse  # noqa: Y015
 
 @_typing.final
-class WatchStatsRequest(_message.Message):
-    """Whose use to measure, and how often."""
+class WatchMetricsRequest(_message.Message):
+    """Request message for WatchMetrics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
-    INTERVAL_SECS_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
-    interval_secs: _builtins.float
-    """Seconds between two measurements, 0.1 to 3,600. Default 1."""
+    """Required. Identifier or name of the sandbox."""
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Optional. Time between two measurements, 0.1 s to 3,600 s. Default: 1 s."""
+
     def __init__(
         self,
         *,
         sandbox_id: _builtins.str = ...,
-        interval_secs: _builtins.float | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_secs", b"_interval_secs", "interval_secs", b"interval_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_secs", b"_interval_secs", "interval_secs", b"interval_secs", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__interval_secs: _TypeAlias = _typing.Literal["interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__interval_secs: _TypeAlias = _typing.Literal["_interval_secs", b"_interval_secs"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_secs) -> _WhichOneofReturnType__interval_secs | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchStatsRequest: _TypeAlias = WatchStatsRequest  # noqa: Y015
+Global___WatchMetricsRequest: _TypeAlias = WatchMetricsRequest  # noqa: Y015
 
 @_typing.final
-class WatchStatsResponse(_message.Message):
-    """One message of WatchStats."""
+class WatchMetricsResponse(_message.Message):
+    """Response message for WatchMetrics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def stats(self) -> _monitor_pb2.SandboxStats:
-        """What the sandbox uses."""
+    def metrics(self) -> _monitor_pb2.SandboxMetrics:
+        """Current resource usage."""
 
     def __init__(
         self,
         *,
-        stats: _monitor_pb2.SandboxStats | None = ...,
+        metrics: _monitor_pb2.SandboxMetrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchStatsResponse: _TypeAlias = WatchStatsResponse  # noqa: Y015
+Global___WatchMetricsResponse: _TypeAlias = WatchMetricsResponse  # noqa: Y015

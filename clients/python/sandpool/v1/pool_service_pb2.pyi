@@ -5,10 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sandpool.v1 import container_pb2 as _container_pb2
 from sandpool.v1 import pool_pb2 as _pool_pb2
 import builtins as _builtins
 import sys
@@ -29,204 +31,116 @@ class _WatchEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WatchE
     DESCRIPTOR: _descriptor.EnumDescriptor
     WATCH_EVENT_TYPE_UNSPECIFIED: _WatchEventType.ValueType  # 0
     """Never sent."""
-    WATCH_EVENT_TYPE_PRESENT: _WatchEventType.ValueType  # 1
-    """The state at the beginning of the watch."""
+    WATCH_EVENT_TYPE_CURRENT: _WatchEventType.ValueType  # 1
+    """The state of the resource at the start of the watch."""
     WATCH_EVENT_TYPE_CHANGED: _WatchEventType.ValueType  # 2
-    """It is new, or something of it changed."""
+    """The resource was created or changed."""
     WATCH_EVENT_TYPE_DELETED: _WatchEventType.ValueType  # 3
-    """It is gone."""
+    """The resource was deleted."""
     WATCH_EVENT_TYPE_BOOKMARK: _WatchEventType.ValueType  # 4
-    """All that was there at the beginning of the watch has been told. Sent once, and only where it is asked for."""
+    """The end of the initial state. Sent once, and only on request."""
 
 class WatchEventType(_WatchEventType, metaclass=_WatchEventTypeEnumTypeWrapper):
-    """What a message of a watch tells."""
+    """The kind of a watch event."""
 
 WATCH_EVENT_TYPE_UNSPECIFIED: WatchEventType.ValueType  # 0
 """Never sent."""
-WATCH_EVENT_TYPE_PRESENT: WatchEventType.ValueType  # 1
-"""The state at the beginning of the watch."""
+WATCH_EVENT_TYPE_CURRENT: WatchEventType.ValueType  # 1
+"""The state of the resource at the start of the watch."""
 WATCH_EVENT_TYPE_CHANGED: WatchEventType.ValueType  # 2
-"""It is new, or something of it changed."""
+"""The resource was created or changed."""
 WATCH_EVENT_TYPE_DELETED: WatchEventType.ValueType  # 3
-"""It is gone."""
+"""The resource was deleted."""
 WATCH_EVENT_TYPE_BOOKMARK: WatchEventType.ValueType  # 4
-"""All that was there at the beginning of the watch has been told. Sent once, and only where it is asked for."""
+"""The end of the initial state. Sent once, and only on request."""
 Global___WatchEventType: _TypeAlias = WatchEventType  # noqa: Y015
 
 @_typing.final
 class CreatePoolRequest(_message.Message):
-    """A pool to create. Either `image` or `template_name` says what its containers are."""
+    """Request message for CreatePool. Exactly one of `spec` and `template_name` defines the containers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
     WARM_CONTAINERS_FIELD_NUMBER: _builtins.int
     MAX_CONTAINERS_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    IMAGE_REFRESH_INTERVAL_FIELD_NUMBER: _builtins.int
+    WARM_TTL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
-    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
-    PULL_POLICY_FIELD_NUMBER: _builtins.int
-    IMAGE_CHECK_SECS_FIELD_NUMBER: _builtins.int
-    MAX_AGE_SECS_FIELD_NUMBER: _builtins.int
-    DRAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A name for the pool, unique among the living pools. Default none. Lower-case letters, digits and hyphens, at most 63."""
-    image: _builtins.str
-    """The container image, pulled when the engine does not have it. Required unless there is a template."""
-    template_name: _builtins.str
-    """The template, by name or identifier, whose specification the pool follows. Required unless there is an image."""
-    cpus: _builtins.float
-    """CPUs of each container, 0.01 to 256. Default 1.0."""
-    memory_mb: _builtins.int
-    """Memory of each container in MiB, without swap, 16 to 4,194,304. Default 512."""
-    ephemeral_disk_mb: _builtins.int
-    """Disk of each container in MiB, 1 to 16,777,216. Default 1024."""
-    warm_containers: _builtins.int
-    """How many containers are kept ready and unclaimed, 0 to 1,000. Default 0."""
-    max_containers: _builtins.int
-    """The most containers that may exist at once, in whatever state, 1 to 100,000. Default no limit."""
-    timeout_secs: _builtins.int
-    """The lifetime of a sandbox in seconds from its claim, at most a year; 0 for none. Default 0, or the template's."""
-    paused: _builtins.bool
-    """Create the pool paused: it takes no containers until an update sets this to false. Default false."""
-    request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
-    readiness_interval_secs: _builtins.float
-    """Seconds between two tries of `readiness_command`, 0.01 to 300; not with a template. Default 0.5."""
-    readiness_timeout_secs: _builtins.float
-    """Seconds that one try of `readiness_command` may take, 0.01 to 300; not with a template. Default 5."""
-    readiness_retries: _builtins.int
-    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; not with a template. Default
-    20.
+    """Optional. The name, unique among existing pools: lower-case letters, digits and hyphens, at most 63 characters.
+    Default: none.
     """
-    pull_policy: _pool_pb2.PullPolicy.ValueType
-    """When the image is pulled. Default PULL_POLICY_MISSING."""
-    image_check_secs: _builtins.int
-    """Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0."""
-    max_age_secs: _builtins.int
-    """Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0."""
-    drain: _builtins.bool
-    """Create the pool drained: paused, and without ready containers. Default false."""
+    template_name: _builtins.str
+    """The name or identifier of the template whose specification the pool uses. Required unless `spec` is set."""
+    warm_containers: _builtins.int
+    """Optional. The number of warm containers to maintain, 0 to 1,000. Default: none."""
+    max_containers: _builtins.int
+    """Optional. The maximum number of containers in any state, 1 to 100,000. Default: no limit."""
+    paused: _builtins.bool
+    """Optional. Whether to create the pool paused: it creates no containers until an update resumes it. Default: false."""
+    drained: _builtins.bool
+    """Optional. Whether to create the pool drained, which implies paused. Default: false."""
+    request_id: _builtins.str
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of secrets to give to each sandbox, at most 64. Each must exist. Default none."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """The container specification; `spec.image` is required. Required unless `template_name` is set."""
 
     @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that runs in each container beside the sandbox's commands, at most 256 words. Default none."""
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; not with a
-        template. Default none.
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The lifetime of a sandbox, counted from its claim, at most 365 days; 0: no limit. Default: that of the
+        template, otherwise no limit.
         """
 
     @_builtins.property
-    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that must succeed in a container before it counts as ready, at most 256 words; not with a template.
-        Default none.
+    def image_refresh_interval(self) -> _duration_pb2.Duration:
+        """Optional. The interval at which the server checks whether the image's tag refers to another image, at most 365 days;
+        0: never. Default: never.
         """
+
+    @_builtins.property
+    def warm_ttl(self) -> _duration_pb2.Duration:
+        """Optional. The age at which a warm container is replaced, at most 365 days; 0: never. Default: never."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        image: _builtins.str = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
         template_name: _builtins.str = ...,
-        cpus: _builtins.float | None = ...,
-        memory_mb: _builtins.int | None = ...,
-        ephemeral_disk_mb: _builtins.int | None = ...,
-        warm_containers: _builtins.int = ...,
+        warm_containers: _builtins.int | None = ...,
         max_containers: _builtins.int | None = ...,
-        timeout_secs: _builtins.int | None = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         paused: _builtins.bool = ...,
+        drained: _builtins.bool = ...,
+        image_refresh_interval: _duration_pb2.Duration | None = ...,
+        warm_ttl: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
-        readiness_interval_secs: _builtins.float | None = ...,
-        readiness_timeout_secs: _builtins.float | None = ...,
-        readiness_retries: _builtins.int | None = ...,
-        pull_policy: _pool_pb2.PullPolicy.ValueType = ...,
-        image_check_secs: _builtins.int = ...,
-        max_age_secs: _builtins.int = ...,
-        drain: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers", "_warm_containers", b"_warm_containers", "image_refresh_interval", b"image_refresh_interval", "max_containers", b"max_containers", "spec", b"spec", "timeout", b"timeout", "warm_containers", b"warm_containers", "warm_ttl", b"warm_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "drain", b"drain", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pull_policy", b"pull_policy", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers", "_warm_containers", b"_warm_containers", "drained", b"drained", "image_refresh_interval", b"image_refresh_interval", "max_containers", b"max_containers", "name", b"name", "paused", b"paused", "request_id", b"request_id", "spec", b"spec", "template_name", b"template_name", "timeout", b"timeout", "warm_containers", b"warm_containers", "warm_ttl", b"warm_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
-    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
-    _WhichOneofReturnType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
     _WhichOneofReturnType__max_containers: _TypeAlias = _typing.Literal["max_containers"]  # noqa: Y015
     _WhichOneofArgType__max_containers: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers"]  # noqa: Y015
-    _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
-    _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
-    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
+    _WhichOneofReturnType__warm_containers: _TypeAlias = _typing.Literal["warm_containers"]  # noqa: Y015
+    _WhichOneofArgType__warm_containers: _TypeAlias = _typing.Literal["_warm_containers", b"_warm_containers"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_containers) -> _WhichOneofReturnType__max_containers | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_containers) -> _WhichOneofReturnType__warm_containers | None: ...
 
 Global___CreatePoolRequest: _TypeAlias = CreatePoolRequest  # noqa: Y015
 
 @_typing.final
 class CreatePoolResponse(_message.Message):
-    """The answer of CreatePool."""
+    """Response message for CreatePool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -250,13 +164,13 @@ Global___CreatePoolResponse: _TypeAlias = CreatePoolResponse  # noqa: Y015
 
 @_typing.final
 class GetPoolRequest(_message.Message):
-    """Which pool to read."""
+    """Request message for GetPool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_ID_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
-    """The pool's identifier or name. Required."""
+    """Required. The pool's identifier or name."""
     def __init__(
         self,
         *,
@@ -272,7 +186,7 @@ Global___GetPoolRequest: _TypeAlias = GetPoolRequest  # noqa: Y015
 
 @_typing.final
 class GetPoolResponse(_message.Message):
-    """The answer of GetPool."""
+    """Response message for GetPool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -296,16 +210,16 @@ Global___GetPoolResponse: _TypeAlias = GetPoolResponse  # noqa: Y015
 
 @_typing.final
 class ListPoolsRequest(_message.Message):
-    """Which page of pools to list."""
+    """Request message for ListPools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most pools in the answer, 0 to 1,000. Default (0) 100."""
+    """Optional. The maximum number of pools in the response, 0 to 1,000. Default (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before. Default: the first page."""
+    """Optional. The `next_page_token` of the previous page. Default: the first page."""
     def __init__(
         self,
         *,
@@ -322,17 +236,17 @@ Global___ListPoolsRequest: _TypeAlias = ListPoolsRequest  # noqa: Y015
 
 @_typing.final
 class ListPoolsResponse(_message.Message):
-    """The answer of ListPools."""
+    """Response message for ListPools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOLS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[_pool_pb2.Pool]:
-        """The pools of this page, oldest first."""
+        """The pools of this page."""
 
     def __init__(
         self,
@@ -350,212 +264,106 @@ Global___ListPoolsResponse: _TypeAlias = ListPoolsResponse  # noqa: Y015
 
 @_typing.final
 class UpdatePoolRequest(_message.Message):
-    """What to change of a pool. Without a mask every field that is present is changed."""
+    """Request message for UpdatePool. Without `update_mask`, the update changes every field that is present, including fields
+    of `spec`; lists and maps count as present when they are not empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     POOL_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     WARM_CONTAINERS_FIELD_NUMBER: _builtins.int
     MAX_CONTAINERS_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    IMAGE_REFRESH_INTERVAL_FIELD_NUMBER: _builtins.int
+    WARM_TTL_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
-    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
-    PULL_POLICY_FIELD_NUMBER: _builtins.int
-    IMAGE_CHECK_SECS_FIELD_NUMBER: _builtins.int
-    MAX_AGE_SECS_FIELD_NUMBER: _builtins.int
-    DRAIN_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
-    """The pool's identifier or name. Required."""
+    """Required. The pool's identifier or name."""
     name: _builtins.str
-    """The new name; empty takes the name away. Rules as in CreatePool."""
-    image: _builtins.str
-    """The new image. Refused on a pool that follows a template."""
-    cpus: _builtins.float
-    """The new CPUs of each container, 0.01 to 256. Refused on a pool that follows a template."""
-    memory_mb: _builtins.int
-    """The new memory of each container in MiB, 16 to 4,194,304. Refused on a pool that follows a template."""
-    ephemeral_disk_mb: _builtins.int
-    """The new disk of each container in MiB, 1 to 16,777,216. Refused on a pool that follows a template."""
+    """Optional. The new name; an empty string removes the name."""
     warm_containers: _builtins.int
-    """The new number of containers kept ready, 0 to 1,000."""
+    """Optional. The new number of warm containers, 0 to 1,000."""
     max_containers: _builtins.int
-    """The new limit on containers, 1 to 100,000. Name it in the mask and leave it out to lift the limit."""
-    timeout_secs: _builtins.int
-    """The new lifetime of sandboxes claimed from now on in seconds, at most a year; 0 for none. On a pool that follows a
-    template: name it in the mask and leave it out to follow the template again.
+    """Optional. The new maximum number of containers, 1 to 100,000. To remove the limit, name the field in `update_mask` and
+    leave it absent.
     """
     paused: _builtins.bool
-    """Whether the pool is paused."""
+    """Optional. Whether the pool is paused."""
+    drained: _builtins.bool
+    """Optional. Whether the pool is drained: paused, with its unclaimed containers removed."""
     etag: _builtins.str
-    """Refuse the change with ABORTED unless this is the pool's present etag. Default: change whatever is there."""
+    """Optional. The pool's etag. If it is not current, the update fails with ABORTED. Default: update unconditionally."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
-    readiness_interval_secs: _builtins.float
-    """Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template."""
-    readiness_timeout_secs: _builtins.float
-    """Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template."""
-    readiness_retries: _builtins.int
-    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default. Refused on a pool that follows a template."""
-    pull_policy: _pool_pb2.PullPolicy.ValueType
-    """When the image is pulled. Default PULL_POLICY_MISSING."""
-    image_check_secs: _builtins.int
-    """Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0."""
-    max_age_secs: _builtins.int
-    """Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0."""
-    drain: _builtins.bool
-    """Whether the pool is drained: paused, and its ready containers removed."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The new names of secrets, at most 64; name it in the mask to empty it. Refused on a pool that follows a template."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """Optional. The new values of the specification's fields. Not allowed for a pool with a template."""
 
     @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The new command beside the sandbox's commands, at most 256 words; name it in the mask to empty it. Refused on a pool
-        that follows a template.
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The new lifetime of sandboxes that are claimed later, at most 365 days; 0: no limit. To use the template's
+        lifetime, name the field in `update_mask` and leave it absent.
         """
+
+    @_builtins.property
+    def image_refresh_interval(self) -> _duration_pb2.Duration:
+        """Optional. The new interval of image checks, at most 365 days; 0: never."""
+
+    @_builtins.property
+    def warm_ttl(self) -> _duration_pb2.Duration:
+        """Optional. The new age at which a warm container is replaced, at most 365 days; 0: never."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields of this request to change, by name; fields named here and absent above go back to their default.
-        Default: every field that is present.
+        """Optional. The fields to change, for example `warm_containers` or `spec.image`; `spec` stands for all fields of the
+        specification and `*` for all fields. A field that is named here and absent above returns to its default.
         """
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default. Refused on a pool that follows a template."""
-
-    @_builtins.property
-    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default. Refused on a pool that follows a template."""
 
     def __init__(
         self,
         *,
         pool_id: _builtins.str = ...,
         name: _builtins.str | None = ...,
-        image: _builtins.str | None = ...,
-        cpus: _builtins.float | None = ...,
-        memory_mb: _builtins.int | None = ...,
-        ephemeral_disk_mb: _builtins.int | None = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
         warm_containers: _builtins.int | None = ...,
         max_containers: _builtins.int | None = ...,
-        timeout_secs: _builtins.int | None = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         paused: _builtins.bool | None = ...,
+        drained: _builtins.bool | None = ...,
+        image_refresh_interval: _duration_pb2.Duration | None = ...,
+        warm_ttl: _duration_pb2.Duration | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
-        readiness_interval_secs: _builtins.float | None = ...,
-        readiness_timeout_secs: _builtins.float | None = ...,
-        readiness_retries: _builtins.int | None = ...,
-        pull_policy: _pool_pb2.PullPolicy.ValueType | None = ...,
-        image_check_secs: _builtins.int | None = ...,
-        max_age_secs: _builtins.int | None = ...,
-        drain: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_drain", b"_drain", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_image_check_secs", b"_image_check_secs", "_max_age_secs", b"_max_age_secs", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_name", b"_name", "_paused", b"_paused", "_pull_policy", b"_pull_policy", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_warm_containers", b"_warm_containers", "cpus", b"cpus", "drain", b"drain", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pull_policy", b"pull_policy", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drained", b"_drained", "_max_containers", b"_max_containers", "_name", b"_name", "_paused", b"_paused", "_warm_containers", b"_warm_containers", "drained", b"drained", "image_refresh_interval", b"image_refresh_interval", "max_containers", b"max_containers", "name", b"name", "paused", b"paused", "spec", b"spec", "timeout", b"timeout", "update_mask", b"update_mask", "warm_containers", b"warm_containers", "warm_ttl", b"warm_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_drain", b"_drain", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_image_check_secs", b"_image_check_secs", "_max_age_secs", b"_max_age_secs", "_max_containers", b"_max_containers", "_memory_mb", b"_memory_mb", "_name", b"_name", "_paused", b"_paused", "_pull_policy", b"_pull_policy", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_warm_containers", b"_warm_containers", "cpus", b"cpus", "drain", b"drain", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "image_check_secs", b"image_check_secs", "max_age_secs", b"max_age_secs", "max_containers", b"max_containers", "memory_mb", b"memory_mb", "name", b"name", "paused", b"paused", "pool_id", b"pool_id", "pull_policy", b"pull_policy", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask", "warm_containers", b"warm_containers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drained", b"_drained", "_max_containers", b"_max_containers", "_name", b"_name", "_paused", b"_paused", "_warm_containers", b"_warm_containers", "drained", b"drained", "etag", b"etag", "image_refresh_interval", b"image_refresh_interval", "max_containers", b"max_containers", "name", b"name", "paused", b"paused", "pool_id", b"pool_id", "request_id", b"request_id", "spec", b"spec", "timeout", b"timeout", "update_mask", b"update_mask", "warm_containers", b"warm_containers", "warm_ttl", b"warm_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
-    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
-    _WhichOneofReturnType__drain: _TypeAlias = _typing.Literal["drain"]  # noqa: Y015
-    _WhichOneofArgType__drain: _TypeAlias = _typing.Literal["_drain", b"_drain"]  # noqa: Y015
-    _WhichOneofReturnType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
-    _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
-    _WhichOneofReturnType__image_check_secs: _TypeAlias = _typing.Literal["image_check_secs"]  # noqa: Y015
-    _WhichOneofArgType__image_check_secs: _TypeAlias = _typing.Literal["_image_check_secs", b"_image_check_secs"]  # noqa: Y015
-    _WhichOneofReturnType__max_age_secs: _TypeAlias = _typing.Literal["max_age_secs"]  # noqa: Y015
-    _WhichOneofArgType__max_age_secs: _TypeAlias = _typing.Literal["_max_age_secs", b"_max_age_secs"]  # noqa: Y015
+    _WhichOneofReturnType__drained: _TypeAlias = _typing.Literal["drained"]  # noqa: Y015
+    _WhichOneofArgType__drained: _TypeAlias = _typing.Literal["_drained", b"_drained"]  # noqa: Y015
     _WhichOneofReturnType__max_containers: _TypeAlias = _typing.Literal["max_containers"]  # noqa: Y015
     _WhichOneofArgType__max_containers: _TypeAlias = _typing.Literal["_max_containers", b"_max_containers"]  # noqa: Y015
-    _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
-    _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__paused: _TypeAlias = _typing.Literal["paused"]  # noqa: Y015
     _WhichOneofArgType__paused: _TypeAlias = _typing.Literal["_paused", b"_paused"]  # noqa: Y015
-    _WhichOneofReturnType__pull_policy: _TypeAlias = _typing.Literal["pull_policy"]  # noqa: Y015
-    _WhichOneofArgType__pull_policy: _TypeAlias = _typing.Literal["_pull_policy", b"_pull_policy"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
-    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__warm_containers: _TypeAlias = _typing.Literal["warm_containers"]  # noqa: Y015
     _WhichOneofArgType__warm_containers: _TypeAlias = _typing.Literal["_warm_containers", b"_warm_containers"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__drain) -> _WhichOneofReturnType__drain | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_check_secs) -> _WhichOneofReturnType__image_check_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_age_secs) -> _WhichOneofReturnType__max_age_secs | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drained) -> _WhichOneofReturnType__drained | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_containers) -> _WhichOneofReturnType__max_containers | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__paused) -> _WhichOneofReturnType__paused | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__pull_policy) -> _WhichOneofReturnType__pull_policy | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warm_containers) -> _WhichOneofReturnType__warm_containers | None: ...
 
@@ -563,14 +371,14 @@ Global___UpdatePoolRequest: _TypeAlias = UpdatePoolRequest  # noqa: Y015
 
 @_typing.final
 class UpdatePoolResponse(_message.Message):
-    """The answer of UpdatePool."""
+    """Response message for UpdatePool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pool(self) -> _pool_pb2.Pool:
-        """The pool after the change."""
+        """The updated pool."""
 
     def __init__(
         self,
@@ -587,29 +395,31 @@ Global___UpdatePoolResponse: _TypeAlias = UpdatePoolResponse  # noqa: Y015
 
 @_typing.final
 class DeletePoolRequest(_message.Message):
-    """Which pool to delete."""
+    """Request message for DeletePool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
-    """The pool's identifier or name. Required."""
+    """Required. The pool's identifier or name."""
     etag: _builtins.str
-    """Refuse with ABORTED unless this is the pool's present etag. Default: delete whatever is there."""
-    request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    """Optional. The pool's etag. If it is not current, the deletion fails with ABORTED. Default: delete unconditionally."""
     force: _builtins.bool
-    """Delete the pool even while sandboxes of it are in use, and end those. Default false."""
+    """Optional. Whether to delete the pool while sandboxes of it are active, and to terminate these sandboxes. Default:
+    false.
+    """
+    request_id: _builtins.str
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     def __init__(
         self,
         *,
         pool_id: _builtins.str = ...,
         etag: _builtins.str = ...,
-        request_id: _builtins.str = ...,
         force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -621,7 +431,7 @@ Global___DeletePoolRequest: _TypeAlias = DeletePoolRequest  # noqa: Y015
 
 @_typing.final
 class DeletePoolResponse(_message.Message):
-    """The answer of DeletePool: the pool is gone and its containers are being removed."""
+    """Response message for DeletePool. The pool is deleted; its containers are being removed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -638,19 +448,21 @@ Global___DeletePoolResponse: _TypeAlias = DeletePoolResponse  # noqa: Y015
 
 @_typing.final
 class WatchPoolsRequest(_message.Message):
-    """Which pools to watch."""
+    """Request message for WatchPools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_IDS_FIELD_NUMBER: _builtins.int
     BOOKMARK_FIELD_NUMBER: _builtins.int
     bookmark: _builtins.bool
-    """Whether to say, by a message of the type BOOKMARK, when all that was there at the beginning has been told: whoever
-    watched before knows then that what was not told is gone. Default false.
+    """Optional. Whether to send a message of type WATCH_EVENT_TYPE_BOOKMARK at the end of the initial state. A client that
+    resumes a watch knows then that a pool which was not sent has been deleted. Default: false.
     """
     @_builtins.property
     def pool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identifiers or names, at most 100. NOT_FOUND when one does not exist. Default: all pools, new ones included."""
+        """Optional. The identifiers or names of the pools to watch, at most 100. Default: all pools, including pools that are
+        created later.
+        """
 
     def __init__(
         self,
@@ -668,17 +480,17 @@ Global___WatchPoolsRequest: _TypeAlias = WatchPoolsRequest  # noqa: Y015
 
 @_typing.final
 class WatchPoolsResponse(_message.Message):
-    """One message of WatchPools."""
+    """Response message for WatchPools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     type: Global___WatchEventType.ValueType
-    """What happened to the pool."""
+    """The kind of event."""
     @_builtins.property
     def pool(self) -> _pool_pb2.Pool:
-        """The pool as it is now, or as it was last when `type` says that it is deleted. Absent in a bookmark."""
+        """The pool: its current state, or its last state if `type` is WATCH_EVENT_TYPE_DELETED. Absent in a bookmark."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ExposedPort(_message.Message):
-    """A port of a sandbox that is served by HTTP under a host name of its own. All fields are output only."""
+    """A port of a sandbox that the server exposes by HTTP under a separate host name. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,12 +27,14 @@ class ExposedPort(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     port: _builtins.int
-    """The port inside the sandbox."""
+    """Port inside the sandbox."""
     url: _builtins.str
-    """Where it is served: `http://<port>-<sandbox>.<domain>`, with the web port's number where that is not the scheme's."""
+    """URL of the port: `http://<port>-<sandbox>.<domain>`, followed by the server's web port unless that is the default
+    port of the scheme.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was exposed."""
+        """Time at which the port was exposed."""
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from sandpool.v1 import port_pb2 as _port_pb2
@@ -21,17 +22,17 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class OpenTunnelRequest(_message.Message):
-    """One message into the tunnel."""
+    """Request message for OpenTunnel."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes for it, at most 1 MiB."""
+    """Next bytes to send to the port, at most 1,048,576."""
     @_builtins.property
     def target(self) -> Global___TunnelTarget:
-        """Which port: comes first, and once."""
+        """Port to connect to. Must be set in the first request only."""
 
     def __init__(
         self,
@@ -51,49 +52,49 @@ Global___OpenTunnelRequest: _TypeAlias = OpenTunnelRequest  # noqa: Y015
 
 @_typing.final
 class TunnelTarget(_message.Message):
-    """Which port to connect to."""
+    """Port to connect to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
-    CONNECT_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     port: _builtins.int
-    """The port on the sandbox's own addresses, loopback included, 1 to 65,535. Required."""
-    connect_timeout_secs: _builtins.float
-    """Seconds until the connection must stand, 0.1 to 60. Default 10."""
+    """Required. Port on the addresses of the sandbox, including loopback, 1 to 65,535."""
+    @_builtins.property
+    def connect_timeout(self) -> _duration_pb2.Duration:
+        """Optional. Time limit for opening the connection, 0.1 s to 60 s. Default: 10 s."""
+
     def __init__(
         self,
         *,
         sandbox_id: _builtins.str = ...,
         port: _builtins.int = ...,
-        connect_timeout_secs: _builtins.float | None = ...,
+        connect_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_secs", b"_connect_timeout_secs", "connect_timeout_secs", b"connect_timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_timeout", b"connect_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connect_timeout_secs", b"_connect_timeout_secs", "connect_timeout_secs", b"connect_timeout_secs", "port", b"port", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_timeout", b"connect_timeout", "port", b"port", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__connect_timeout_secs: _TypeAlias = _typing.Literal["connect_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__connect_timeout_secs: _TypeAlias = _typing.Literal["_connect_timeout_secs", b"_connect_timeout_secs"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__connect_timeout_secs) -> _WhichOneofReturnType__connect_timeout_secs | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TunnelTarget: _TypeAlias = TunnelTarget  # noqa: Y015
 
 @_typing.final
 class OpenTunnelResponse(_message.Message):
-    """One message out of the tunnel."""
+    """Response message for OpenTunnel."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OPENED_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes from the port, at most 64 KiB."""
+    """Next bytes from the port, at most 65,536."""
     @_builtins.property
     def opened(self) -> Global___TunnelOpened:
-        """The connection stands: comes first, and once."""
+        """The connection is open. Set in the first response only."""
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ Global___OpenTunnelResponse: _TypeAlias = OpenTunnelResponse  # noqa: Y015
 
 @_typing.final
 class TunnelOpened(_message.Message):
-    """Says that the connection stands."""
+    """Confirmation that the connection is open."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -130,16 +131,16 @@ Global___TunnelOpened: _TypeAlias = TunnelOpened  # noqa: Y015
 
 @_typing.final
 class ExposePortRequest(_message.Message):
-    """Which port to expose."""
+    """Request message for ExposePort."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     port: _builtins.int
-    """The port inside the sandbox, 1 to 65,535. Required."""
+    """Required. Port inside the sandbox, 1 to 65,535."""
     def __init__(
         self,
         *,
@@ -156,14 +157,14 @@ Global___ExposePortRequest: _TypeAlias = ExposePortRequest  # noqa: Y015
 
 @_typing.final
 class ExposePortResponse(_message.Message):
-    """The answer of ExposePort."""
+    """Response message for ExposePort."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPOSED_PORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def exposed_port(self) -> _port_pb2.ExposedPort:
-        """The port and where it is served."""
+        """The exposed port."""
 
     def __init__(
         self,
@@ -180,16 +181,16 @@ Global___ExposePortResponse: _TypeAlias = ExposePortResponse  # noqa: Y015
 
 @_typing.final
 class UnexposePortRequest(_message.Message):
-    """Which port to serve no longer."""
+    """Request message for UnexposePort."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     port: _builtins.int
-    """The port inside the sandbox, 1 to 65,535. Required."""
+    """Required. Port inside the sandbox, 1 to 65,535."""
     def __init__(
         self,
         *,
@@ -206,7 +207,7 @@ Global___UnexposePortRequest: _TypeAlias = UnexposePortRequest  # noqa: Y015
 
 @_typing.final
 class UnexposePortResponse(_message.Message):
-    """The answer of UnexposePort."""
+    """Response message for UnexposePort."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,13 +224,13 @@ Global___UnexposePortResponse: _TypeAlias = UnexposePortResponse  # noqa: Y015
 
 @_typing.final
 class ListExposedPortsRequest(_message.Message):
-    """Whose exposed ports to list."""
+    """Request message for ListExposedPorts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     def __init__(
         self,
         *,
@@ -245,14 +246,14 @@ Global___ListExposedPortsRequest: _TypeAlias = ListExposedPortsRequest  # noqa: 
 
 @_typing.final
 class ListExposedPortsResponse(_message.Message):
-    """The answer of ListExposedPorts."""
+    """Response message for ListExposedPorts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPOSED_PORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def exposed_ports(self) -> _containers.RepeatedCompositeFieldContainer[_port_pb2.ExposedPort]:
-        """The exposed ports."""
+        """Exposed ports, sorted by number."""
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -28,25 +29,25 @@ class _ProcessState:
 class _ProcessStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProcessState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROCESS_STATE_UNSPECIFIED: _ProcessState.ValueType  # 0
-    """Never sent."""
+    """Not used."""
     PROCESS_STATE_RUNNING: _ProcessState.ValueType  # 1
-    """It runs."""
+    """The process runs."""
     PROCESS_STATE_BACKING_OFF: _ProcessState.ValueType  # 2
-    """A service that has ended and is started again in a moment."""
-    PROCESS_STATE_ENDED: _ProcessState.ValueType  # 3
-    """It has ended."""
+    """A run of the service exited; the next run starts after a delay."""
+    PROCESS_STATE_EXITED: _ProcessState.ValueType  # 3
+    """The process exited."""
 
 class ProcessState(_ProcessState, metaclass=_ProcessStateEnumTypeWrapper):
-    """Where a process is in its life."""
+    """State of a process."""
 
 PROCESS_STATE_UNSPECIFIED: ProcessState.ValueType  # 0
-"""Never sent."""
+"""Not used."""
 PROCESS_STATE_RUNNING: ProcessState.ValueType  # 1
-"""It runs."""
+"""The process runs."""
 PROCESS_STATE_BACKING_OFF: ProcessState.ValueType  # 2
-"""A service that has ended and is started again in a moment."""
-PROCESS_STATE_ENDED: ProcessState.ValueType  # 3
-"""It has ended."""
+"""A run of the service exited; the next run starts after a delay."""
+PROCESS_STATE_EXITED: ProcessState.ValueType  # 3
+"""The process exited."""
 Global___ProcessState: _TypeAlias = ProcessState  # noqa: Y015
 
 class _RestartPolicy:
@@ -58,23 +59,23 @@ class _RestartPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Restart
     RESTART_POLICY_UNSPECIFIED: _RestartPolicy.ValueType  # 0
     """The default, RESTART_POLICY_NEVER."""
     RESTART_POLICY_NEVER: _RestartPolicy.ValueType  # 1
-    """Never."""
+    """The service is never restarted."""
     RESTART_POLICY_ON_FAILURE: _RestartPolicy.ValueType  # 2
-    """When it ended by a signal or with an exit code other than 0."""
+    """The service is restarted when a signal ended it or its exit code was not 0."""
     RESTART_POLICY_ALWAYS: _RestartPolicy.ValueType  # 3
-    """Whenever it ended by itself."""
+    """The service is restarted whenever it exits by itself."""
 
 class RestartPolicy(_RestartPolicy, metaclass=_RestartPolicyEnumTypeWrapper):
-    """When a service is started again."""
+    """When a service is restarted."""
 
 RESTART_POLICY_UNSPECIFIED: RestartPolicy.ValueType  # 0
 """The default, RESTART_POLICY_NEVER."""
 RESTART_POLICY_NEVER: RestartPolicy.ValueType  # 1
-"""Never."""
+"""The service is never restarted."""
 RESTART_POLICY_ON_FAILURE: RestartPolicy.ValueType  # 2
-"""When it ended by a signal or with an exit code other than 0."""
+"""The service is restarted when a signal ended it or its exit code was not 0."""
 RESTART_POLICY_ALWAYS: RestartPolicy.ValueType  # 3
-"""Whenever it ended by itself."""
+"""The service is restarted whenever it exits by itself."""
 Global___RestartPolicy: _TypeAlias = RestartPolicy  # noqa: Y015
 
 class _ProcessHealth:
@@ -84,25 +85,25 @@ class _ProcessHealth:
 class _ProcessHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProcessHealth.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROCESS_HEALTH_UNSPECIFIED: _ProcessHealth.ValueType  # 0
-    """There is no health check."""
+    """The process has no health check."""
     PROCESS_HEALTH_STARTING: _ProcessHealth.ValueType  # 1
-    """Not tried often enough yet."""
+    """No check succeeded yet, and fewer than `failure_threshold` consecutive checks failed."""
     PROCESS_HEALTH_HEALTHY: _ProcessHealth.ValueType  # 2
-    """The last try went well."""
+    """A check succeeded, and fewer than `failure_threshold` consecutive checks failed since then."""
     PROCESS_HEALTH_UNHEALTHY: _ProcessHealth.ValueType  # 3
-    """The last tries failed."""
+    """At least `failure_threshold` consecutive checks failed."""
 
 class ProcessHealth(_ProcessHealth, metaclass=_ProcessHealthEnumTypeWrapper):
-    """What a health check found."""
+    """Health of a service."""
 
 PROCESS_HEALTH_UNSPECIFIED: ProcessHealth.ValueType  # 0
-"""There is no health check."""
+"""The process has no health check."""
 PROCESS_HEALTH_STARTING: ProcessHealth.ValueType  # 1
-"""Not tried often enough yet."""
+"""No check succeeded yet, and fewer than `failure_threshold` consecutive checks failed."""
 PROCESS_HEALTH_HEALTHY: ProcessHealth.ValueType  # 2
-"""The last try went well."""
+"""A check succeeded, and fewer than `failure_threshold` consecutive checks failed since then."""
 PROCESS_HEALTH_UNHEALTHY: ProcessHealth.ValueType  # 3
-"""The last tries failed."""
+"""At least `failure_threshold` consecutive checks failed."""
 Global___ProcessHealth: _TypeAlias = ProcessHealth  # noqa: Y015
 
 class _OutputStream:
@@ -112,27 +113,27 @@ class _OutputStream:
 class _OutputStreamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputStream.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OUTPUT_STREAM_UNSPECIFIED: _OutputStream.ValueType  # 0
-    """Never sent."""
+    """Not used."""
     OUTPUT_STREAM_STDOUT: _OutputStream.ValueType  # 1
-    """Standard output, and everything that is printed to a terminal."""
+    """Standard output. With a terminal, all output of the process."""
     OUTPUT_STREAM_STDERR: _OutputStream.ValueType  # 2
     """Standard error."""
 
 class OutputStream(_OutputStream, metaclass=_OutputStreamEnumTypeWrapper):
-    """Which stream of output."""
+    """Output stream of a process."""
 
 OUTPUT_STREAM_UNSPECIFIED: OutputStream.ValueType  # 0
-"""Never sent."""
+"""Not used."""
 OUTPUT_STREAM_STDOUT: OutputStream.ValueType  # 1
-"""Standard output, and everything that is printed to a terminal."""
+"""Standard output. With a terminal, all output of the process."""
 OUTPUT_STREAM_STDERR: OutputStream.ValueType  # 2
 """Standard error."""
 Global___OutputStream: _TypeAlias = OutputStream  # noqa: Y015
 
 @_typing.final
 class Process(_message.Message):
-    """A process that was started by ProcessService, running or ended. What it printed is kept inside the sandbox, so it
-    outlives connections and restarts of the server. All fields are output only.
+    """A process that ProcessService started, running or exited. The record and the buffered output live inside the sandbox,
+    so they survive broken connections and restarts of the server. All fields are output only.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -152,7 +153,7 @@ class Process(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    END_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
     ATTACHED_CLIENTS_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     RESTART_POLICY_FIELD_NUMBER: _builtins.int
@@ -160,64 +161,68 @@ class Process(_message.Message):
     HEALTH_MESSAGE_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     process_id: _builtins.str
-    """The identifier that the caller chose, or one that was made. Never changes."""
+    """Identifier of the process, unique in its sandbox: the one that the caller chose, or a generated one. Immutable."""
     name: _builtins.str
-    """The service's name, or empty for a process that is no service. Never changes."""
+    """Name of the service, or empty for a process that is not a service. Immutable."""
     state: Global___ProcessState.ValueType
-    """Where it is in its life."""
+    """Current state of the process."""
     pid: _builtins.int
-    """The process id inside the sandbox, of the present run of a service; 0 while there is none."""
+    """Process id (PID) inside the sandbox; for a service, of its current run. 0 while no run exists."""
     command: _builtins.str
-    """The line for the shell, or empty. Never changes."""
+    """Shell command, or empty. Immutable."""
     working_dir: _builtins.str
-    """The working directory. Never changes."""
+    """Working directory of the request, as an absolute path; empty if the request set none and the image's is used.
+    Immutable.
+    """
     user: _builtins.str
-    """The user that it runs as, as it was given, or the image's. Never changes."""
+    """User of the request; empty if the request set none and the image's is used. Immutable."""
     stdin_open: _builtins.bool
-    """Whether its standard input can still be written to."""
+    """Whether standard input accepts more data."""
     stdin_bytes: _builtins.int
-    """How many bytes of standard input it was given so far: the offset of the next."""
+    """Number of bytes of standard input that the process received so far. This is the offset of the next byte."""
     attached_clients: _builtins.int
-    """How many clients are attached."""
+    """Number of attached clients."""
     restarts: _builtins.int
-    """How often a service was started again."""
+    """Number of restarts of a service."""
     restart_policy: Global___RestartPolicy.ValueType
-    """What restarts a service."""
+    """Restart policy of a service. Immutable."""
     health: Global___ProcessHealth.ValueType
-    """What the service's health check found."""
+    """Result of the service's health check."""
     health_message: _builtins.str
-    """What the health check said when it last failed, for a person; may be empty."""
+    """Human-readable result of the last failed health check. May be empty."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The program and its arguments, or empty. Never changes."""
+        """Program and its arguments, or empty. Immutable."""
 
     @_builtins.property
     def terminal(self) -> Global___TerminalSize:
-        """The terminal's present size; absent where there is no terminal."""
+        """Current size of the terminal. Absent if the process has no terminal."""
 
     @_builtins.property
-    def stdout(self) -> Global___KeptOutput:
-        """What is kept of its standard output; with a terminal, all that it prints."""
+    def stdout(self) -> Global___OutputBuffer:
+        """Range of standard output that is buffered. With a terminal, all output of the process."""
 
     @_builtins.property
-    def stderr(self) -> Global___KeptOutput:
-        """What is kept of its standard error; nothing with a terminal."""
+    def stderr(self) -> Global___OutputBuffer:
+        """Range of standard error that is buffered. Always empty with a terminal."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the present run began, by the sandbox's clock."""
+        """Time at which the current run started, by the sandbox's clock."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended; absent until then. A service that is started again ends for good only by a caller or by its policy."""
+        """Time at which the process exited, by the sandbox's clock. Absent until then. A service that is going to be
+        restarted has not exited: it exits when a caller kills it or when its restart policy does not restart it.
+        """
 
     @_builtins.property
-    def end(self) -> Global___ProcessEnd:
-        """How it ended, or how the last run of a service did; absent until then."""
+    def exit(self) -> Global___ProcessExit:
+        """How the process exited; for a service, how its last run exited. Absent until then."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record and what is kept of the output go; absent while it runs."""
+        """Time at which the record and the buffered output are deleted. Absent while the process runs."""
 
     def __init__(
         self,
@@ -233,11 +238,11 @@ class Process(_message.Message):
         terminal: Global___TerminalSize | None = ...,
         stdin_open: _builtins.bool = ...,
         stdin_bytes: _builtins.int = ...,
-        stdout: Global___KeptOutput | None = ...,
-        stderr: Global___KeptOutput | None = ...,
+        stdout: Global___OutputBuffer | None = ...,
+        stderr: Global___OutputBuffer | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        end: Global___ProcessEnd | None = ...,
+        exit: Global___ProcessExit | None = ...,
         attached_clients: _builtins.int = ...,
         restarts: _builtins.int = ...,
         restart_policy: Global___RestartPolicy.ValueType = ...,
@@ -245,43 +250,45 @@ class Process(_message.Message):
         health_message: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time", "stderr", b"stderr", "stdout", b"stdout", "terminal", b"terminal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "exit", b"exit", "expire_time", b"expire_time", "start_time", b"start_time", "stderr", b"stderr", "stdout", b"stdout", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "attached_clients", b"attached_clients", "command", b"command", "end", b"end", "end_time", b"end_time", "expire_time", b"expire_time", "health", b"health", "health_message", b"health_message", "name", b"name", "pid", b"pid", "process_id", b"process_id", "restart_policy", b"restart_policy", "restarts", b"restarts", "start_time", b"start_time", "state", b"state", "stderr", b"stderr", "stdin_bytes", b"stdin_bytes", "stdin_open", b"stdin_open", "stdout", b"stdout", "terminal", b"terminal", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "attached_clients", b"attached_clients", "command", b"command", "end_time", b"end_time", "exit", b"exit", "expire_time", b"expire_time", "health", b"health", "health_message", b"health_message", "name", b"name", "pid", b"pid", "process_id", b"process_id", "restart_policy", b"restart_policy", "restarts", b"restarts", "start_time", b"start_time", "state", b"state", "stderr", b"stderr", "stdin_bytes", b"stdin_bytes", "stdin_open", b"stdin_open", "stdout", b"stdout", "terminal", b"terminal", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Process: _TypeAlias = Process  # noqa: Y015
 
 @_typing.final
-class KeptOutput(_message.Message):
-    """What is kept of one stream of output. Offsets count every byte since the process, or the service's first run, began."""
+class OutputBuffer(_message.Message):
+    """Range of one output stream that is buffered and can still be read. Offsets count every byte since the process, or the
+    first run of the service, started. All fields are output only.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BEGIN_FIELD_NUMBER: _builtins.int
-    END_FIELD_NUMBER: _builtins.int
-    begin: _builtins.int
-    """The offset of the first byte that is still kept. Output only."""
-    end: _builtins.int
-    """The offset after the last byte that was printed. Output only."""
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
+    start_offset: _builtins.int
+    """Offset of the first byte that is buffered."""
+    end_offset: _builtins.int
+    """Offset after the last byte that the process wrote."""
     def __init__(
         self,
         *,
-        begin: _builtins.int = ...,
-        end: _builtins.int = ...,
+        start_offset: _builtins.int = ...,
+        end_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___KeptOutput: _TypeAlias = KeptOutput  # noqa: Y015
+Global___OutputBuffer: _TypeAlias = OutputBuffer  # noqa: Y015
 
 @_typing.final
-class ProcessEnd(_message.Message):
-    """How a process ended. Output only."""
+class ProcessExit(_message.Message):
+    """How a process exited. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -289,40 +296,40 @@ class ProcessEnd(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
-    """The exit code, 0 to 255."""
+    """Exit code, 0 to 255."""
     signal: _builtins.int
-    """The number of the signal that ended it."""
-    reason: _sandbox_pb2.CommandEndReason.ValueType
-    """Why it ended."""
+    """Number of the signal that ended the process, 1 to 64."""
+    reason: _sandbox_pb2.ExitReason.ValueType
+    """Why the process exited."""
     def __init__(
         self,
         *,
         exit_code: _builtins.int = ...,
         signal: _builtins.int = ...,
-        reason: _sandbox_pb2.CommandEndReason.ValueType = ...,
+        reason: _sandbox_pb2.ExitReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "signal", b"signal", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "exit_code", b"exit_code", "reason", b"reason", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "reason", b"reason", "signal", b"signal", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_exit: _TypeAlias = _typing.Literal["exit_code", "signal"]  # noqa: Y015
-    _WhichOneofArgType_exit: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_exit) -> _WhichOneofReturnType_exit | None: ...
+    _WhichOneofReturnType_status: _TypeAlias = _typing.Literal["exit_code", "signal"]  # noqa: Y015
+    _WhichOneofArgType_status: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_status) -> _WhichOneofReturnType_status | None: ...
 
-Global___ProcessEnd: _TypeAlias = ProcessEnd  # noqa: Y015
+Global___ProcessExit: _TypeAlias = ProcessExit  # noqa: Y015
 
 @_typing.final
 class TerminalSize(_message.Message):
-    """The size of a terminal."""
+    """Size of a terminal."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ROWS_FIELD_NUMBER: _builtins.int
     COLS_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
-    """Lines, 1 to 4,096. Required."""
+    """Required. Number of rows, 1 to 4,096."""
     cols: _builtins.int
-    """Columns, 1 to 4,096. Required."""
+    """Required. Number of columns, 1 to 4,096."""
     def __init__(
         self,
         *,
@@ -339,56 +346,52 @@ Global___TerminalSize: _TypeAlias = TerminalSize  # noqa: Y015
 
 @_typing.final
 class HealthCheck(_message.Message):
-    """How the sandbox finds out whether a service is well."""
+    """Periodic check of a service inside the sandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_FIELD_NUMBER: _builtins.int
     TCP_FIELD_NUMBER: _builtins.int
-    INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    RETRIES_FIELD_NUMBER: _builtins.int
-    interval_secs: _builtins.float
-    """Seconds between two tries, 0.1 to 3,600. Default 2."""
-    timeout_secs: _builtins.float
-    """Seconds that one try may take, 0.1 to 60. Default 2."""
-    retries: _builtins.int
-    """How many tries in a row must fail before the service counts as unhealthy, 1 to 100. Default 3."""
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    FAILURE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    failure_threshold: _builtins.int
+    """Optional. Number of consecutive failed checks after which the service is unhealthy, 1 to 100. Default: 3."""
     @_builtins.property
     def http(self) -> Global___HttpCheck:
-        """A GET to this must be answered with a status from 200 to 399."""
+        """The check succeeds when a GET request returns a status from 200 to 399."""
 
     @_builtins.property
     def tcp(self) -> Global___TcpCheck:
-        """A connection to this port must be accepted."""
+        """The check succeeds when the port accepts a connection."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Optional. Time between two checks, 0.1 s to 3,600 s. Default: 2 s."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. Time limit of one check, 0.1 s to 60 s. Default: 2 s."""
 
     def __init__(
         self,
         *,
         http: Global___HttpCheck | None = ...,
         tcp: Global___TcpCheck | None = ...,
-        interval_secs: _builtins.float | None = ...,
-        timeout_secs: _builtins.float | None = ...,
-        retries: _builtins.int | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        failure_threshold: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_secs", b"_interval_secs", "_retries", b"_retries", "_timeout_secs", b"_timeout_secs", "check", b"check", "http", b"http", "interval_secs", b"interval_secs", "retries", b"retries", "tcp", b"tcp", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_threshold", b"_failure_threshold", "check", b"check", "failure_threshold", b"failure_threshold", "http", b"http", "interval", b"interval", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_secs", b"_interval_secs", "_retries", b"_retries", "_timeout_secs", b"_timeout_secs", "check", b"check", "http", b"http", "interval_secs", b"interval_secs", "retries", b"retries", "tcp", b"tcp", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_threshold", b"_failure_threshold", "check", b"check", "failure_threshold", b"failure_threshold", "http", b"http", "interval", b"interval", "tcp", b"tcp", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__interval_secs: _TypeAlias = _typing.Literal["interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__interval_secs: _TypeAlias = _typing.Literal["_interval_secs", b"_interval_secs"]  # noqa: Y015
-    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
-    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
+    _WhichOneofReturnType__failure_threshold: _TypeAlias = _typing.Literal["failure_threshold"]  # noqa: Y015
+    _WhichOneofArgType__failure_threshold: _TypeAlias = _typing.Literal["_failure_threshold", b"_failure_threshold"]  # noqa: Y015
     _WhichOneofReturnType_check: _TypeAlias = _typing.Literal["http", "tcp"]  # noqa: Y015
     _WhichOneofArgType_check: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_secs) -> _WhichOneofReturnType__interval_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_threshold) -> _WhichOneofReturnType__failure_threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_check) -> _WhichOneofReturnType_check | None: ...
 
@@ -396,16 +399,18 @@ Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
 
 @_typing.final
 class HttpCheck(_message.Message):
-    """A check by HTTP/1.1 on the sandbox's loopback address."""
+    """Health check by HTTP/1.1 on the sandbox's loopback address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PORT_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     port: _builtins.int
-    """The port, 1 to 65,535. Required."""
+    """Required. Port, 1 to 65,535."""
     path: _builtins.str
-    """The path with its query, at most 2,048 printable ASCII characters without spaces. Default `/`."""
+    """Optional. Path with query, at most 2,048 printable ASCII characters without spaces, starting with `/`. Default:
+    `/`.
+    """
     def __init__(
         self,
         *,
@@ -422,13 +427,13 @@ Global___HttpCheck: _TypeAlias = HttpCheck  # noqa: Y015
 
 @_typing.final
 class TcpCheck(_message.Message):
-    """A check by connecting on the sandbox's loopback address."""
+    """Health check by a TCP connection on the sandbox's loopback address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PORT_FIELD_NUMBER: _builtins.int
     port: _builtins.int
-    """The port, 1 to 65,535. Required."""
+    """Required. Port, 1 to 65,535."""
     def __init__(
         self,
         *,
@@ -444,7 +449,7 @@ Global___TcpCheck: _TypeAlias = TcpCheck  # noqa: Y015
 
 @_typing.final
 class ProcessEvent(_message.Message):
-    """What happens to a process, as a client that is attached to it sees it. Output only."""
+    """Event of a process, as an attached client receives it. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -452,26 +457,26 @@ class ProcessEvent(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
     KEEP_ALIVE_FIELD_NUMBER: _builtins.int
-    ENDED_FIELD_NUMBER: _builtins.int
+    EXITED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def process(self) -> Global___Process:
-        """The process as it is now: first of all, and again when its state or its health changes."""
+        """Current record of the process. Sent first, and again whenever its state or its health changes."""
 
     @_builtins.property
     def output(self) -> Global___ProcessOutput:
-        """It printed something."""
+        """Output of the process."""
 
     @_builtins.property
     def gap(self) -> Global___OutputGap:
-        """Output is missing here, because more was printed than is kept."""
+        """Output that is missing at this position because it is no longer buffered."""
 
     @_builtins.property
     def keep_alive(self) -> Global___KeepAlive:
-        """Nothing happened for a while; the connection is alive."""
+        """Sent when no other event occurred for the keep-alive interval."""
 
     @_builtins.property
-    def ended(self) -> Global___ProcessEnd:
-        """It has ended and all output was sent: the last event."""
+    def exited(self) -> Global___ProcessExit:
+        """The process exited and all of its output was sent. Always the last event."""
 
     def __init__(
         self,
@@ -480,13 +485,13 @@ class ProcessEvent(_message.Message):
         output: Global___ProcessOutput | None = ...,
         gap: Global___OutputGap | None = ...,
         keep_alive: Global___KeepAlive | None = ...,
-        ended: Global___ProcessEnd | None = ...,
+        exited: Global___ProcessExit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "gap", b"gap", "keep_alive", b"keep_alive", "output", b"output", "process", b"process"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "gap", b"gap", "keep_alive", b"keep_alive", "output", b"output", "process", b"process"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "event", b"event", "gap", b"gap", "keep_alive", b"keep_alive", "output", b"output", "process", b"process"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "gap", b"gap", "keep_alive", b"keep_alive", "output", b"output", "process", b"process"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["process", "output", "gap", "keep_alive", "ended"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["process", "output", "gap", "keep_alive", "exited"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -494,7 +499,7 @@ Global___ProcessEvent: _TypeAlias = ProcessEvent  # noqa: Y015
 
 @_typing.final
 class ProcessOutput(_message.Message):
-    """A piece of output."""
+    """Part of an output stream. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -502,11 +507,11 @@ class ProcessOutput(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     stream: Global___OutputStream.ValueType
-    """Which stream printed it."""
+    """Stream that the output belongs to."""
     offset: _builtins.int
-    """The offset of the first byte."""
+    """Offset of the first byte of `data`."""
     data: _builtins.bytes
-    """The bytes as they were printed, at most 65,536."""
+    """Bytes as the process wrote them, at most 65,536."""
     def __init__(
         self,
         *,
@@ -524,29 +529,29 @@ Global___ProcessOutput: _TypeAlias = ProcessOutput  # noqa: Y015
 
 @_typing.final
 class OutputGap(_message.Message):
-    """Output that can not be had any more."""
+    """Range of an output stream that can no longer be read. All fields are output only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STREAM_FIELD_NUMBER: _builtins.int
-    BEGIN_FIELD_NUMBER: _builtins.int
-    END_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
     stream: Global___OutputStream.ValueType
-    """Which stream it was printed to."""
-    begin: _builtins.int
-    """The offset of the first byte that is missing."""
-    end: _builtins.int
-    """The offset of the next byte that is there."""
+    """Stream that the missing output belongs to."""
+    start_offset: _builtins.int
+    """Offset of the first missing byte."""
+    end_offset: _builtins.int
+    """Offset of the next byte that can be read."""
     def __init__(
         self,
         *,
         stream: Global___OutputStream.ValueType = ...,
-        begin: _builtins.int = ...,
-        end: _builtins.int = ...,
+        start_offset: _builtins.int = ...,
+        end_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,7 +559,7 @@ Global___OutputGap: _TypeAlias = OutputGap  # noqa: Y015
 
 @_typing.final
 class KeepAlive(_message.Message):
-    """Says that the connection is alive."""
+    """Event without content that shows that the connection is alive."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

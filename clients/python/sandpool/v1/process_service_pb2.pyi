@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -29,32 +30,32 @@ class _OutputOverflowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Output
     OUTPUT_OVERFLOW_UNSPECIFIED: _OutputOverflow.ValueType  # 0
     """The default, OUTPUT_OVERFLOW_WAIT_ATTACHED."""
     OUTPUT_OVERFLOW_WAIT_ATTACHED: _OutputOverflow.ValueType  # 1
-    """The process waits for the slowest client that is attached. With no client the oldest bytes go, and whoever attaches
-    is told of the gap.
+    """The process waits for the slowest attached client. Without an attached client the oldest bytes are dropped, and
+    clients that attach later receive an OutputGap.
     """
     OUTPUT_OVERFLOW_DROP_OLDEST: _OutputOverflow.ValueType  # 2
-    """The oldest bytes go, whether somebody reads or not, and the process never waits. For services."""
+    """The process never waits. The oldest bytes are dropped, with or without attached clients. Suitable for services."""
     OUTPUT_OVERFLOW_WAIT: _OutputOverflow.ValueType  # 3
-    """The process waits until a client has attached and read them: nothing is lost over a broken connection."""
+    """The process waits until a client has attached and received the bytes. No output is lost when a connection breaks."""
 
 class OutputOverflow(_OutputOverflow, metaclass=_OutputOverflowEnumTypeWrapper):
-    """What happens when a process prints more than is kept and some of it was not sent yet."""
+    """Behaviour when a process writes more output than the buffer can hold and some of it was not sent yet."""
 
 OUTPUT_OVERFLOW_UNSPECIFIED: OutputOverflow.ValueType  # 0
 """The default, OUTPUT_OVERFLOW_WAIT_ATTACHED."""
 OUTPUT_OVERFLOW_WAIT_ATTACHED: OutputOverflow.ValueType  # 1
-"""The process waits for the slowest client that is attached. With no client the oldest bytes go, and whoever attaches
-is told of the gap.
+"""The process waits for the slowest attached client. Without an attached client the oldest bytes are dropped, and
+clients that attach later receive an OutputGap.
 """
 OUTPUT_OVERFLOW_DROP_OLDEST: OutputOverflow.ValueType  # 2
-"""The oldest bytes go, whether somebody reads or not, and the process never waits. For services."""
+"""The process never waits. The oldest bytes are dropped, with or without attached clients. Suitable for services."""
 OUTPUT_OVERFLOW_WAIT: OutputOverflow.ValueType  # 3
-"""The process waits until a client has attached and read them: nothing is lost over a broken connection."""
+"""The process waits until a client has attached and received the bytes. No output is lost when a connection breaks."""
 Global___OutputOverflow: _TypeAlias = OutputOverflow  # noqa: Y015
 
 @_typing.final
 class StartProcessRequest(_message.Message):
-    """A process to start. Either `command`, for the shell, or `argv`."""
+    """Request message for StartProcess. Exactly one of `command` and `argv` must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,60 +88,81 @@ class StartProcessRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    IDLE_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     KILL_ON_DISCONNECT_FIELD_NUMBER: _builtins.int
-    TTL_SECS_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     OUTPUT_BUFFER_BYTES_FIELD_NUMBER: _builtins.int
     OUTPUT_OVERFLOW_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The identifier of the process in its sandbox: 1 to 64 letters, digits, hyphens, dots and underscores. Choose one, and
-    a retry is safe. Default: one is made.
+    """Optional. Identifier of the process in its sandbox: 1 to 64 letters, digits, hyphens, dots and underscores. Set it
+    to make a retry safe. Default: a generated identifier.
     """
     command: _builtins.str
-    """A line for the shell: /bin/bash, or /bin/sh where there is no bash. At most 131,072 characters."""
+    """Shell command, at most 131,072 characters. The shell is /bin/bash, or /bin/sh in an image without bash."""
     working_dir: _builtins.str
-    """The working directory, an absolute path that exists. Default the image's."""
+    """Optional. Working directory, as an absolute path to an existing directory. Default: the image's working directory."""
     user: _builtins.str
-    """The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. Default the image's."""
+    """Optional. User to run as: a user name of the image, or a numeric id, each with an optional group, for example
+    `1000:1000`. Default: the image's user.
+    """
     stdin: _builtins.bool
-    """Whether its standard input can be written to. Default false: it is empty. A terminal always takes input."""
-    timeout_secs: _builtins.float
-    """How long it may run in seconds, 0.001 to 31,536,000; it is killed then with all that it started. Default: no limit."""
-    idle_timeout_secs: _builtins.float
-    """For how many seconds it may run with no client attached, 0.001 to 31,536,000; it is killed then with all that it
-    started. Counted from the start, and again from each time when the last client left. Default: no limit.
+    """Optional. Whether standard input accepts data. Default: false, standard input is empty. A terminal always accepts
+    input.
     """
     kill_on_disconnect: _builtins.bool
-    """Whether it is killed, with all that it started, as soon as the last client that was attached has left. Default false."""
-    ttl_secs: _builtins.float
-    """For how many seconds its record and the kept output stay after its end, 0 to 86,400; of more than 1,024 processes in
-    a sandbox the oldest ended ones go before. Default 600.
+    """Optional. Whether the process and all of its descendants are killed as soon as the last attached client detaches.
+    Default: false.
     """
     output_buffer_bytes: _builtins.int
-    """How many of the last bytes of each stream are kept, 4,096 to 16,777,216. They count as the sandbox's memory. Default
-    1,048,576.
+    """Optional. Number of bytes that are buffered for each output stream, 4,096 to 16,777,216: the most recent ones. The
+    buffers count as memory of the sandbox. Default: 1,048,576.
     """
     output_overflow: Global___OutputOverflow.ValueType
-    """What happens when it prints more than is kept. Default OUTPUT_OVERFLOW_WAIT_ATTACHED."""
+    """Optional. Behaviour when the process writes more output than the buffer can hold. Default:
+    OUTPUT_OVERFLOW_WAIT_ATTACHED.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The program, found on PATH or by its path, and its arguments; at most 4,096 words. No shell is needed."""
+        """Program and its arguments, at most 4,096 strings of at most 131,072 characters. The program is a path or is
+        searched on PATH. No shell is needed.
+        """
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment variables over those of the sandbox, at most 256. Default none."""
+        """Optional. Environment variables, at most 256, that are added to those of the sandbox and override them. Default:
+        none.
+        """
 
     @_builtins.property
     def terminal(self) -> _process_pb2.TerminalSize:
-        """Run it on a terminal of this size, as the leader of its session. Default: no terminal."""
+        """Optional. Runs the process on a terminal of this size, as the leader of its session. Default: no terminal."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. Maximum run time, 0.001 s to 31,536,000 s. When it expires, the process and all of its descendants are
+        killed. Default: no limit.
+        """
+
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Optional. Maximum time without an attached client, 0.001 s to 31,536,000 s. When it expires, the process and all of
+        its descendants are killed. The time starts when the process starts, and again whenever the last client detaches.
+        Default: no limit.
+        """
+
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """Optional. Time for which the record and the buffered output are retained after the process exited, 0 s to 86,400 s.
+        If a sandbox has more than 1,024 processes, the oldest exited ones are deleted earlier. Default: 600 s.
+        """
 
     @_builtins.property
     def service(self) -> Global___Service:
-        """Makes it a service that runs in the background. Default: it is none."""
+        """Optional. Makes the process a service that runs in the background. Default: not a service."""
 
     def __init__(
         self,
@@ -154,34 +176,21 @@ class StartProcessRequest(_message.Message):
         user: _builtins.str = ...,
         stdin: _builtins.bool = ...,
         terminal: _process_pb2.TerminalSize | None = ...,
-        timeout_secs: _builtins.float | None = ...,
-        idle_timeout_secs: _builtins.float | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
         kill_on_disconnect: _builtins.bool = ...,
-        ttl_secs: _builtins.float | None = ...,
+        retention: _duration_pb2.Duration | None = ...,
         output_buffer_bytes: _builtins.int | None = ...,
         output_overflow: Global___OutputOverflow.ValueType = ...,
         service: Global___Service | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_timeout_secs", b"_idle_timeout_secs", "_output_buffer_bytes", b"_output_buffer_bytes", "_timeout_secs", b"_timeout_secs", "_ttl_secs", b"_ttl_secs", "idle_timeout_secs", b"idle_timeout_secs", "output_buffer_bytes", b"output_buffer_bytes", "service", b"service", "terminal", b"terminal", "timeout_secs", b"timeout_secs", "ttl_secs", b"ttl_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_buffer_bytes", b"_output_buffer_bytes", "idle_timeout", b"idle_timeout", "output_buffer_bytes", b"output_buffer_bytes", "retention", b"retention", "service", b"service", "terminal", b"terminal", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_timeout_secs", b"_idle_timeout_secs", "_output_buffer_bytes", b"_output_buffer_bytes", "_timeout_secs", b"_timeout_secs", "_ttl_secs", b"_ttl_secs", "argv", b"argv", "command", b"command", "env", b"env", "idle_timeout_secs", b"idle_timeout_secs", "kill_on_disconnect", b"kill_on_disconnect", "output_buffer_bytes", b"output_buffer_bytes", "output_overflow", b"output_overflow", "process_id", b"process_id", "sandbox_id", b"sandbox_id", "service", b"service", "stdin", b"stdin", "terminal", b"terminal", "timeout_secs", b"timeout_secs", "ttl_secs", b"ttl_secs", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_buffer_bytes", b"_output_buffer_bytes", "argv", b"argv", "command", b"command", "env", b"env", "idle_timeout", b"idle_timeout", "kill_on_disconnect", b"kill_on_disconnect", "output_buffer_bytes", b"output_buffer_bytes", "output_overflow", b"output_overflow", "process_id", b"process_id", "retention", b"retention", "sandbox_id", b"sandbox_id", "service", b"service", "stdin", b"stdin", "terminal", b"terminal", "timeout", b"timeout", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__idle_timeout_secs: _TypeAlias = _typing.Literal["idle_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__idle_timeout_secs: _TypeAlias = _typing.Literal["_idle_timeout_secs", b"_idle_timeout_secs"]  # noqa: Y015
     _WhichOneofReturnType__output_buffer_bytes: _TypeAlias = _typing.Literal["output_buffer_bytes"]  # noqa: Y015
     _WhichOneofArgType__output_buffer_bytes: _TypeAlias = _typing.Literal["_output_buffer_bytes", b"_output_buffer_bytes"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
-    _WhichOneofReturnType__ttl_secs: _TypeAlias = _typing.Literal["ttl_secs"]  # noqa: Y015
-    _WhichOneofArgType__ttl_secs: _TypeAlias = _typing.Literal["_ttl_secs", b"_ttl_secs"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_timeout_secs) -> _WhichOneofReturnType__idle_timeout_secs | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_buffer_bytes) -> _WhichOneofReturnType__output_buffer_bytes | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_secs) -> _WhichOneofReturnType__ttl_secs | None: ...
 
 Global___StartProcessRequest: _TypeAlias = StartProcessRequest  # noqa: Y015
 
@@ -195,16 +204,16 @@ class Service(_message.Message):
     RESTART_POLICY_FIELD_NUMBER: _builtins.int
     HEALTH_CHECK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The service's name, unique among the processes that have not ended: lower-case letters, digits and hyphens, at most
-    63. A later service may take the name of one that has ended. Required.
+    """Required. Name of the service, unique among the processes of the sandbox that have not exited: 1 to 63 lower-case
+    letters, digits and hyphens. A later service can reuse the name of an exited service.
     """
     restart_policy: _process_pb2.RestartPolicy.ValueType
-    """When it is started again, after 0.1 s at first and then twice as long each time, up to 30 s; a run of 60 s begins
-    anew at 0.1 s. Default RESTART_POLICY_NEVER.
+    """Optional. When the service is restarted. The delay before a restart is 0.1 s at first and doubles with each
+    restart, up to 30 s. After a run of at least 60 s the delay is 0.1 s again. Default: RESTART_POLICY_NEVER.
     """
     @_builtins.property
     def health_check(self) -> _process_pb2.HealthCheck:
-        """How the sandbox finds out whether it is well. Default: not at all."""
+        """Optional. Health check of the service. Default: none."""
 
     def __init__(
         self,
@@ -223,14 +232,14 @@ Global___Service: _TypeAlias = Service  # noqa: Y015
 
 @_typing.final
 class StartProcessResponse(_message.Message):
-    """The answer of StartProcess."""
+    """Response message for StartProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROCESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def process(self) -> _process_pb2.Process:
-        """The process."""
+        """The started process, or the existing process with the same `process_id`."""
 
     def __init__(
         self,
@@ -247,7 +256,7 @@ Global___StartProcessResponse: _TypeAlias = StartProcessResponse  # noqa: Y015
 
 @_typing.final
 class AttachProcessRequest(_message.Message):
-    """Which process to attach to, and from where."""
+    """Request message for AttachProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,19 +264,21 @@ class AttachProcessRequest(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     STDOUT_OFFSET_FIELD_NUMBER: _builtins.int
     STDERR_OFFSET_FIELD_NUMBER: _builtins.int
-    KEEP_ALIVE_SECS_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The process's identifier or the service's name. Required."""
+    """Required. Identifier of the process, or name of the service."""
     stdout_offset: _builtins.int
-    """The first byte of standard output to send, counted from the first that was printed; -1 for what is printed from now
-    on. Default 0. OUT_OF_RANGE when it lies after what was printed.
+    """Optional. Offset of the first byte of standard output to send, counted from the start of the process; -1 for output
+    from now on. An offset after the end of the output is OUT_OF_RANGE (OFFSET_OUT_OF_RANGE). Default: 0.
     """
     stderr_offset: _builtins.int
-    """The same for standard error."""
-    keep_alive_secs: _builtins.float
-    """Seconds without an event after which a keep-alive is sent, 0.1 to 300. Default 15."""
+    """Optional. Offset of the first byte of standard error to send. Values and default as for `stdout_offset`."""
+    @_builtins.property
+    def keep_alive_interval(self) -> _duration_pb2.Duration:
+        """Optional. Time without an event after which a KeepAlive is sent, 0.1 s to 300 s. Default: 15 s."""
+
     def __init__(
         self,
         *,
@@ -275,28 +286,26 @@ class AttachProcessRequest(_message.Message):
         process_id: _builtins.str = ...,
         stdout_offset: _builtins.int = ...,
         stderr_offset: _builtins.int = ...,
-        keep_alive_secs: _builtins.float | None = ...,
+        keep_alive_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keep_alive_secs", b"_keep_alive_secs", "keep_alive_secs", b"keep_alive_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_alive_interval", b"keep_alive_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keep_alive_secs", b"_keep_alive_secs", "keep_alive_secs", b"keep_alive_secs", "process_id", b"process_id", "sandbox_id", b"sandbox_id", "stderr_offset", b"stderr_offset", "stdout_offset", b"stdout_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_alive_interval", b"keep_alive_interval", "process_id", b"process_id", "sandbox_id", b"sandbox_id", "stderr_offset", b"stderr_offset", "stdout_offset", b"stdout_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__keep_alive_secs: _TypeAlias = _typing.Literal["keep_alive_secs"]  # noqa: Y015
-    _WhichOneofArgType__keep_alive_secs: _TypeAlias = _typing.Literal["_keep_alive_secs", b"_keep_alive_secs"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_alive_secs) -> _WhichOneofReturnType__keep_alive_secs | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttachProcessRequest: _TypeAlias = AttachProcessRequest  # noqa: Y015
 
 @_typing.final
 class AttachProcessResponse(_message.Message):
-    """One message of AttachProcess."""
+    """Response message for AttachProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _process_pb2.ProcessEvent:
-        """What happened."""
+        """Next event of the process."""
 
     def __init__(
         self,
@@ -313,7 +322,7 @@ Global___AttachProcessResponse: _TypeAlias = AttachProcessResponse  # noqa: Y015
 
 @_typing.final
 class ConnectProcessRequest(_message.Message):
-    """One message to a process."""
+    """Request message for ConnectProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -323,22 +332,22 @@ class ConnectProcessRequest(_message.Message):
     RESIZE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     signal: _builtins.int
-    """Send it this signal, 1 to 64."""
+    """Sends the signal with this number, 1 to 64."""
     @_builtins.property
     def start(self) -> Global___StartProcessRequest:
-        """Start this process, unless there is one of its `process_id`, and attach to it from its first byte."""
+        """Starts this process, unless a process with the same `process_id` exists, and attaches to it at offset 0."""
 
     @_builtins.property
     def attach(self) -> Global___AttachProcessRequest:
-        """Attach to this process."""
+        """Attaches to this process."""
 
     @_builtins.property
     def input(self) -> Global___ProcessInput:
-        """Write to its standard input or its terminal."""
+        """Writes to the standard input or to the terminal of the process."""
 
     @_builtins.property
     def resize(self) -> _process_pb2.TerminalSize:
-        """Change the size of its terminal."""
+        """Changes the size of the terminal."""
 
     def __init__(
         self,
@@ -361,14 +370,14 @@ Global___ConnectProcessRequest: _TypeAlias = ConnectProcessRequest  # noqa: Y015
 
 @_typing.final
 class ConnectProcessResponse(_message.Message):
-    """One message of ConnectProcess."""
+    """Response message for ConnectProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> _process_pb2.ProcessEvent:
-        """What happened."""
+        """Next event of the process."""
 
     def __init__(
         self,
@@ -393,13 +402,16 @@ class ProcessInput(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The bytes, at most 1,048,576. Default none."""
+    """Optional. Bytes to write, at most 1,048,576. Default: none."""
     offset: _builtins.int
-    """The offset of the first byte in all the input of the process: what it was given before is left out, so a retry is
-    safe. OUT_OF_RANGE when bytes before it are missing. Default: after all that it was given.
+    """Optional. Offset of the first byte of `data` in the input of the process. Bytes that the process received already
+    are skipped, so a retry is safe. If bytes before the offset are missing, the call fails with OUT_OF_RANGE
+    (OFFSET_OUT_OF_RANGE). Default: after all input so far.
     """
     close: _builtins.bool
-    """Whether the standard input ends here. On a terminal this types the end-of-file character. Default false."""
+    """Optional. Whether to close the standard input after `data`. On a terminal this types the end-of-file character.
+    Default: false.
+    """
     def __init__(
         self,
         *,
@@ -419,7 +431,7 @@ Global___ProcessInput: _TypeAlias = ProcessInput  # noqa: Y015
 
 @_typing.final
 class WriteProcessInputRequest(_message.Message):
-    """What to write to which process."""
+    """Request message for WriteProcessInput."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -427,12 +439,12 @@ class WriteProcessInputRequest(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The process's identifier. Required."""
+    """Required. Identifier of the process."""
     @_builtins.property
     def input(self) -> Global___ProcessInput:
-        """What to write. Required."""
+        """Required. Input to write."""
 
     def __init__(
         self,
@@ -451,13 +463,13 @@ Global___WriteProcessInputRequest: _TypeAlias = WriteProcessInputRequest  # noqa
 
 @_typing.final
 class WriteProcessInputResponse(_message.Message):
-    """The answer of WriteProcessInput."""
+    """Response message for WriteProcessInput."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STDIN_BYTES_FIELD_NUMBER: _builtins.int
     stdin_bytes: _builtins.int
-    """How many bytes the process was given so far: the offset of the next."""
+    """Number of bytes of standard input that the process received so far. This is the offset of the next byte."""
     def __init__(
         self,
         *,
@@ -473,7 +485,7 @@ Global___WriteProcessInputResponse: _TypeAlias = WriteProcessInputResponse  # no
 
 @_typing.final
 class ResizeProcessRequest(_message.Message):
-    """Which terminal to resize."""
+    """Request message for ResizeProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -481,12 +493,12 @@ class ResizeProcessRequest(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The process's identifier. Required."""
+    """Required. Identifier of the process."""
     @_builtins.property
     def terminal(self) -> _process_pb2.TerminalSize:
-        """The new size. Required."""
+        """Required. New size of the terminal."""
 
     def __init__(
         self,
@@ -505,7 +517,7 @@ Global___ResizeProcessRequest: _TypeAlias = ResizeProcessRequest  # noqa: Y015
 
 @_typing.final
 class ResizeProcessResponse(_message.Message):
-    """The answer of ResizeProcess."""
+    """Response message for ResizeProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -522,7 +534,7 @@ Global___ResizeProcessResponse: _TypeAlias = ResizeProcessResponse  # noqa: Y015
 
 @_typing.final
 class SignalProcessRequest(_message.Message):
-    """Which process to signal."""
+    """Request message for SignalProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -531,13 +543,13 @@ class SignalProcessRequest(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     TREE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The process's identifier or the service's name. Required."""
+    """Required. Identifier of the process, or name of the service."""
     signal: _builtins.int
-    """The signal's number, 1 to 64. Required."""
+    """Required. Number of the signal, 1 to 64."""
     tree: _builtins.bool
-    """Whether it goes to every process that this one started, too. Default false."""
+    """Optional. Whether to send the signal to all descendants of the process too. Default: false."""
     def __init__(
         self,
         *,
@@ -556,7 +568,7 @@ Global___SignalProcessRequest: _TypeAlias = SignalProcessRequest  # noqa: Y015
 
 @_typing.final
 class SignalProcessResponse(_message.Message):
-    """The answer of SignalProcess."""
+    """Response message for SignalProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -573,16 +585,16 @@ Global___SignalProcessResponse: _TypeAlias = SignalProcessResponse  # noqa: Y015
 
 @_typing.final
 class KillProcessRequest(_message.Message):
-    """Which process to kill."""
+    """Request message for KillProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The process's identifier or the service's name. Required."""
+    """Required. Identifier of the process, or name of the service."""
     def __init__(
         self,
         *,
@@ -599,14 +611,14 @@ Global___KillProcessRequest: _TypeAlias = KillProcessRequest  # noqa: Y015
 
 @_typing.final
 class KillProcessResponse(_message.Message):
-    """The answer of KillProcess."""
+    """Response message for KillProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROCESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def process(self) -> _process_pb2.Process:
-        """The process, ended."""
+        """The exited process."""
 
     def __init__(
         self,
@@ -623,16 +635,16 @@ Global___KillProcessResponse: _TypeAlias = KillProcessResponse  # noqa: Y015
 
 @_typing.final
 class GetProcessRequest(_message.Message):
-    """Which process to read."""
+    """Request message for GetProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The process's identifier or the service's name. Required."""
+    """Required. Identifier of the process, or name of the service."""
     def __init__(
         self,
         *,
@@ -649,7 +661,7 @@ Global___GetProcessRequest: _TypeAlias = GetProcessRequest  # noqa: Y015
 
 @_typing.final
 class GetProcessResponse(_message.Message):
-    """The answer of GetProcess."""
+    """Response message for GetProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -673,7 +685,7 @@ Global___GetProcessResponse: _TypeAlias = GetProcessResponse  # noqa: Y015
 
 @_typing.final
 class ListProcessesRequest(_message.Message):
-    """Which processes to list, and which page of them."""
+    """Request message for ListProcesses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -682,14 +694,16 @@ class ListProcessesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     page_size: _builtins.int
-    """The most processes in the answer, 0 to 1,000. Default (0) 100."""
+    """Optional. Maximum number of processes in the response, 0 to 1,000. Default (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; the filters must be the same. Default: the first page."""
+    """Optional. `next_page_token` of the previous page; the filters must be the same as for that page. Default: the first
+    page.
+    """
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_process_pb2.ProcessState.ValueType]:
-        """Only processes in these states. Default: in any."""
+        """Optional. Lists only processes in these states. Default: all states."""
 
     def __init__(
         self,
@@ -709,17 +723,17 @@ Global___ListProcessesRequest: _TypeAlias = ListProcessesRequest  # noqa: Y015
 
 @_typing.final
 class ListProcessesResponse(_message.Message):
-    """The answer of ListProcesses."""
+    """Response message for ListProcesses."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROCESSES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
+    """Value of `page_token` for the next page. Empty on the last page."""
     @_builtins.property
     def processes(self) -> _containers.RepeatedCompositeFieldContainer[_process_pb2.Process]:
-        """The processes of this page, oldest first."""
+        """Processes of this page, oldest first."""
 
     def __init__(
         self,
@@ -737,16 +751,16 @@ Global___ListProcessesResponse: _TypeAlias = ListProcessesResponse  # noqa: Y015
 
 @_typing.final
 class RestartProcessRequest(_message.Message):
-    """Which service to start again."""
+    """Request message for RestartProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. Identifier or name of the sandbox."""
     process_id: _builtins.str
-    """The service's name or its process's identifier. Required."""
+    """Required. Name of the service, or identifier of its process."""
     def __init__(
         self,
         *,
@@ -763,14 +777,14 @@ Global___RestartProcessRequest: _TypeAlias = RestartProcessRequest  # noqa: Y015
 
 @_typing.final
 class RestartProcessResponse(_message.Message):
-    """The answer of RestartProcess."""
+    """Response message for RestartProcess."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROCESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def process(self) -> _process_pb2.Process:
-        """The process."""
+        """The service, with its new run."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sandpool.v1 import container_pb2 as _container_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,148 +31,148 @@ class _SandboxStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxS
     SANDBOX_STATE_UNSPECIFIED: _SandboxState.ValueType  # 0
     """Never sent."""
     SANDBOX_STATE_STARTING: _SandboxState.ValueType  # 1
-    """Its container is being started."""
+    """The container is being started."""
     SANDBOX_STATE_RUNNING: _SandboxState.ValueType  # 2
-    """It runs commands."""
+    """The sandbox runs commands."""
     SANDBOX_STATE_TERMINATING: _SandboxState.ValueType  # 3
-    """Its container is being removed."""
+    """The container is being removed."""
     SANDBOX_STATE_TERMINATED: _SandboxState.ValueType  # 4
-    """Its container is gone. It stays visible for a time that the server's operator sets."""
+    """The container is removed. The sandbox remains visible for the retention time that the operator configures."""
 
 class SandboxState(_SandboxState, metaclass=_SandboxStateEnumTypeWrapper):
-    """Where a sandbox is in its life."""
+    """The state of a sandbox."""
 
 SANDBOX_STATE_UNSPECIFIED: SandboxState.ValueType  # 0
 """Never sent."""
 SANDBOX_STATE_STARTING: SandboxState.ValueType  # 1
-"""Its container is being started."""
+"""The container is being started."""
 SANDBOX_STATE_RUNNING: SandboxState.ValueType  # 2
-"""It runs commands."""
+"""The sandbox runs commands."""
 SANDBOX_STATE_TERMINATING: SandboxState.ValueType  # 3
-"""Its container is being removed."""
+"""The container is being removed."""
 SANDBOX_STATE_TERMINATED: SandboxState.ValueType  # 4
-"""Its container is gone. It stays visible for a time that the server's operator sets."""
+"""The container is removed. The sandbox remains visible for the retention time that the operator configures."""
 Global___SandboxState: _TypeAlias = SandboxState  # noqa: Y015
 
-class _SandboxStart:
+class _StartType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SandboxStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxStart.ValueType], _builtins.type):
+class _StartTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StartType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    SANDBOX_START_UNSPECIFIED: _SandboxStart.ValueType  # 0
-    """Not known yet: the sandbox is still starting."""
-    SANDBOX_START_WARM: _SandboxStart.ValueType  # 1
-    """A ready container was taken from a pool."""
-    SANDBOX_START_COLD: _SandboxStart.ValueType  # 2
+    START_TYPE_UNSPECIFIED: _StartType.ValueType  # 0
+    """Not known while the sandbox is starting."""
+    START_TYPE_WARM: _StartType.ValueType  # 1
+    """The sandbox was assigned a warm container of a pool."""
+    START_TYPE_COLD: _StartType.ValueType  # 2
     """A container was started for the sandbox."""
 
-class SandboxStart(_SandboxStart, metaclass=_SandboxStartEnumTypeWrapper):
+class StartType(_StartType, metaclass=_StartTypeEnumTypeWrapper):
     """How a sandbox got its container."""
 
-SANDBOX_START_UNSPECIFIED: SandboxStart.ValueType  # 0
-"""Not known yet: the sandbox is still starting."""
-SANDBOX_START_WARM: SandboxStart.ValueType  # 1
-"""A ready container was taken from a pool."""
-SANDBOX_START_COLD: SandboxStart.ValueType  # 2
+START_TYPE_UNSPECIFIED: StartType.ValueType  # 0
+"""Not known while the sandbox is starting."""
+START_TYPE_WARM: StartType.ValueType  # 1
+"""The sandbox was assigned a warm container of a pool."""
+START_TYPE_COLD: StartType.ValueType  # 2
 """A container was started for the sandbox."""
-Global___SandboxStart: _TypeAlias = SandboxStart  # noqa: Y015
+Global___StartType: _TypeAlias = StartType  # noqa: Y015
 
-class _SandboxEndReason:
+class _TerminationReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SandboxEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxEndReason.ValueType], _builtins.type):
+class _TerminationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TerminationReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    SANDBOX_END_REASON_UNSPECIFIED: _SandboxEndReason.ValueType  # 0
-    """It has not ended."""
-    SANDBOX_END_REASON_DELETED: _SandboxEndReason.ValueType  # 1
+    TERMINATION_REASON_UNSPECIFIED: _TerminationReason.ValueType  # 0
+    """The sandbox is not terminated."""
+    TERMINATION_REASON_DELETED: _TerminationReason.ValueType  # 1
     """A caller deleted it."""
-    SANDBOX_END_REASON_TIMED_OUT: _SandboxEndReason.ValueType  # 2
-    """Its lifetime passed."""
-    SANDBOX_END_REASON_EXITED: _SandboxEndReason.ValueType  # 3
-    """Its container's first process ended."""
-    SANDBOX_END_REASON_OOM_KILLED: _SandboxEndReason.ValueType  # 4
-    """Its container ended because it ran out of memory."""
-    SANDBOX_END_REASON_DISK_EXCEEDED: _SandboxEndReason.ValueType  # 5
-    """It used more disk than it may."""
-    SANDBOX_END_REASON_LOST: _SandboxEndReason.ValueType  # 6
-    """Its container vanished: it was removed by somebody else, or the engine lost it."""
-    SANDBOX_END_REASON_FAILED: _SandboxEndReason.ValueType  # 7
+    TERMINATION_REASON_TIMED_OUT: _TerminationReason.ValueType  # 2
+    """Its lifetime ended."""
+    TERMINATION_REASON_EXITED: _TerminationReason.ValueType  # 3
+    """The first process of its container exited."""
+    TERMINATION_REASON_OOM_KILLED: _TerminationReason.ValueType  # 4
+    """Its container ran out of memory."""
+    TERMINATION_REASON_DISK_EXCEEDED: _TerminationReason.ValueType  # 5
+    """It used more disk space than its limit."""
+    TERMINATION_REASON_LOST: _TerminationReason.ValueType  # 6
+    """Its container disappeared: another process removed it, or the engine lost it."""
+    TERMINATION_REASON_FAILED: _TerminationReason.ValueType  # 7
     """It could not be started."""
 
-class SandboxEndReason(_SandboxEndReason, metaclass=_SandboxEndReasonEnumTypeWrapper):
-    """Why a sandbox ended."""
+class TerminationReason(_TerminationReason, metaclass=_TerminationReasonEnumTypeWrapper):
+    """Why a sandbox terminated."""
 
-SANDBOX_END_REASON_UNSPECIFIED: SandboxEndReason.ValueType  # 0
-"""It has not ended."""
-SANDBOX_END_REASON_DELETED: SandboxEndReason.ValueType  # 1
+TERMINATION_REASON_UNSPECIFIED: TerminationReason.ValueType  # 0
+"""The sandbox is not terminated."""
+TERMINATION_REASON_DELETED: TerminationReason.ValueType  # 1
 """A caller deleted it."""
-SANDBOX_END_REASON_TIMED_OUT: SandboxEndReason.ValueType  # 2
-"""Its lifetime passed."""
-SANDBOX_END_REASON_EXITED: SandboxEndReason.ValueType  # 3
-"""Its container's first process ended."""
-SANDBOX_END_REASON_OOM_KILLED: SandboxEndReason.ValueType  # 4
-"""Its container ended because it ran out of memory."""
-SANDBOX_END_REASON_DISK_EXCEEDED: SandboxEndReason.ValueType  # 5
-"""It used more disk than it may."""
-SANDBOX_END_REASON_LOST: SandboxEndReason.ValueType  # 6
-"""Its container vanished: it was removed by somebody else, or the engine lost it."""
-SANDBOX_END_REASON_FAILED: SandboxEndReason.ValueType  # 7
+TERMINATION_REASON_TIMED_OUT: TerminationReason.ValueType  # 2
+"""Its lifetime ended."""
+TERMINATION_REASON_EXITED: TerminationReason.ValueType  # 3
+"""The first process of its container exited."""
+TERMINATION_REASON_OOM_KILLED: TerminationReason.ValueType  # 4
+"""Its container ran out of memory."""
+TERMINATION_REASON_DISK_EXCEEDED: TerminationReason.ValueType  # 5
+"""It used more disk space than its limit."""
+TERMINATION_REASON_LOST: TerminationReason.ValueType  # 6
+"""Its container disappeared: another process removed it, or the engine lost it."""
+TERMINATION_REASON_FAILED: TerminationReason.ValueType  # 7
 """It could not be started."""
-Global___SandboxEndReason: _TypeAlias = SandboxEndReason  # noqa: Y015
+Global___TerminationReason: _TypeAlias = TerminationReason  # noqa: Y015
 
-class _CommandEndReason:
+class _ExitReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _CommandEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandEndReason.ValueType], _builtins.type):
+class _ExitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExitReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    COMMAND_END_REASON_UNSPECIFIED: _CommandEndReason.ValueType  # 0
+    EXIT_REASON_UNSPECIFIED: _ExitReason.ValueType  # 0
     """Never sent."""
-    COMMAND_END_REASON_EXITED: _CommandEndReason.ValueType  # 1
-    """It exited by itself, with an exit code."""
-    COMMAND_END_REASON_SIGNALED: _CommandEndReason.ValueType  # 2
-    """A signal ended it."""
-    COMMAND_END_REASON_OOM_KILLED: _CommandEndReason.ValueType  # 3
+    EXIT_REASON_EXITED: _ExitReason.ValueType  # 1
+    """It exited by itself with an exit code."""
+    EXIT_REASON_SIGNALED: _ExitReason.ValueType  # 2
+    """A signal terminated it."""
+    EXIT_REASON_OOM_KILLED: _ExitReason.ValueType  # 3
     """The kernel killed it because the sandbox ran out of memory."""
-    COMMAND_END_REASON_TIMED_OUT: _CommandEndReason.ValueType  # 4
-    """Its timeout passed; it was killed with every process that it had started."""
-    COMMAND_END_REASON_KILLED: _CommandEndReason.ValueType  # 5
-    """A caller killed it, with every process that it had started."""
-    COMMAND_END_REASON_IDLE_TIMED_OUT: _CommandEndReason.ValueType  # 6
-    """No client was attached for its idle timeout; it was killed with every process that it had started."""
-    COMMAND_END_REASON_DISCONNECTED: _CommandEndReason.ValueType  # 7
-    """Its last client went away and it was to be killed then, with every process that it had started."""
-    COMMAND_END_REASON_SHUT_DOWN: _CommandEndReason.ValueType  # 8
-    """The sandbox was being stopped."""
+    EXIT_REASON_TIMED_OUT: _ExitReason.ValueType  # 4
+    """Its timeout passed. It was killed with all its descendants."""
+    EXIT_REASON_KILLED: _ExitReason.ValueType  # 5
+    """A caller killed it with all its descendants."""
+    EXIT_REASON_IDLE_TIMED_OUT: _ExitReason.ValueType  # 6
+    """No client was attached for its idle timeout. It was killed with all its descendants."""
+    EXIT_REASON_DISCONNECTED: _ExitReason.ValueType  # 7
+    """Its last client disconnected and `kill_on_disconnect` was set. It was killed with all its descendants."""
+    EXIT_REASON_SHUT_DOWN: _ExitReason.ValueType  # 8
+    """The sandbox was being terminated."""
 
-class CommandEndReason(_CommandEndReason, metaclass=_CommandEndReasonEnumTypeWrapper):
-    """How a command ended."""
+class ExitReason(_ExitReason, metaclass=_ExitReasonEnumTypeWrapper):
+    """How a command or process exited."""
 
-COMMAND_END_REASON_UNSPECIFIED: CommandEndReason.ValueType  # 0
+EXIT_REASON_UNSPECIFIED: ExitReason.ValueType  # 0
 """Never sent."""
-COMMAND_END_REASON_EXITED: CommandEndReason.ValueType  # 1
-"""It exited by itself, with an exit code."""
-COMMAND_END_REASON_SIGNALED: CommandEndReason.ValueType  # 2
-"""A signal ended it."""
-COMMAND_END_REASON_OOM_KILLED: CommandEndReason.ValueType  # 3
+EXIT_REASON_EXITED: ExitReason.ValueType  # 1
+"""It exited by itself with an exit code."""
+EXIT_REASON_SIGNALED: ExitReason.ValueType  # 2
+"""A signal terminated it."""
+EXIT_REASON_OOM_KILLED: ExitReason.ValueType  # 3
 """The kernel killed it because the sandbox ran out of memory."""
-COMMAND_END_REASON_TIMED_OUT: CommandEndReason.ValueType  # 4
-"""Its timeout passed; it was killed with every process that it had started."""
-COMMAND_END_REASON_KILLED: CommandEndReason.ValueType  # 5
-"""A caller killed it, with every process that it had started."""
-COMMAND_END_REASON_IDLE_TIMED_OUT: CommandEndReason.ValueType  # 6
-"""No client was attached for its idle timeout; it was killed with every process that it had started."""
-COMMAND_END_REASON_DISCONNECTED: CommandEndReason.ValueType  # 7
-"""Its last client went away and it was to be killed then, with every process that it had started."""
-COMMAND_END_REASON_SHUT_DOWN: CommandEndReason.ValueType  # 8
-"""The sandbox was being stopped."""
-Global___CommandEndReason: _TypeAlias = CommandEndReason  # noqa: Y015
+EXIT_REASON_TIMED_OUT: ExitReason.ValueType  # 4
+"""Its timeout passed. It was killed with all its descendants."""
+EXIT_REASON_KILLED: ExitReason.ValueType  # 5
+"""A caller killed it with all its descendants."""
+EXIT_REASON_IDLE_TIMED_OUT: ExitReason.ValueType  # 6
+"""No client was attached for its idle timeout. It was killed with all its descendants."""
+EXIT_REASON_DISCONNECTED: ExitReason.ValueType  # 7
+"""Its last client disconnected and `kill_on_disconnect` was set. It was killed with all its descendants."""
+EXIT_REASON_SHUT_DOWN: ExitReason.ValueType  # 8
+"""The sandbox was being terminated."""
+Global___ExitReason: _TypeAlias = ExitReason  # noqa: Y015
 
 @_typing.final
 class Sandbox(_message.Message):
-    """A sandbox is one container that belongs to one caller, from its claim to its end."""
+    """A sandbox is a container that is assigned to one caller until it is terminated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -195,118 +196,78 @@ class Sandbox(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     POOL_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
-    START_FIELD_NUMBER: _builtins.int
+    START_TYPE_FIELD_NUMBER: _builtins.int
     START_DURATION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    END_REASON_FIELD_NUMBER: _builtins.int
-    END_MESSAGE_FIELD_NUMBER: _builtins.int
+    TERMINATION_REASON_FIELD_NUMBER: _builtins.int
+    TERMINATION_MESSAGE_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The server's identifier of the sandbox, `sbx-` and 20 characters. Output only, never changes."""
+    """Output only. Immutable. The identifier that the server assigned: `sbx-` and 20 characters."""
     name: _builtins.str
-    """A name of the caller's choice, unique among the sandboxes that have not ended, or empty. Lower-case letters, digits
-    and hyphens, at most 63 characters. Mutable.
+    """The name, unique among sandboxes that are not terminated, or empty: lower-case letters, digits and hyphens, at most 63
+    characters. Mutable.
     """
     state: Global___SandboxState.ValueType
-    """Where the sandbox is in its life. Output only."""
+    """Output only. The state of the sandbox."""
     pool_id: _builtins.str
-    """The pool that the sandbox counts in, or empty. Immutable."""
+    """Immutable. The identifier of the pool that the sandbox belongs to, or empty."""
     template_name: _builtins.str
-    """The name that the template had when the sandbox was made from it, directly or through its pool, or empty.
-    Immutable.
+    """Immutable. The name of the template at the time of creation, or empty. The sandbox uses it directly or through its
+    pool.
     """
-    image: _builtins.str
-    """The container's image. Immutable."""
-    cpus: _builtins.float
-    """The container's CPUs. Immutable."""
-    memory_mb: _builtins.int
-    """The container's memory in MiB, without swap. Immutable."""
-    ephemeral_disk_mb: _builtins.int
-    """The container's disk in MiB. Immutable."""
-    timeout_secs: _builtins.int
-    """The sandbox's lifetime in seconds from its claim, 0 for none. Mutable: raise it at any time to extend the life."""
-    start: Global___SandboxStart.ValueType
-    """Whether a ready container was taken or one was started for this sandbox. Output only."""
-    end_reason: Global___SandboxEndReason.ValueType
-    """Why the sandbox ended. Output only."""
-    end_message: _builtins.str
-    """More on why the sandbox ended, for a person; may be empty. Output only."""
+    start_type: Global___StartType.ValueType
+    """Output only. Whether the sandbox started warm or cold."""
+    termination_reason: Global___TerminationReason.ValueType
+    """Output only. Why the sandbox terminated."""
+    termination_message: _builtins.str
+    """Output only. Details about the termination for a person; may be empty."""
     exit_code: _builtins.int
-    """The exit code of the container where it ended by itself. Output only."""
+    """Output only. The exit code of the container if its first process exited."""
     etag: _builtins.str
-    """Changes with each update of name, metadata or lifetime; send it with an update to refuse to overwrite another's.
-    Output only.
+    """Output only. Changes with every update of the name, the metadata or the lifetime. Pass it to an update to detect
+    concurrent changes.
     """
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the secrets that the sandbox was given. Immutable."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """Immutable. The container specification. Its `env` contains the variables of the pool, of the template or of
+        `spec.env` in the request; the additional `env` of the request is not returned.
+        """
 
     @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command that runs beside the sandbox's commands. Immutable."""
+    def timeout(self) -> _duration_pb2.Duration:
+        """The lifetime, counted from the claim. Absent: no limit. Mutable: increase it at any time to extend the lifetime."""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the caller's choice: at most 64, keys of 1 to 63 characters, values of at most 1,024. Mutable."""
+        """Labels that the caller chose: at most 64, keys of 1 to 63 characters, values of at most 1,024 characters. Mutable."""
 
     @_builtins.property
     def start_duration(self) -> _duration_pb2.Duration:
-        """How long the server took from the request to a sandbox that runs commands. Output only."""
+        """Output only. The time from the request to a sandbox that runs commands, as the server measured it."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the sandbox was claimed. Output only."""
+        """Output only. When the sandbox was claimed."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the sandbox will be ended; absent when it has no lifetime. Output only."""
+        """Output only. When the lifetime ends; absent without a limit."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the sandbox ended; absent until then. Output only."""
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the sandbox's processes from its pool, its template or its creation. What was given for this sandbox
-        alone is not repeated. Immutable.
-        """
+        """Output only. When the sandbox terminated; absent before."""
 
     def __init__(
         self,
@@ -316,28 +277,22 @@ class Sandbox(_message.Message):
         state: Global___SandboxState.ValueType = ...,
         pool_id: _builtins.str = ...,
         template_name: _builtins.str = ...,
-        image: _builtins.str = ...,
-        cpus: _builtins.float = ...,
-        memory_mb: _builtins.int = ...,
-        ephemeral_disk_mb: _builtins.int = ...,
-        timeout_secs: _builtins.int = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        start: Global___SandboxStart.ValueType = ...,
+        start_type: Global___StartType.ValueType = ...,
         start_duration: _duration_pb2.Duration | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        end_reason: Global___SandboxEndReason.ValueType = ...,
-        end_message: _builtins.str = ...,
+        termination_reason: Global___TerminationReason.ValueType = ...,
+        termination_message: _builtins.str = ...,
         exit_code: _builtins.int | None = ...,
         etag: _builtins.str = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "expire_time", b"expire_time", "start_duration", b"start_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "expire_time", b"expire_time", "spec", b"spec", "start_duration", b"start_duration", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpus", b"cpus", "create_time", b"create_time", "end_message", b"end_message", "end_reason", b"end_reason", "end_time", b"end_time", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "exit_code", b"exit_code", "expire_time", b"expire_time", "image", b"image", "memory_mb", b"memory_mb", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "sandbox_id", b"sandbox_id", "secret_names", b"secret_names", "start", b"start", "start_duration", b"start_duration", "state", b"state", "template_name", b"template_name", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "end_time", b"end_time", "etag", b"etag", "exit_code", b"exit_code", "expire_time", b"expire_time", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "sandbox_id", b"sandbox_id", "spec", b"spec", "start_duration", b"start_duration", "start_type", b"start_type", "state", b"state", "template_name", b"template_name", "termination_message", b"termination_message", "termination_reason", b"termination_reason", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

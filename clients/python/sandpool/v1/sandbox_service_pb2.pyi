@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sandpool.v1 import container_pb2 as _container_pb2
 from sandpool.v1 import sandbox_pb2 as _sandbox_pb2
 import builtins as _builtins
 import sys
@@ -29,34 +30,38 @@ class _WhenEmpty:
 class _WhenEmptyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WhenEmpty.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     WHEN_EMPTY_UNSPECIFIED: _WhenEmpty.ValueType  # 0
-    """The default, WHEN_EMPTY_START_COLD."""
+    """WHEN_EMPTY_START_COLD."""
     WHEN_EMPTY_START_COLD: _WhenEmpty.ValueType  # 1
-    """Start a container for this sandbox; where `max_containers` leaves no room for it, take one that the pool is making.
-    RESOURCE_EXHAUSTED (POOL_AT_MAX) when there is none for this caller either.
+    """Start a container for this sandbox. If `max_containers` leaves no room, use a container that the pool is creating.
+    Without one the call fails with RESOURCE_EXHAUSTED (POOL_LIMIT_REACHED).
     """
     WHEN_EMPTY_WAIT: _WhenEmpty.ValueType  # 2
-    """Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`."""
+    """Wait in the queue, in FIFO order, for a warm container. After `queue_timeout` the call fails with DEADLINE_EXCEEDED
+    (QUEUE_TIMEOUT).
+    """
     WHEN_EMPTY_FAIL: _WhenEmpty.ValueType  # 3
-    """Fail at once: RESOURCE_EXHAUSTED (POOL_EMPTY)."""
+    """Fail at once with RESOURCE_EXHAUSTED (POOL_EMPTY)."""
 
 class WhenEmpty(_WhenEmpty, metaclass=_WhenEmptyEnumTypeWrapper):
-    """What a creation does when its pool, or the pools of its template, have no container ready."""
+    """Behaviour of CreateSandbox when the pool, or the pools of the template, have no warm container."""
 
 WHEN_EMPTY_UNSPECIFIED: WhenEmpty.ValueType  # 0
-"""The default, WHEN_EMPTY_START_COLD."""
+"""WHEN_EMPTY_START_COLD."""
 WHEN_EMPTY_START_COLD: WhenEmpty.ValueType  # 1
-"""Start a container for this sandbox; where `max_containers` leaves no room for it, take one that the pool is making.
-RESOURCE_EXHAUSTED (POOL_AT_MAX) when there is none for this caller either.
+"""Start a container for this sandbox. If `max_containers` leaves no room, use a container that the pool is creating.
+Without one the call fails with RESOURCE_EXHAUSTED (POOL_LIMIT_REACHED).
 """
 WHEN_EMPTY_WAIT: WhenEmpty.ValueType  # 2
-"""Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`."""
+"""Wait in the queue, in FIFO order, for a warm container. After `queue_timeout` the call fails with DEADLINE_EXCEEDED
+(QUEUE_TIMEOUT).
+"""
 WHEN_EMPTY_FAIL: WhenEmpty.ValueType  # 3
-"""Fail at once: RESOURCE_EXHAUSTED (POOL_EMPTY)."""
+"""Fail at once with RESOURCE_EXHAUSTED (POOL_EMPTY)."""
 Global___WhenEmpty: _TypeAlias = WhenEmpty  # noqa: Y015
 
 @_typing.final
 class CreateSandboxRequest(_message.Message):
-    """A sandbox to create. Exactly one of `pool_id`, `template_name` and `image` says where it comes from."""
+    """Request message for CreateSandbox. Exactly one of `pool_id`, `template_name` and `spec` is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -102,151 +107,82 @@ class CreateSandboxRequest(_message.Message):
 
     POOL_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
-    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
-    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     WHEN_EMPTY_FIELD_NUMBER: _builtins.int
-    WAIT_SECS_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool_id: _builtins.str
-    """The pool to draw from, by identifier or name."""
+    """The identifier or name of the pool to claim from."""
     template_name: _builtins.str
-    """The template, by name or identifier: drawn from any pool that follows it, started cold where none has a ready one."""
-    image: _builtins.str
-    """The image of a sandbox that belongs to no pool."""
-    cpus: _builtins.float
-    """CPUs, 0.01 to 256, with an image only. Default 1.0."""
-    memory_mb: _builtins.int
-    """Memory in MiB, without swap, 16 to 4,194,304, with an image only. Default 512."""
-    ephemeral_disk_mb: _builtins.int
-    """Disk in MiB, 1 to 16,777,216, with an image only. Default 1024."""
-    timeout_secs: _builtins.int
-    """Lifetime in seconds from the claim, at most a year; 0 for none. Default the pool's or the template's, else 0."""
+    """The name or identifier of a template. The sandbox is claimed from any pool that uses the template."""
     name: _builtins.str
-    """A name, unique among the sandboxes that have not ended. Default none. Lower-case letters, digits and hyphens, at most
-    63.
-    """
-    request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
-    readiness_interval_secs: _builtins.float
-    """Seconds between two tries of `readiness_command`, 0.01 to 300; with an image only. Default 0.5."""
-    readiness_timeout_secs: _builtins.float
-    """Seconds that one try of `readiness_command` may take, 0.01 to 300; with an image only. Default 5."""
-    readiness_retries: _builtins.int
-    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; with an image only. Default
-    20.
+    """Optional. The name, unique among sandboxes that are not terminated: lower-case letters, digits and hyphens, at most 63
+    characters. Default: none.
     """
     when_empty: Global___WhenEmpty.ValueType
-    """What to do when no container is ready. Default WHEN_EMPTY_START_COLD."""
-    wait_secs: _builtins.float
-    """With WHEN_EMPTY_WAIT: how long to wait in line in seconds, 0.001 to 3,600. Default 30."""
+    """Optional. What to do when no warm container is available. Default: WHEN_EMPTY_START_COLD."""
+    request_id: _builtins.str
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of secrets to give to the sandbox, at most 64, with an image only. Each must exist. Default none."""
-
-    @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that runs beside the sandbox's commands, at most 256 words, with an image only. Default none."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """The specification of a sandbox that belongs to no pool; `spec.image` is required."""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the caller's choice: at most 64, keys of 1 to 63 characters, values of at most 1,024. Default none."""
+        """Optional. Labels: at most 64, keys of 1 to 63 characters, values of at most 1,024 characters. Default: none."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The lifetime, counted from the claim, at most 365 days; 0: no limit. Default: that of the pool or of the
+        template, otherwise no limit.
+        """
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of this sandbox's processes, over the pool's, the template's or the image's, at most 256 variables; a ready
-        container is taken all the same. Default none.
+        """Optional. Additional environment variables of this sandbox, at most 256. They take precedence over `spec.env` and over
+        the variables of the pool, of the template and of the image; a warm container can still be assigned. Default: none.
         """
 
     @_builtins.property
-    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that must succeed in a container before it counts as ready, at most 256 words; with an image only.
-        Default none.
-        """
+    def queue_timeout(self) -> _duration_pb2.Duration:
+        """Optional. The time limit in the wait queue with WHEN_EMPTY_WAIT, 0.001 s to 3,600 s. Default: 30 s."""
 
     def __init__(
         self,
         *,
         pool_id: _builtins.str = ...,
         template_name: _builtins.str = ...,
-        image: _builtins.str = ...,
-        cpus: _builtins.float | None = ...,
-        memory_mb: _builtins.int | None = ...,
-        ephemeral_disk_mb: _builtins.int | None = ...,
-        timeout_secs: _builtins.int | None = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
         name: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        request_id: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
-        readiness_interval_secs: _builtins.float | None = ...,
-        readiness_timeout_secs: _builtins.float | None = ...,
-        readiness_retries: _builtins.int | None = ...,
         when_empty: Global___WhenEmpty.ValueType = ...,
-        wait_secs: _builtins.float | None = ...,
+        queue_timeout: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_wait_secs", b"_wait_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "memory_mb", b"memory_mb", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs", "wait_secs", b"wait_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue_timeout", b"queue_timeout", "spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "_wait_secs", b"_wait_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "wait_secs", b"wait_secs", "when_empty", b"when_empty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "metadata", b"metadata", "name", b"name", "pool_id", b"pool_id", "queue_timeout", b"queue_timeout", "request_id", b"request_id", "spec", b"spec", "template_name", b"template_name", "timeout", b"timeout", "when_empty", b"when_empty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
-    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
-    _WhichOneofReturnType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
-    _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
-    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
-    _WhichOneofReturnType__wait_secs: _TypeAlias = _typing.Literal["wait_secs"]  # noqa: Y015
-    _WhichOneofArgType__wait_secs: _TypeAlias = _typing.Literal["_wait_secs", b"_wait_secs"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_secs) -> _WhichOneofReturnType__wait_secs | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateSandboxRequest: _TypeAlias = CreateSandboxRequest  # noqa: Y015
 
 @_typing.final
 class CreateSandboxResponse(_message.Message):
-    """The answer of CreateSandbox."""
+    """Response message for CreateSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> _sandbox_pb2.Sandbox:
-        """The new sandbox; `start` says whether it was taken ready (WARM) or started (COLD), `start_duration` how long it took."""
+        """The new sandbox."""
 
     def __init__(
         self,
@@ -263,7 +199,7 @@ Global___CreateSandboxResponse: _TypeAlias = CreateSandboxResponse  # noqa: Y015
 
 @_typing.final
 class BatchCreateSandboxesRequest(_message.Message):
-    """Several sandboxes to create, all alike."""
+    """Request message for BatchCreateSandboxes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -271,12 +207,12 @@ class BatchCreateSandboxesRequest(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """How many, 1 to 1,000. Required."""
+    """Required. The number of sandboxes, 1 to 1,000."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
     def sandbox(self) -> Global___CreateSandboxRequest:
-        """What each sandbox is. Required; its `name` and `request_id` stay empty."""
+        """Required. The request for each sandbox; its `name` and `request_id` must be empty."""
 
     def __init__(
         self,
@@ -295,14 +231,14 @@ Global___BatchCreateSandboxesRequest: _TypeAlias = BatchCreateSandboxesRequest  
 
 @_typing.final
 class BatchCreateSandboxesResponse(_message.Message):
-    """The answer of BatchCreateSandboxes."""
+    """Response message for BatchCreateSandboxes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOXES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[_sandbox_pb2.Sandbox]:
-        """The new sandboxes, as many as asked for."""
+        """The new sandboxes, `count` of them."""
 
     def __init__(
         self,
@@ -319,13 +255,13 @@ Global___BatchCreateSandboxesResponse: _TypeAlias = BatchCreateSandboxesResponse
 
 @_typing.final
 class GetSandboxRequest(_message.Message):
-    """Which sandbox to read."""
+    """Request message for GetSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. The sandbox's identifier or name."""
     def __init__(
         self,
         *,
@@ -341,7 +277,7 @@ Global___GetSandboxRequest: _TypeAlias = GetSandboxRequest  # noqa: Y015
 
 @_typing.final
 class GetSandboxResponse(_message.Message):
-    """The answer of GetSandbox."""
+    """Response message for GetSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -365,7 +301,7 @@ Global___GetSandboxResponse: _TypeAlias = GetSandboxResponse  # noqa: Y015
 
 @_typing.final
 class ListSandboxesRequest(_message.Message):
-    """Which sandboxes to list, and which page of them. Filters add up: a sandbox is listed when it meets all."""
+    """Request message for ListSandboxes. A sandbox is listed when it matches all filters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -396,20 +332,20 @@ class ListSandboxesRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most sandboxes in the answer, 0 to 1,000. Default (0) 100."""
+    """Optional. The maximum number of sandboxes in the response, 0 to 1,000. Default (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before; the filters must be the same. Default: the first page."""
+    """Optional. The `next_page_token` of the previous page; the filters must be the same. Default: the first page."""
     pool_id: _builtins.str
-    """Only sandboxes of this pool, by identifier or name. Default: of any and none."""
+    """Optional. Only sandboxes of this pool, by identifier or name. Default: all."""
     template_name: _builtins.str
-    """Only sandboxes of this template, by name or identifier, directly or through a pool. Default: of any and none."""
+    """Optional. Only sandboxes of this template, by name or identifier, directly or through a pool. Default: all."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_sandbox_pb2.SandboxState.ValueType]:
-        """Only sandboxes in these states. Default: all but TERMINATED."""
+        """Optional. Only sandboxes in these states. Default: all states except SANDBOX_STATE_TERMINATED."""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only sandboxes whose metadata has all of these pairs, at most 16. Default: any."""
+        """Optional. Only sandboxes whose metadata contains all these entries, at most 16. Default: all."""
 
     def __init__(
         self,
@@ -431,17 +367,17 @@ Global___ListSandboxesRequest: _TypeAlias = ListSandboxesRequest  # noqa: Y015
 
 @_typing.final
 class ListSandboxesResponse(_message.Message):
-    """The answer of ListSandboxes."""
+    """Response message for ListSandboxes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOXES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[_sandbox_pb2.Sandbox]:
-        """The sandboxes of this page, oldest first."""
+        """The sandboxes of this page."""
 
     def __init__(
         self,
@@ -459,7 +395,7 @@ Global___ListSandboxesResponse: _TypeAlias = ListSandboxesResponse  # noqa: Y015
 
 @_typing.final
 class UpdateSandboxRequest(_message.Message):
-    """What to change of a sandbox. Without a mask every field that is present is changed."""
+    """Request message for UpdateSandbox. Without `update_mask`, the update changes every field that is present."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,30 +422,34 @@ class UpdateSandboxRequest(_message.Message):
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. The sandbox's identifier or name."""
     name: _builtins.str
-    """The new name; empty takes the name away. Rules as in CreateSandbox."""
-    timeout_secs: _builtins.int
-    """The new lifetime in seconds, counted from the claim, at most a year; 0 for none. One that has passed already is
-    refused.
-    """
+    """Optional. The new name; an empty string removes the name."""
     etag: _builtins.str
-    """Refuse the change with ABORTED unless this is the sandbox's present etag. Default: change whatever is there."""
+    """Optional. The sandbox's etag. If it is not current, the update fails with ABORTED. Default: update unconditionally."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The new metadata in place of the old; name it in the mask to empty it. Limits as in CreateSandbox."""
+        """Optional. The new metadata, which replaces the previous metadata. To remove all, name the field in `update_mask` and
+        leave it empty.
+        """
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The new lifetime, counted from the claim, at most 365 days; 0: no limit. A lifetime that has already passed
+        is rejected.
+        """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields of this request to change, by name; fields named here and absent above go back to their default.
-        Default: every field that is present.
+        """Optional. The fields to change: `name`, `metadata`, `timeout`, or `*` for all. A field that is named here and absent
+        above returns to its default.
         """
 
     def __init__(
@@ -518,36 +458,31 @@ class UpdateSandboxRequest(_message.Message):
         sandbox_id: _builtins.str = ...,
         name: _builtins.str | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        timeout_secs: _builtins.int | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_timeout_secs", b"_timeout_secs", "name", b"name", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name", "timeout", b"timeout", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_timeout_secs", b"_timeout_secs", "etag", b"etag", "metadata", b"metadata", "name", b"name", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "etag", b"etag", "metadata", b"metadata", "name", b"name", "request_id", b"request_id", "sandbox_id", b"sandbox_id", "timeout", b"timeout", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
 
 Global___UpdateSandboxRequest: _TypeAlias = UpdateSandboxRequest  # noqa: Y015
 
 @_typing.final
 class UpdateSandboxResponse(_message.Message):
-    """The answer of UpdateSandbox."""
+    """Response message for UpdateSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> _sandbox_pb2.Sandbox:
-        """The sandbox after the change."""
+        """The updated sandbox."""
 
     def __init__(
         self,
@@ -564,16 +499,16 @@ Global___UpdateSandboxResponse: _TypeAlias = UpdateSandboxResponse  # noqa: Y015
 
 @_typing.final
 class DeleteSandboxRequest(_message.Message):
-    """Which sandbox to end."""
+    """Request message for DeleteSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. The sandbox's identifier or name."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     def __init__(
         self,
         *,
@@ -590,14 +525,14 @@ Global___DeleteSandboxRequest: _TypeAlias = DeleteSandboxRequest  # noqa: Y015
 
 @_typing.final
 class DeleteSandboxResponse(_message.Message):
-    """The answer of DeleteSandbox."""
+    """Response message for DeleteSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> _sandbox_pb2.Sandbox:
-        """The sandbox as it is now: ending or ended."""
+        """The sandbox: terminating or terminated."""
 
     def __init__(
         self,
@@ -614,13 +549,13 @@ Global___DeleteSandboxResponse: _TypeAlias = DeleteSandboxResponse  # noqa: Y015
 
 @_typing.final
 class WatchSandboxRequest(_message.Message):
-    """Which sandbox to watch."""
+    """Request message for WatchSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. The sandbox's identifier or name."""
     def __init__(
         self,
         *,
@@ -636,14 +571,14 @@ Global___WatchSandboxRequest: _TypeAlias = WatchSandboxRequest  # noqa: Y015
 
 @_typing.final
 class WatchSandboxResponse(_message.Message):
-    """One message of WatchSandbox."""
+    """Response message for WatchSandbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sandbox(self) -> _sandbox_pb2.Sandbox:
-        """The sandbox as it is now."""
+        """The current state of the sandbox."""
 
     def __init__(
         self,
@@ -660,7 +595,7 @@ Global___WatchSandboxResponse: _TypeAlias = WatchSandboxResponse  # noqa: Y015
 
 @_typing.final
 class RunCommandRequest(_message.Message):
-    """A command to run. Either `command`, for the shell, or `argv`."""
+    """Request message for RunCommand. Exactly one of `command` and `argv` is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -690,24 +625,30 @@ class RunCommandRequest(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
-    """The sandbox's identifier or name. Required."""
+    """Required. The sandbox's identifier or name."""
     command: _builtins.str
-    """A line for the shell: /bin/bash, or /bin/sh where there is no bash. At most 131,072 characters."""
+    """A shell command, run by /bin/bash, or by /bin/sh if the image has no bash. At most 131,072 characters."""
     working_dir: _builtins.str
-    """The working directory, an absolute path that exists. Default the image's."""
+    """Optional. The working directory, an existing absolute path. Default: that of the image."""
     user: _builtins.str
-    """The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. Default the image's."""
-    timeout_secs: _builtins.float
-    """How long the command may run in seconds, 0.001 to 86,400. Default 60."""
+    """Optional. The user that runs the command: a name that the image knows, or a number, with an optional group, for example
+    `1000:1000`. Default: that of the image.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The program, found on PATH or by its path, and its arguments; at most 4,096 words. No shell is needed."""
+        """The program, a path or a name that is looked up in PATH, and its arguments; at most 4,096 strings. No shell is needed."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment variables over those of the image, at most 256. Default none."""
+        """Optional. Additional environment variables, at most 256. They take precedence over those of the sandbox. Default: none."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The time limit of the command, 0.001 s to 86,400 s. The command is then killed with all its descendants.
+        Default: 60 s.
+        """
 
     def __init__(
         self,
@@ -718,21 +659,19 @@ class RunCommandRequest(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         working_dir: _builtins.str = ...,
         user: _builtins.str = ...,
-        timeout_secs: _builtins.float | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs", "argv", b"argv", "command", b"command", "env", b"env", "sandbox_id", b"sandbox_id", "timeout_secs", b"timeout_secs", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "command", b"command", "env", b"env", "sandbox_id", b"sandbox_id", "timeout", b"timeout", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCommandRequest: _TypeAlias = RunCommandRequest  # noqa: Y015
 
 @_typing.final
 class RunCommandResponse(_message.Message):
-    """How the command ended and what it printed. At most 1 MiB of each stream is returned; the rest is counted and dropped."""
+    """Response message for RunCommand. At most 1 MiB of each stream is returned; the rest is counted and dropped."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -747,26 +686,26 @@ class RunCommandResponse(_message.Message):
     STDOUT_DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     STDERR_DROPPED_BYTES_FIELD_NUMBER: _builtins.int
     stdout: _builtins.str
-    """Standard output as text; bytes that are not UTF-8 are replaced by U+FFFD."""
+    """The standard output as text. Bytes that are not UTF-8 are replaced by U+FFFD."""
     stderr: _builtins.str
-    """Standard error as text; bytes that are not UTF-8 are replaced by U+FFFD."""
+    """The standard error as text. Bytes that are not UTF-8 are replaced by U+FFFD."""
     stdout_bytes: _builtins.bytes
-    """Standard output as it was, only where it is not UTF-8."""
+    """The standard output as bytes; empty if it is valid UTF-8."""
     stderr_bytes: _builtins.bytes
-    """Standard error as it was, only where it is not UTF-8."""
+    """The standard error as bytes; empty if it is valid UTF-8."""
     exit_code: _builtins.int
     """The exit code, 0 to 255."""
     signal: _builtins.int
-    """The number of the signal that ended it."""
-    reason: _sandbox_pb2.CommandEndReason.ValueType
-    """Why it ended."""
+    """The number of the signal that terminated the command."""
+    reason: _sandbox_pb2.ExitReason.ValueType
+    """How the command exited."""
     stdout_dropped_bytes: _builtins.int
-    """How many bytes of standard output were dropped because there were more than 1 MiB."""
+    """The number of bytes of standard output that were dropped because the output exceeded 1 MiB."""
     stderr_dropped_bytes: _builtins.int
-    """How many bytes of standard error were dropped because there were more than 1 MiB."""
+    """The number of bytes of standard error that were dropped because the output exceeded 1 MiB."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long it ran."""
+        """How long the command ran."""
 
     def __init__(
         self,
@@ -777,17 +716,17 @@ class RunCommandResponse(_message.Message):
         stderr_bytes: _builtins.bytes = ...,
         exit_code: _builtins.int = ...,
         signal: _builtins.int = ...,
-        reason: _sandbox_pb2.CommandEndReason.ValueType = ...,
+        reason: _sandbox_pb2.ExitReason.ValueType = ...,
         duration: _duration_pb2.Duration | None = ...,
         stdout_dropped_bytes: _builtins.int = ...,
         stderr_dropped_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "exit", b"exit", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "exit_code", b"exit_code", "signal", b"signal", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "exit", b"exit", "exit_code", b"exit_code", "reason", b"reason", "signal", b"signal", "stderr", b"stderr", "stderr_bytes", b"stderr_bytes", "stderr_dropped_bytes", b"stderr_dropped_bytes", "stdout", b"stdout", "stdout_bytes", b"stdout_bytes", "stdout_dropped_bytes", b"stdout_dropped_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "exit_code", b"exit_code", "reason", b"reason", "signal", b"signal", "status", b"status", "stderr", b"stderr", "stderr_bytes", b"stderr_bytes", "stderr_dropped_bytes", b"stderr_dropped_bytes", "stdout", b"stdout", "stdout_bytes", b"stdout_bytes", "stdout_dropped_bytes", b"stdout_dropped_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_exit: _TypeAlias = _typing.Literal["exit_code", "signal"]  # noqa: Y015
-    _WhichOneofArgType_exit: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_exit) -> _WhichOneofReturnType_exit | None: ...
+    _WhichOneofReturnType_status: _TypeAlias = _typing.Literal["exit_code", "signal"]  # noqa: Y015
+    _WhichOneofArgType_status: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_status) -> _WhichOneofReturnType_status | None: ...
 
 Global___RunCommandResponse: _TypeAlias = RunCommandResponse  # noqa: Y015

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Secret(_message.Message):
-    """A secret as callers see it: its name. Its value is returned by no call."""
+    """A secret without its value. No method returns the value."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,14 +27,14 @@ class Secret(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The secret's name, and that of the environment variable that holds its value in a sandbox. Never changes."""
+    """Immutable. The name of the secret and of the environment variable that contains its value in a sandbox."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the secret was created. Output only."""
+        """Output only. When the secret was created."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When its value was changed last. Output only."""
+        """Output only. When the value was last updated."""
 
     def __init__(
         self,

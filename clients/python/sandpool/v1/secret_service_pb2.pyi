@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateSecretRequest(_message.Message):
-    """A secret to keep."""
+    """Request message for CreateSecret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,14 +29,14 @@ class CreateSecretRequest(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name. Required. A letter or an underscore, then at most 127 letters, digits and underscores, not beginning with
-    SANDPOOL_.
+    """Required. The name: a letter or an underscore, then at most 127 letters, digits and underscores. It must not start with
+    `SANDPOOL_`.
     """
     value: _builtins.str
-    """Its value, text of 1 to 65,536 characters without NUL. Required. Write only."""
+    """Required. Input only. The value, 1 to 65,536 characters without NUL."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer; its `value`
-    is not compared. Default none: every call counts.
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response; the secret's
+    `value` is not compared. Default: none.
     """
     def __init__(
         self,
@@ -55,7 +55,7 @@ Global___CreateSecretRequest: _TypeAlias = CreateSecretRequest  # noqa: Y015
 
 @_typing.final
 class CreateSecretResponse(_message.Message):
-    """The answer of CreateSecret."""
+    """Response message for CreateSecret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -78,8 +78,108 @@ class CreateSecretResponse(_message.Message):
 Global___CreateSecretResponse: _TypeAlias = CreateSecretResponse  # noqa: Y015
 
 @_typing.final
+class GetSecretRequest(_message.Message):
+    """Request message for GetSecret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The name of the secret."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSecretRequest: _TypeAlias = GetSecretRequest  # noqa: Y015
+
+@_typing.final
+class GetSecretResponse(_message.Message):
+    """Response message for GetSecret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def secret(self) -> _secret_pb2.Secret:
+        """The secret."""
+
+    def __init__(
+        self,
+        *,
+        secret: _secret_pb2.Secret | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSecretResponse: _TypeAlias = GetSecretResponse  # noqa: Y015
+
+@_typing.final
+class ListSecretsRequest(_message.Message):
+    """Request message for ListSecrets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Optional. The maximum number of secrets in the response, 0 to 1,000. Default (0): 100."""
+    page_token: _builtins.str
+    """Optional. The `next_page_token` of the previous page. Default: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSecretsRequest: _TypeAlias = ListSecretsRequest  # noqa: Y015
+
+@_typing.final
+class ListSecretsResponse(_message.Message):
+    """Response message for ListSecrets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The `page_token` of the next page; empty on the last page."""
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[_secret_pb2.Secret]:
+        """The secrets of this page."""
+
+    def __init__(
+        self,
+        *,
+        secrets: _abc.Iterable[_secret_pb2.Secret] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "secrets", b"secrets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSecretsResponse: _TypeAlias = ListSecretsResponse  # noqa: Y015
+
+@_typing.final
 class UpdateSecretRequest(_message.Message):
-    """A secret's new value."""
+    """Request message for UpdateSecret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,12 +187,12 @@ class UpdateSecretRequest(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The secret's name. Required."""
+    """Required. The name of the secret."""
     value: _builtins.str
-    """The new value, text of 1 to 65,536 characters without NUL. Required. Write only."""
+    """Required. Input only. The new value, 1 to 65,536 characters without NUL."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer; its `value`
-    is not compared. Default none: every call counts.
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response; the secret's
+    `value` is not compared. Default: none.
     """
     def __init__(
         self,
@@ -111,14 +211,14 @@ Global___UpdateSecretRequest: _TypeAlias = UpdateSecretRequest  # noqa: Y015
 
 @_typing.final
 class UpdateSecretResponse(_message.Message):
-    """The answer of UpdateSecret."""
+    """Response message for UpdateSecret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SECRET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def secret(self) -> _secret_pb2.Secret:
-        """The secret after the change."""
+        """The updated secret."""
 
     def __init__(
         self,
@@ -134,62 +234,8 @@ class UpdateSecretResponse(_message.Message):
 Global___UpdateSecretResponse: _TypeAlias = UpdateSecretResponse  # noqa: Y015
 
 @_typing.final
-class ListSecretsRequest(_message.Message):
-    """Which page of secrets to list."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    page_size: _builtins.int
-    """The most secrets in the answer, 0 to 1,000. Default (0) 100."""
-    page_token: _builtins.str
-    """`next_page_token` of the page before. Default: the first page."""
-    def __init__(
-        self,
-        *,
-        page_size: _builtins.int = ...,
-        page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListSecretsRequest: _TypeAlias = ListSecretsRequest  # noqa: Y015
-
-@_typing.final
-class ListSecretsResponse(_message.Message):
-    """The answer of ListSecrets."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SECRETS_FIELD_NUMBER: _builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
-    @_builtins.property
-    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[_secret_pb2.Secret]:
-        """The secrets of this page, by name."""
-
-    def __init__(
-        self,
-        *,
-        secrets: _abc.Iterable[_secret_pb2.Secret] | None = ...,
-        next_page_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "secrets", b"secrets"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListSecretsResponse: _TypeAlias = ListSecretsResponse  # noqa: Y015
-
-@_typing.final
 class DeleteSecretRequest(_message.Message):
-    """Which secret to delete."""
+    """Request message for DeleteSecret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -197,13 +243,13 @@ class DeleteSecretRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The secret's name. Required."""
+    """Required. The name of the secret."""
     force: _builtins.bool
-    """Delete it even while pools or templates name it: they cannot be filled until there is one of that name again, or they
-    name it no more. Default false.
+    """Optional. Whether to delete the secret while pools or templates reference it. Their sandboxes cannot start until a
+    secret of this name exists again or they no longer reference it. Default: false.
     """
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     def __init__(
         self,
         *,
@@ -221,7 +267,7 @@ Global___DeleteSecretRequest: _TypeAlias = DeleteSecretRequest  # noqa: Y015
 
 @_typing.final
 class DeleteSecretResponse(_message.Message):
-    """The answer of DeleteSecret: the secret is gone."""
+    """Response message for DeleteSecret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,11 +3,11 @@
 isort:skip_file
 """
 
-from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
-from google.protobuf.internal import containers as _containers
+from sandpool.v1 import container_pb2 as _container_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,121 +21,53 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Template(_message.Message):
-    """A template is a named specification of containers, for pools and for sandboxes."""
+    """A named container specification for pools and sandboxes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
-    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     template_id: _builtins.str
-    """The server's identifier of the template, `tpl-` and 20 characters. Output only, never changes."""
+    """Output only. Immutable. The identifier that the server assigned: `tpl-` and 20 characters."""
     name: _builtins.str
-    """The template's name, unique among the living templates. Lower-case letters, digits and hyphens, at most 63
-    characters. Mutable; pools follow it.
-    """
-    image: _builtins.str
-    """The image of each container. Mutable."""
-    cpus: _builtins.float
-    """CPUs of each container. Mutable. Default 1.0."""
-    memory_mb: _builtins.int
-    """Memory of each container in MiB, without swap. Mutable. Default 512."""
-    ephemeral_disk_mb: _builtins.int
-    """Disk of each container in MiB. Mutable. Default 1024."""
-    timeout_secs: _builtins.int
-    """The lifetime of a sandbox in seconds from its claim, 0 for none. Mutable. Default 0."""
+    """The name, unique among existing templates: lower-case letters, digits and hyphens, at most 63 characters. Mutable."""
     etag: _builtins.str
-    """Changes with each update; send it with an update to refuse to overwrite another's. Output only."""
-    readiness_interval_secs: _builtins.float
-    """Seconds between two tries of `readiness_command`. Mutable. Default 0.5."""
-    readiness_timeout_secs: _builtins.float
-    """Seconds that one try of `readiness_command` may take. Mutable. Default 5."""
-    readiness_retries: _builtins.int
-    """How often `readiness_command` may fail before the container is given up. Mutable. Default 20."""
+    """Output only. Changes with every update. Pass it to an update or delete to detect concurrent changes."""
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the secrets given to each sandbox. Mutable. Default none."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """The container specification. Mutable. A change applies to every pool that uses the template."""
 
     @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The command that runs in each container beside the sandbox's commands. Empty: none. Mutable."""
+    def timeout(self) -> _duration_pb2.Duration:
+        """The lifetime of a sandbox, counted from its claim. Absent: no limit. Mutable."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the template was created. Output only."""
+        """Output only. When the template was created."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When the template was changed last. Output only."""
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable."""
-
-    @_builtins.property
-    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
-        is ready when it runs commands. Mutable.
-        """
+        """Output only. When the template was last updated."""
 
     def __init__(
         self,
         *,
         template_id: _builtins.str = ...,
         name: _builtins.str = ...,
-        image: _builtins.str = ...,
-        cpus: _builtins.float = ...,
-        memory_mb: _builtins.int = ...,
-        ephemeral_disk_mb: _builtins.int = ...,
-        timeout_secs: _builtins.int = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
-        readiness_interval_secs: _builtins.float = ...,
-        readiness_timeout_secs: _builtins.float = ...,
-        readiness_retries: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "create_time", b"create_time", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "secret_names", b"secret_names", "template_id", b"template_id", "timeout_secs", b"timeout_secs", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "name", b"name", "spec", b"spec", "template_id", b"template_id", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,9 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from sandpool.v1 import container_pb2 as _container_pb2
 from sandpool.v1 import template_pb2 as _template_pb2
 import builtins as _builtins
 import sys
@@ -22,134 +24,45 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateTemplateRequest(_message.Message):
-    """A template to create."""
+    """Request message for CreateTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
-    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The template's name, unique among the living templates. Required. Lower-case letters, digits and hyphens, at most 63."""
-    image: _builtins.str
-    """The container image, pulled when the engine does not have it. Required."""
-    cpus: _builtins.float
-    """CPUs of each container, 0.01 to 256. Default 1.0."""
-    memory_mb: _builtins.int
-    """Memory of each container in MiB, without swap, 16 to 4,194,304. Default 512."""
-    ephemeral_disk_mb: _builtins.int
-    """Disk of each container in MiB, 1 to 16,777,216. Default 1024."""
-    timeout_secs: _builtins.int
-    """The lifetime of a sandbox in seconds from its claim, at most a year; 0 for none. Default 0."""
+    """Required. The name, unique among existing templates: lower-case letters, digits and hyphens, at most 63 characters."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
-    readiness_interval_secs: _builtins.float
-    """Seconds between two tries of `readiness_command`, 0.01 to 300. Default 0.5."""
-    readiness_timeout_secs: _builtins.float
-    """Seconds that one try of `readiness_command` may take, 0.01 to 300. Default 5."""
-    readiness_retries: _builtins.int
-    """How often `readiness_command` may fail before the container is given up, 1 to 1,000. Default 20."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of secrets to give to each sandbox, at most 64. Each must exist. Default none."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """Required. The container specification; `spec.image` is required."""
 
     @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that runs in each container beside the sandbox's commands, at most 256 words. Default none."""
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables. Default
-        none.
-        """
-
-    @_builtins.property
-    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that must succeed in a container before it counts as ready, at most 256 words. Default none."""
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The lifetime of a sandbox, counted from its claim, at most 365 days. Absent or 0: no limit."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        image: _builtins.str = ...,
-        cpus: _builtins.float | None = ...,
-        memory_mb: _builtins.int | None = ...,
-        ephemeral_disk_mb: _builtins.int | None = ...,
-        timeout_secs: _builtins.int = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
-        readiness_interval_secs: _builtins.float | None = ...,
-        readiness_timeout_secs: _builtins.float | None = ...,
-        readiness_retries: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "memory_mb", b"memory_mb", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_memory_mb", b"_memory_mb", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "timeout_secs", b"timeout_secs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "spec", b"spec", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
-    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
-    _WhichOneofReturnType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
-    _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
-    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTemplateRequest: _TypeAlias = CreateTemplateRequest  # noqa: Y015
 
 @_typing.final
 class CreateTemplateResponse(_message.Message):
-    """The answer of CreateTemplate."""
+    """Response message for CreateTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -173,13 +86,13 @@ Global___CreateTemplateResponse: _TypeAlias = CreateTemplateResponse  # noqa: Y0
 
 @_typing.final
 class GetTemplateRequest(_message.Message):
-    """Which template to read."""
+    """Request message for GetTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
     template_name: _builtins.str
-    """The template's name or identifier. Required."""
+    """Required. The template's name or identifier."""
     def __init__(
         self,
         *,
@@ -195,7 +108,7 @@ Global___GetTemplateRequest: _TypeAlias = GetTemplateRequest  # noqa: Y015
 
 @_typing.final
 class GetTemplateResponse(_message.Message):
-    """The answer of GetTemplate."""
+    """Response message for GetTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -219,16 +132,16 @@ Global___GetTemplateResponse: _TypeAlias = GetTemplateResponse  # noqa: Y015
 
 @_typing.final
 class ListTemplatesRequest(_message.Message):
-    """Which page of templates to list."""
+    """Request message for ListTemplates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most templates in the answer, 0 to 1,000. Default (0) 100."""
+    """Optional. The maximum number of templates in the response, 0 to 1,000. Default (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before. Default: the first page."""
+    """Optional. The `next_page_token` of the previous page. Default: the first page."""
     def __init__(
         self,
         *,
@@ -245,17 +158,17 @@ Global___ListTemplatesRequest: _TypeAlias = ListTemplatesRequest  # noqa: Y015
 
 @_typing.final
 class ListTemplatesResponse(_message.Message):
-    """The answer of ListTemplates."""
+    """Response message for ListTemplates."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEMPLATES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Give this as `page_token` for the page after; empty on the last page."""
+    """The `page_token` of the next page; empty on the last page."""
     @_builtins.property
     def templates(self) -> _containers.RepeatedCompositeFieldContainer[_template_pb2.Template]:
-        """The templates of this page, oldest first."""
+        """The templates of this page."""
 
     def __init__(
         self,
@@ -273,167 +186,72 @@ Global___ListTemplatesResponse: _TypeAlias = ListTemplatesResponse  # noqa: Y015
 
 @_typing.final
 class UpdateTemplateRequest(_message.Message):
-    """What to change of a template. Without a mask every field that is present is changed."""
+    """Request message for UpdateTemplate. Without `update_mask`, the update changes every field that is present, including
+    fields of `spec`; lists and maps count as present when they are not empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     TEMPLATE_NAME_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CPUS_FIELD_NUMBER: _builtins.int
-    MEMORY_MB_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_DISK_MB_FIELD_NUMBER: _builtins.int
-    TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    SECRET_NAMES_FIELD_NUMBER: _builtins.int
-    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    READINESS_COMMAND_FIELD_NUMBER: _builtins.int
-    READINESS_INTERVAL_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_TIMEOUT_SECS_FIELD_NUMBER: _builtins.int
-    READINESS_RETRIES_FIELD_NUMBER: _builtins.int
     template_name: _builtins.str
-    """The template's name or identifier. Required."""
+    """Required. The template's name or identifier."""
     name: _builtins.str
-    """The new name. Rules as in CreateTemplate."""
-    image: _builtins.str
-    """The new image."""
-    cpus: _builtins.float
-    """The new CPUs of each container, 0.01 to 256."""
-    memory_mb: _builtins.int
-    """The new memory of each container in MiB, 16 to 4,194,304."""
-    ephemeral_disk_mb: _builtins.int
-    """The new disk of each container in MiB, 1 to 16,777,216."""
-    timeout_secs: _builtins.int
-    """The new lifetime of sandboxes claimed from now on in seconds, at most a year; 0 for none."""
+    """Optional. The new name."""
     etag: _builtins.str
-    """Refuse the change with ABORTED unless this is the template's present etag. Default: change whatever is there."""
+    """Optional. The template's etag. If it is not current, the update fails with ABORTED. Default: update unconditionally."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
-    readiness_interval_secs: _builtins.float
-    """Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default."""
-    readiness_timeout_secs: _builtins.float
-    """Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default."""
-    readiness_retries: _builtins.int
-    """How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     @_builtins.property
-    def secret_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The new names of secrets, at most 64; name it in the mask to empty it."""
+    def spec(self) -> _container_pb2.ContainerSpec:
+        """Optional. The new values of the specification's fields."""
 
     @_builtins.property
-    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The new command beside the sandbox's commands, at most 256 words; name it in the mask to empty it."""
+    def timeout(self) -> _duration_pb2.Duration:
+        """Optional. The new lifetime of sandboxes that are claimed later, at most 365 days; 0: no limit."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields of this request to change, by name; fields named here and absent above go back to their default.
-        Default: every field that is present.
+        """Optional. The fields to change, for example `name` or `spec.image`; `spec` stands for all fields of the specification
+        and `*` for all fields. A field that is named here and absent above returns to its default.
         """
-
-    @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default."""
-
-    @_builtins.property
-    def readiness_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default."""
 
     def __init__(
         self,
         *,
         template_name: _builtins.str = ...,
         name: _builtins.str | None = ...,
-        image: _builtins.str | None = ...,
-        cpus: _builtins.float | None = ...,
-        memory_mb: _builtins.int | None = ...,
-        ephemeral_disk_mb: _builtins.int | None = ...,
-        timeout_secs: _builtins.int | None = ...,
-        secret_names: _abc.Iterable[_builtins.str] | None = ...,
-        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        spec: _container_pb2.ContainerSpec | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        readiness_command: _abc.Iterable[_builtins.str] | None = ...,
-        readiness_interval_secs: _builtins.float | None = ...,
-        readiness_timeout_secs: _builtins.float | None = ...,
-        readiness_retries: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_memory_mb", b"_memory_mb", "_name", b"_name", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "ephemeral_disk_mb", b"ephemeral_disk_mb", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name", "spec", b"spec", "timeout", b"timeout", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpus", b"_cpus", "_ephemeral_disk_mb", b"_ephemeral_disk_mb", "_image", b"_image", "_memory_mb", b"_memory_mb", "_name", b"_name", "_readiness_interval_secs", b"_readiness_interval_secs", "_readiness_retries", b"_readiness_retries", "_readiness_timeout_secs", b"_readiness_timeout_secs", "_timeout_secs", b"_timeout_secs", "cpus", b"cpus", "entrypoint", b"entrypoint", "env", b"env", "ephemeral_disk_mb", b"ephemeral_disk_mb", "etag", b"etag", "image", b"image", "memory_mb", b"memory_mb", "name", b"name", "readiness_command", b"readiness_command", "readiness_interval_secs", b"readiness_interval_secs", "readiness_retries", b"readiness_retries", "readiness_timeout_secs", b"readiness_timeout_secs", "request_id", b"request_id", "secret_names", b"secret_names", "template_name", b"template_name", "timeout_secs", b"timeout_secs", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "etag", b"etag", "name", b"name", "request_id", b"request_id", "spec", b"spec", "template_name", b"template_name", "timeout", b"timeout", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cpus: _TypeAlias = _typing.Literal["cpus"]  # noqa: Y015
-    _WhichOneofArgType__cpus: _TypeAlias = _typing.Literal["_cpus", b"_cpus"]  # noqa: Y015
-    _WhichOneofReturnType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofArgType__ephemeral_disk_mb: _TypeAlias = _typing.Literal["_ephemeral_disk_mb", b"_ephemeral_disk_mb"]  # noqa: Y015
-    _WhichOneofReturnType__image: _TypeAlias = _typing.Literal["image"]  # noqa: Y015
-    _WhichOneofArgType__image: _TypeAlias = _typing.Literal["_image", b"_image"]  # noqa: Y015
-    _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
-    _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_interval_secs: _TypeAlias = _typing.Literal["readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_interval_secs: _TypeAlias = _typing.Literal["_readiness_interval_secs", b"_readiness_interval_secs"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_retries: _TypeAlias = _typing.Literal["readiness_retries"]  # noqa: Y015
-    _WhichOneofArgType__readiness_retries: _TypeAlias = _typing.Literal["_readiness_retries", b"_readiness_retries"]  # noqa: Y015
-    _WhichOneofReturnType__readiness_timeout_secs: _TypeAlias = _typing.Literal["readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__readiness_timeout_secs: _TypeAlias = _typing.Literal["_readiness_timeout_secs", b"_readiness_timeout_secs"]  # noqa: Y015
-    _WhichOneofReturnType__timeout_secs: _TypeAlias = _typing.Literal["timeout_secs"]  # noqa: Y015
-    _WhichOneofArgType__timeout_secs: _TypeAlias = _typing.Literal["_timeout_secs", b"_timeout_secs"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpus) -> _WhichOneofReturnType__cpus | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ephemeral_disk_mb) -> _WhichOneofReturnType__ephemeral_disk_mb | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__image) -> _WhichOneofReturnType__image | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_interval_secs) -> _WhichOneofReturnType__readiness_interval_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_retries) -> _WhichOneofReturnType__readiness_retries | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__readiness_timeout_secs) -> _WhichOneofReturnType__readiness_timeout_secs | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_secs) -> _WhichOneofReturnType__timeout_secs | None: ...
 
 Global___UpdateTemplateRequest: _TypeAlias = UpdateTemplateRequest  # noqa: Y015
 
 @_typing.final
 class UpdateTemplateResponse(_message.Message):
-    """The answer of UpdateTemplate."""
+    """Response message for UpdateTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEMPLATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def template(self) -> _template_pb2.Template:
-        """The template after the change."""
+        """The updated template."""
 
     def __init__(
         self,
@@ -450,7 +268,7 @@ Global___UpdateTemplateResponse: _TypeAlias = UpdateTemplateResponse  # noqa: Y0
 
 @_typing.final
 class DeleteTemplateRequest(_message.Message):
-    """Which template to delete."""
+    """Request message for DeleteTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -458,11 +276,11 @@ class DeleteTemplateRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     template_name: _builtins.str
-    """The template's name or identifier. Required."""
+    """Required. The template's name or identifier."""
     etag: _builtins.str
-    """Refuse with ABORTED unless this is the template's present etag. Default: delete whatever is there."""
+    """Optional. The template's etag. If it is not current, the deletion fails with ABORTED. Default: delete unconditionally."""
     request_id: _builtins.str
-    """Names this request, so that a retry within a day returns the first answer. Default none: every call counts."""
+    """Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none."""
     def __init__(
         self,
         *,
@@ -480,7 +298,7 @@ Global___DeleteTemplateRequest: _TypeAlias = DeleteTemplateRequest  # noqa: Y015
 
 @_typing.final
 class DeleteTemplateResponse(_message.Message):
-    """The answer of DeleteTemplate: the template is gone."""
+    """Response message for DeleteTemplate."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

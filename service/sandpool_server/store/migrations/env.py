@@ -1,4 +1,4 @@
-"""Run by Alembic for each command: migrates over the connection, and in the transaction, that `migrate` hands over."""
+"""The environment that Alembic runs for each command. It uses the connection and the transaction of `migrate`."""
 
 from alembic import context
 

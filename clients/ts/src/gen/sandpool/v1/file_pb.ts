@@ -15,83 +15,84 @@ export const file_sandpool_v1_file: GenFile = /*@__PURE__*/
   fileDesc("ChZzYW5kcG9vbC92MS9maWxlLnByb3RvEgtzYW5kcG9vbC52MSLkAQoIRmlsZUluZm8SDAoEcGF0aBgBIAEoCRIjCgR0eXBlGAIgASgOMhUuc2FuZHBvb2wudjEuRmlsZVR5cGUSDAoEc2l6ZRgDIAEoAxIMCgRtb2RlGAQgASgNEgsKA3VpZBgFIAEoDRILCgNnaWQYBiABKA0SDAoEdXNlchgHIAEoCRINCgVncm91cBgIIAEoCRIvCgttb2RpZnlfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLbGlua190YXJnZXQYCiABKAkSDAoEZXRhZxgLIAEoCSp+CghGaWxlVHlwZRIZChVGSUxFX1RZUEVfVU5TUEVDSUZJRUQQABISCg5GSUxFX1RZUEVfRklMRRABEhcKE0ZJTEVfVFlQRV9ESVJFQ1RPUlkQAhIVChFGSUxFX1RZUEVfU1lNTElOSxADEhMKD0ZJTEVfVFlQRV9PVEhFUhAEKqsBCgpGaWxlQ2hhbmdlEhsKF0ZJTEVfQ0hBTkdFX1VOU1BFQ0lGSUVEEAASFwoTRklMRV9DSEFOR0VfQ1JFQVRFRBABEhgKFEZJTEVfQ0hBTkdFX01PRElGSUVEEAISFwoTRklMRV9DSEFOR0VfUkVNT1ZFRBADEhoKFkZJTEVfQ0hBTkdFX0FUVFJJQlVURVMQBBIYChRGSUxFX0NIQU5HRV9PVkVSRkxPVxAFYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
- * A file, folder or anything else that has a name in a sandbox. All fields are output only.
+ * A file, a directory or another file system object of a sandbox. All fields are output only.
  *
  * @generated from message sandpool.v1.FileInfo
  */
 export type FileInfo = Message<"sandpool.v1.FileInfo"> & {
   /**
-   * The absolute path. Bytes of a name that are not UTF-8 are replaced by U+FFFD.
+   * Absolute path. Bytes of a name that are not UTF-8 are replaced by U+FFFD.
    *
    * @generated from field: string path = 1;
    */
   path: string;
 
   /**
-   * What it is.
+   * Type of the object.
    *
    * @generated from field: sandpool.v1.FileType type = 2;
    */
   type: FileType;
 
   /**
-   * The size in bytes; 0 for what has none.
+   * Size in bytes. 0 for objects without a size.
    *
    * @generated from field: int64 size = 3;
    */
   size: bigint;
 
   /**
-   * The permission bits with set-user-id, set-group-id and sticky, 0 to 07777.
+   * Permission bits including set-user-id, set-group-id and sticky, 0 to 07777.
    *
    * @generated from field: uint32 mode = 4;
    */
   mode: number;
 
   /**
-   * The owner's number.
+   * Numeric user id of the owner.
    *
    * @generated from field: uint32 uid = 5;
    */
   uid: number;
 
   /**
-   * The group's number.
+   * Numeric group id.
    *
    * @generated from field: uint32 gid = 6;
    */
   gid: number;
 
   /**
-   * The owner's name in the sandbox, or empty where it has none.
+   * Name of the owner in the sandbox. Empty if the user id has no name.
    *
    * @generated from field: string user = 7;
    */
   user: string;
 
   /**
-   * The group's name in the sandbox, or empty where it has none.
+   * Name of the group in the sandbox. Empty if the group id has no name.
    *
    * @generated from field: string group = 8;
    */
   group: string;
 
   /**
-   * When the content last changed.
+   * Time of the last change of the content.
    *
    * @generated from field: google.protobuf.Timestamp modify_time = 9;
    */
   modifyTime?: Timestamp | undefined;
 
   /**
-   * Where a symbolic link leads, as it was written; empty for anything else.
+   * Target of a symbolic link, as it is stored in the link. Empty for other types.
    *
    * @generated from field: string link_target = 10;
    */
   linkTarget: string;
 
   /**
-   * Changes whenever the content does; send it with a read to refuse to go on in another content.
+   * Version of the content. It changes whenever the content changes. Set it in ReadFileRequest to read this content
+   * only.
    *
    * @generated from field: string etag = 11;
    */
@@ -106,41 +107,41 @@ export const FileInfoSchema: GenMessage<FileInfo> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file, 0);
 
 /**
- * What a path names.
+ * Type of a file system object.
  *
  * @generated from enum sandpool.v1.FileType
  */
 export enum FileType {
   /**
-   * Never sent.
+   * Not used.
    *
    * @generated from enum value: FILE_TYPE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A regular file.
+   * Regular file.
    *
    * @generated from enum value: FILE_TYPE_FILE = 1;
    */
   FILE = 1,
 
   /**
-   * A folder.
+   * Directory.
    *
    * @generated from enum value: FILE_TYPE_DIRECTORY = 2;
    */
   DIRECTORY = 2,
 
   /**
-   * A symbolic link.
+   * Symbolic link.
    *
    * @generated from enum value: FILE_TYPE_SYMLINK = 3;
    */
   SYMLINK = 3,
 
   /**
-   * A device, a socket or a named pipe.
+   * Device, socket or named pipe.
    *
    * @generated from enum value: FILE_TYPE_OTHER = 4;
    */
@@ -154,48 +155,48 @@ export const FileTypeSchema: GenEnum<FileType> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_file, 0);
 
 /**
- * What happened to a path that is watched.
+ * Change of a watched path.
  *
  * @generated from enum sandpool.v1.FileChange
  */
 export enum FileChange {
   /**
-   * Never sent.
+   * No change. WatchFiles sends it as confirmation of the start and as keep-alive.
    *
    * @generated from enum value: FILE_CHANGE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It came to be, or was moved here.
+   * The path was created, or moved into the watched directory.
    *
    * @generated from enum value: FILE_CHANGE_CREATED = 1;
    */
   CREATED = 1,
 
   /**
-   * Its content changed.
+   * The content changed.
    *
    * @generated from enum value: FILE_CHANGE_MODIFIED = 2;
    */
   MODIFIED = 2,
 
   /**
-   * It is gone, or was moved away.
+   * The path was removed, or moved out of the watched directory.
    *
    * @generated from enum value: FILE_CHANGE_REMOVED = 3;
    */
   REMOVED = 3,
 
   /**
-   * Its mode, owner or times changed.
+   * The mode, the owner or the times changed.
    *
    * @generated from enum value: FILE_CHANGE_ATTRIBUTES = 4;
    */
   ATTRIBUTES = 4,
 
   /**
-   * More happened than could be followed: look at the folder again.
+   * More changes occurred than could be reported. List the directory again.
    *
    * @generated from enum value: FILE_CHANGE_OVERFLOW = 5;
    */

@@ -4,7 +4,6 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { FileChange, FileInfo } from "./file_pb.js";
@@ -15,44 +14,46 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/file_service.proto.
  */
 export const file_sandpool_v1_file_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYW5kcG9vbC92MS9maWxlX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIrYBCg9SZWFkRmlsZVJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEhcKBHBhdGgYAiABKAlCCbpIBnIE2KwdARIhCgZvZmZzZXQYAyABKANCEbpIDiIMGICAgICAgICAQCgAEiYKBmxlbmd0aBgEIAEoA0IRukgOIgwYgICAgICAgIBAKABIAIgBARIVCgRldGFnGAUgASgJQge6SARyAhhAQgkKB19sZW5ndGgiUQoQUmVhZEZpbGVSZXNwb25zZRIlCgRmaWxlGAEgASgLMhUuc2FuZHBvb2wudjEuRmlsZUluZm9IABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCJtChBXcml0ZUZpbGVSZXF1ZXN0Ei4KBnRhcmdldBgBIAEoCzIcLnNhbmRwb29sLnYxLldyaXRlRmlsZVRhcmdldEgAEhoKBGRhdGEYAiABKAxCCrpIB3oFGICAgAFIAEINCgRwYXJ0EgW6SAIIASKiAwoPV3JpdGVGaWxlVGFyZ2V0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIXCgRwYXRoGAIgASgJQgm6SAZyBNisHQESGwoEbW9kZRgDIAEoDUIIukgFKgMY/x9IAIgBARIbCgVvd25lchgEIAEoCUIMukgJ2AEBcgTorB0BEh8KCXVwbG9hZF9pZBgFIAEoCUIMukgJ2AEBcgTQrB0BEiEKBm9mZnNldBgGIAEoA0IRukgOIgwYgICAgICAgIBAKAASJAoEc2l6ZRgHIAEoA0IRukgOIgwYgICAgICAgIBAKABIAYgBARI0Cgp3cml0ZV9tb2RlGAggASgOMhYuc2FuZHBvb2wudjEuV3JpdGVNb2RlQgi6SAWCAQIQATprukhoGmYKEXdyaXRlX2ZpbGUub2Zmc2V0Eidtb3JlIHRoYW4gMCBnb2VzIHdpdGggYW4gdXBsb2FkX2lkIG9ubHkaKHRoaXMub2Zmc2V0ID09IDAgfHwgdGhpcy51cGxvYWRfaWQgIT0gJydCBwoFX21vZGVCBwoFX3NpemUiOAoRV3JpdGVGaWxlUmVzcG9uc2USIwoEZmlsZRgBIAEoCzIVLnNhbmRwb29sLnYxLkZpbGVJbmZvItABCg5QdXRGaWxlUmVxdWVzdBI0CgZ0YXJnZXQYASABKAsyHC5zYW5kcG9vbC52MS5Xcml0ZUZpbGVUYXJnZXRCBrpIA8gBARIYCgRkYXRhGAIgASgMQgq6SAd6BRiAgIACEgwKBG1vcmUYAyABKAg6YLpIXRpbCg1wdXRfZmlsZS5tb3JlEh9nb2VzIHdpdGggdGFyZ2V0LnVwbG9hZF9pZCBvbmx5GikhdGhpcy5tb3JlIHx8IHRoaXMudGFyZ2V0LnVwbG9hZF9pZCAhPSAnJyJOCg9QdXRGaWxlUmVzcG9uc2USIwoEZmlsZRgBIAEoCzIVLnNhbmRwb29sLnYxLkZpbGVJbmZvEhYKDnJlY2VpdmVkX2J5dGVzGAIgASgDIk8KEEdldFVwbG9hZFJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEhwKCXVwbG9hZF9pZBgCIAEoCUIJukgGcgTQrB0BImoKEUdldFVwbG9hZFJlc3BvbnNlEhYKDnJlY2VpdmVkX2J5dGVzGAEgASgDEgwKBHBhdGgYAiABKAkSLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlkKD1N0YXRGaWxlUmVxdWVzdBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQESFwoEcGF0aBgCIAEoCUIJukgGcgTYrB0BEg4KBmZvbGxvdxgDIAEoCCI3ChBTdGF0RmlsZVJlc3BvbnNlEiMKBGZpbGUYASABKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mbyKlAQoUTGlzdERpcmVjdG9yeVJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEhcKBHBhdGgYAiABKAlCCbpIBnIE2KwdARIYCgVkZXB0aBgDIAEoBUIJukgGGgQYQCgAEh0KCXBhZ2Vfc2l6ZRgEIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAUgASgJQgi6SAVyAxiAQCJWChVMaXN0RGlyZWN0b3J5UmVzcG9uc2USJAoFZmlsZXMYASADKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mbxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkikQEKFE1ha2VEaXJlY3RvcnlSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIXCgRwYXRoGAIgASgJQgm6SAZyBNisHQESGwoEbW9kZRgDIAEoDUIIukgFKgMY/x9IAIgBARIbCgVvd25lchgEIAEoCUIMukgJ2AEBcgTorB0BQgcKBV9tb2RlIjwKFU1ha2VEaXJlY3RvcnlSZXNwb25zZRIjCgRmaWxlGAEgASgLMhUuc2FuZHBvb2wudjEuRmlsZUluZm8ifgoPTW92ZUZpbGVSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIZCgZzb3VyY2UYAiABKAlCCbpIBnIE2KwdARIeCgtkZXN0aW5hdGlvbhgDIAEoCUIJukgGcgTYrB0BEhEKCW92ZXJ3cml0ZRgEIAEoCCI3ChBNb3ZlRmlsZVJlc3BvbnNlEiMKBGZpbGUYASABKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mbyJ+Cg9Db3B5RmlsZVJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEhkKBnNvdXJjZRgCIAEoCUIJukgGcgTYrB0BEh4KC2Rlc3RpbmF0aW9uGAMgASgJQgm6SAZyBNisHQESEQoJb3ZlcndyaXRlGAQgASgIIjcKEENvcHlGaWxlUmVzcG9uc2USIwoEZmlsZRgBIAEoCzIVLnNhbmRwb29sLnYxLkZpbGVJbmZvInIKEVJlbW92ZUZpbGVSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIXCgRwYXRoGAIgASgJQgm6SAZyBNisHQESEQoJcmVjdXJzaXZlGAMgASgIEhIKCm1pc3Npbmdfb2sYBCABKAgiFAoSUmVtb3ZlRmlsZVJlc3BvbnNlIooBChBHbG9iRmlsZXNSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIaCgdwYXR0ZXJuGAIgASgJQgm6SAZyBNisHQESHQoJcGFnZV9zaXplGAMgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YBCABKAlCCLpIBXIDGIBAIlIKEUdsb2JGaWxlc1Jlc3BvbnNlEiQKBWZpbGVzGAEgAygLMhUuc2FuZHBvb2wudjEuRmlsZUluZm8SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIl4KEVdhdGNoRmlsZXNSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIXCgRwYXRoGAIgASgJQgm6SAZyBNisHQESEQoJcmVjdXJzaXZlGAMgASgIIksKEldhdGNoRmlsZXNSZXNwb25zZRInCgZjaGFuZ2UYASABKA4yFy5zYW5kcG9vbC52MS5GaWxlQ2hhbmdlEgwKBHBhdGgYAiABKAkiTwoVRG93bmxvYWRGb2xkZXJSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIXCgRwYXRoGAIgASgJQgm6SAZyBNisHQEiJgoWRG93bmxvYWRGb2xkZXJSZXNwb25zZRIMCgRkYXRhGAEgASgMInMKE1VwbG9hZEZvbGRlclJlcXVlc3QSMQoGdGFyZ2V0GAEgASgLMh8uc2FuZHBvb2wudjEuVXBsb2FkRm9sZGVyVGFyZ2V0SAASGgoEZGF0YRgCIAEoDEIKukgHegUYgICAAUgAQg0KBHBhcnQSBbpIAggBImkKElVwbG9hZEZvbGRlclRhcmdldBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQESFwoEcGF0aBgCIAEoCUIJukgGcgTYrB0BEhsKBW93bmVyGAMgASgJQgy6SAnYAQFyBOisHQEiPgoUVXBsb2FkRm9sZGVyUmVzcG9uc2USDwoHZW50cmllcxgBIAEoAxIVCg1ieXRlc193cml0dGVuGAIgASgDKm0KCVdyaXRlTW9kZRIaChZXUklURV9NT0RFX1VOU1BFQ0lGSUVEEAASFgoSV1JJVEVfTU9ERV9SRVBMQUNFEAESFQoRV1JJVEVfTU9ERV9DUkVBVEUQAhIVChFXUklURV9NT0RFX0FQUEVORBADMuMICgtGaWxlU2VydmljZRJJCghSZWFkRmlsZRIcLnNhbmRwb29sLnYxLlJlYWRGaWxlUmVxdWVzdBodLnNhbmRwb29sLnYxLlJlYWRGaWxlUmVzcG9uc2UwARJMCglXcml0ZUZpbGUSHS5zYW5kcG9vbC52MS5Xcml0ZUZpbGVSZXF1ZXN0Gh4uc2FuZHBvb2wudjEuV3JpdGVGaWxlUmVzcG9uc2UoARJECgdQdXRGaWxlEhsuc2FuZHBvb2wudjEuUHV0RmlsZVJlcXVlc3QaHC5zYW5kcG9vbC52MS5QdXRGaWxlUmVzcG9uc2USSgoJR2V0VXBsb2FkEh0uc2FuZHBvb2wudjEuR2V0VXBsb2FkUmVxdWVzdBoeLnNhbmRwb29sLnYxLkdldFVwbG9hZFJlc3BvbnNlEkcKCFN0YXRGaWxlEhwuc2FuZHBvb2wudjEuU3RhdEZpbGVSZXF1ZXN0Gh0uc2FuZHBvb2wudjEuU3RhdEZpbGVSZXNwb25zZRJWCg1MaXN0RGlyZWN0b3J5EiEuc2FuZHBvb2wudjEuTGlzdERpcmVjdG9yeVJlcXVlc3QaIi5zYW5kcG9vbC52MS5MaXN0RGlyZWN0b3J5UmVzcG9uc2USVgoNTWFrZURpcmVjdG9yeRIhLnNhbmRwb29sLnYxLk1ha2VEaXJlY3RvcnlSZXF1ZXN0GiIuc2FuZHBvb2wudjEuTWFrZURpcmVjdG9yeVJlc3BvbnNlEkcKCE1vdmVGaWxlEhwuc2FuZHBvb2wudjEuTW92ZUZpbGVSZXF1ZXN0Gh0uc2FuZHBvb2wudjEuTW92ZUZpbGVSZXNwb25zZRJHCghDb3B5RmlsZRIcLnNhbmRwb29sLnYxLkNvcHlGaWxlUmVxdWVzdBodLnNhbmRwb29sLnYxLkNvcHlGaWxlUmVzcG9uc2USTQoKUmVtb3ZlRmlsZRIeLnNhbmRwb29sLnYxLlJlbW92ZUZpbGVSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuUmVtb3ZlRmlsZVJlc3BvbnNlEkoKCUdsb2JGaWxlcxIdLnNhbmRwb29sLnYxLkdsb2JGaWxlc1JlcXVlc3QaHi5zYW5kcG9vbC52MS5HbG9iRmlsZXNSZXNwb25zZRJPCgpXYXRjaEZpbGVzEh4uc2FuZHBvb2wudjEuV2F0Y2hGaWxlc1JlcXVlc3QaHy5zYW5kcG9vbC52MS5XYXRjaEZpbGVzUmVzcG9uc2UwARJbCg5Eb3dubG9hZEZvbGRlchIiLnNhbmRwb29sLnYxLkRvd25sb2FkRm9sZGVyUmVxdWVzdBojLnNhbmRwb29sLnYxLkRvd25sb2FkRm9sZGVyUmVzcG9uc2UwARJVCgxVcGxvYWRGb2xkZXISIC5zYW5kcG9vbC52MS5VcGxvYWRGb2xkZXJSZXF1ZXN0GiEuc2FuZHBvb2wudjEuVXBsb2FkRm9sZGVyUmVzcG9uc2UoAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sandpool_v1_file]);
+  fileDesc("Ch5zYW5kcG9vbC92MS9maWxlX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxInEKD1JlYWRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDgoGb2Zmc2V0GAMgASgDEhMKBmxlbmd0aBgEIAEoA0gAiAEBEgwKBGV0YWcYBSABKAlCCQoHX2xlbmd0aCJRChBSZWFkRmlsZVJlc3BvbnNlEiUKBGZpbGUYASABKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mb0gAEg4KBGRhdGEYAiABKAxIAEIGCgRwYXJ0IloKEFdyaXRlRmlsZVJlcXVlc3QSLgoGdGFyZ2V0GAEgASgLMhwuc2FuZHBvb2wudjEuV3JpdGVGaWxlVGFyZ2V0SAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiyQEKD1dyaXRlRmlsZVRhcmdldBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSEQoEbW9kZRgDIAEoDUgAiAEBEg0KBW93bmVyGAQgASgJEhEKCXVwbG9hZF9pZBgFIAEoCRIOCgZvZmZzZXQYBiABKAMSEQoEc2l6ZRgHIAEoA0gBiAEBEioKCndyaXRlX21vZGUYCCABKA4yFi5zYW5kcG9vbC52MS5Xcml0ZU1vZGVCBwoFX21vZGVCBwoFX3NpemUiOAoRV3JpdGVGaWxlUmVzcG9uc2USIwoEZmlsZRgBIAEoCzIVLnNhbmRwb29sLnYxLkZpbGVJbmZvIloKDlB1dEZpbGVSZXF1ZXN0EiwKBnRhcmdldBgBIAEoCzIcLnNhbmRwb29sLnYxLldyaXRlRmlsZVRhcmdldBIMCgRkYXRhGAIgASgMEgwKBG1vcmUYAyABKAgiTgoPUHV0RmlsZVJlc3BvbnNlEiMKBGZpbGUYASABKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mbxIWCg5yZWNlaXZlZF9ieXRlcxgCIAEoAyI5ChBHZXRVcGxvYWRSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSEQoJdXBsb2FkX2lkGAIgASgJImoKEUdldFVwbG9hZFJlc3BvbnNlEhYKDnJlY2VpdmVkX2J5dGVzGAEgASgDEgwKBHBhdGgYAiABKAkSLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkwKD1N0YXRGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSFwoPZm9sbG93X3N5bWxpbmtzGAMgASgIIjcKEFN0YXRGaWxlUmVzcG9uc2USIwoEZmlsZRgBIAEoCzIVLnNhbmRwb29sLnYxLkZpbGVJbmZvIm4KFExpc3REaXJlY3RvcnlSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRINCgVkZXB0aBgDIAEoBRIRCglwYWdlX3NpemUYBCABKAUSEgoKcGFnZV90b2tlbhgFIAEoCSJWChVMaXN0RGlyZWN0b3J5UmVzcG9uc2USJAoFZmlsZXMYASADKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mbxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiYwoUTWFrZURpcmVjdG9yeVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEhEKBG1vZGUYAyABKA1IAIgBARINCgVvd25lchgEIAEoCUIHCgVfbW9kZSI8ChVNYWtlRGlyZWN0b3J5UmVzcG9uc2USIwoEZmlsZRgBIAEoCzIVLnNhbmRwb29sLnYxLkZpbGVJbmZvIl0KD01vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIRCglvdmVyd3JpdGUYBCABKAgiNwoQTW92ZUZpbGVSZXNwb25zZRIjCgRmaWxlGAEgASgLMhUuc2FuZHBvb2wudjEuRmlsZUluZm8iXQoPQ29weUZpbGVSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDgoGc291cmNlGAIgASgJEhMKC2Rlc3RpbmF0aW9uGAMgASgJEhEKCW92ZXJ3cml0ZRgEIAEoCCI3ChBDb3B5RmlsZVJlc3BvbnNlEiMKBGZpbGUYASABKAsyFS5zYW5kcG9vbC52MS5GaWxlSW5mbyJcChFSZW1vdmVGaWxlUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSEQoJcmVjdXJzaXZlGAMgASgIEhIKCm1pc3Npbmdfb2sYBCABKAgiFAoSUmVtb3ZlRmlsZVJlc3BvbnNlIl4KEEdsb2JGaWxlc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIPCgdwYXR0ZXJuGAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoBRISCgpwYWdlX3Rva2VuGAQgASgJIlIKEUdsb2JGaWxlc1Jlc3BvbnNlEiQKBWZpbGVzGAEgAygLMhUuc2FuZHBvb2wudjEuRmlsZUluZm8SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkgKEVdhdGNoRmlsZXNSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIRCglyZWN1cnNpdmUYAyABKAgiSwoSV2F0Y2hGaWxlc1Jlc3BvbnNlEicKBmNoYW5nZRgBIAEoDjIXLnNhbmRwb29sLnYxLkZpbGVDaGFuZ2USDAoEcGF0aBgCIAEoCSI8ChhEb3dubG9hZERpcmVjdG9yeVJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwYXRoGAIgASgJIikKGURvd25sb2FkRGlyZWN0b3J5UmVzcG9uc2USDAoEZGF0YRgBIAEoDCJmChZVcGxvYWREaXJlY3RvcnlSZXF1ZXN0EjQKBnRhcmdldBgBIAEoCzIiLnNhbmRwb29sLnYxLlVwbG9hZERpcmVjdG9yeVRhcmdldEgAEg4KBGRhdGEYAiABKAxIAEIGCgRwYXJ0IkgKFVVwbG9hZERpcmVjdG9yeVRhcmdldBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDQoFb3duZXIYAyABKAkiQQoXVXBsb2FkRGlyZWN0b3J5UmVzcG9uc2USDwoHZW50cmllcxgBIAEoAxIVCg1ieXRlc193cml0dGVuGAIgASgDKm0KCVdyaXRlTW9kZRIaChZXUklURV9NT0RFX1VOU1BFQ0lGSUVEEAASFgoSV1JJVEVfTU9ERV9SRVBMQUNFEAESFQoRV1JJVEVfTU9ERV9DUkVBVEUQAhIVChFXUklURV9NT0RFX0FQUEVORBADMvUICgtGaWxlU2VydmljZRJJCghSZWFkRmlsZRIcLnNhbmRwb29sLnYxLlJlYWRGaWxlUmVxdWVzdBodLnNhbmRwb29sLnYxLlJlYWRGaWxlUmVzcG9uc2UwARJMCglXcml0ZUZpbGUSHS5zYW5kcG9vbC52MS5Xcml0ZUZpbGVSZXF1ZXN0Gh4uc2FuZHBvb2wudjEuV3JpdGVGaWxlUmVzcG9uc2UoARJECgdQdXRGaWxlEhsuc2FuZHBvb2wudjEuUHV0RmlsZVJlcXVlc3QaHC5zYW5kcG9vbC52MS5QdXRGaWxlUmVzcG9uc2USSgoJR2V0VXBsb2FkEh0uc2FuZHBvb2wudjEuR2V0VXBsb2FkUmVxdWVzdBoeLnNhbmRwb29sLnYxLkdldFVwbG9hZFJlc3BvbnNlEkcKCFN0YXRGaWxlEhwuc2FuZHBvb2wudjEuU3RhdEZpbGVSZXF1ZXN0Gh0uc2FuZHBvb2wudjEuU3RhdEZpbGVSZXNwb25zZRJWCg1MaXN0RGlyZWN0b3J5EiEuc2FuZHBvb2wudjEuTGlzdERpcmVjdG9yeVJlcXVlc3QaIi5zYW5kcG9vbC52MS5MaXN0RGlyZWN0b3J5UmVzcG9uc2USVgoNTWFrZURpcmVjdG9yeRIhLnNhbmRwb29sLnYxLk1ha2VEaXJlY3RvcnlSZXF1ZXN0GiIuc2FuZHBvb2wudjEuTWFrZURpcmVjdG9yeVJlc3BvbnNlEkcKCE1vdmVGaWxlEhwuc2FuZHBvb2wudjEuTW92ZUZpbGVSZXF1ZXN0Gh0uc2FuZHBvb2wudjEuTW92ZUZpbGVSZXNwb25zZRJHCghDb3B5RmlsZRIcLnNhbmRwb29sLnYxLkNvcHlGaWxlUmVxdWVzdBodLnNhbmRwb29sLnYxLkNvcHlGaWxlUmVzcG9uc2USTQoKUmVtb3ZlRmlsZRIeLnNhbmRwb29sLnYxLlJlbW92ZUZpbGVSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuUmVtb3ZlRmlsZVJlc3BvbnNlEkoKCUdsb2JGaWxlcxIdLnNhbmRwb29sLnYxLkdsb2JGaWxlc1JlcXVlc3QaHi5zYW5kcG9vbC52MS5HbG9iRmlsZXNSZXNwb25zZRJPCgpXYXRjaEZpbGVzEh4uc2FuZHBvb2wudjEuV2F0Y2hGaWxlc1JlcXVlc3QaHy5zYW5kcG9vbC52MS5XYXRjaEZpbGVzUmVzcG9uc2UwARJkChFEb3dubG9hZERpcmVjdG9yeRIlLnNhbmRwb29sLnYxLkRvd25sb2FkRGlyZWN0b3J5UmVxdWVzdBomLnNhbmRwb29sLnYxLkRvd25sb2FkRGlyZWN0b3J5UmVzcG9uc2UwARJeCg9VcGxvYWREaXJlY3RvcnkSIy5zYW5kcG9vbC52MS5VcGxvYWREaXJlY3RvcnlSZXF1ZXN0GiQuc2FuZHBvb2wudjEuVXBsb2FkRGlyZWN0b3J5UmVzcG9uc2UoAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_sandpool_v1_file]);
 
 /**
- * Which file to read.
+ * Request message for ReadFile.
  *
  * @generated from message sandpool.v1.ReadFileRequest
  */
 export type ReadFileRequest = Message<"sandpool.v1.ReadFileRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The file's path. Required.
+   * Required. Path of the file.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * The first byte to read. Default 0. OUT_OF_RANGE when it lies after the file's end.
+   * Optional. Offset of the first byte to read. An offset after the end of the file is OUT_OF_RANGE
+   * (OFFSET_OUT_OF_RANGE). Default: 0.
    *
    * @generated from field: int64 offset = 3;
    */
   offset: bigint;
 
   /**
-   * How many bytes to read at most. Default: to the end, as it is when that is reached.
+   * Optional. Maximum number of bytes to read. Default: up to the end of the file at the time when the end is reached.
    *
    * @generated from field: optional int64 length = 4;
    */
   length?: bigint | undefined;
 
   /**
-   * Refuse with ABORTED unless this is the file's present etag. Default: read whatever is there.
+   * Optional. If set and not the current etag of the file, the call fails with ABORTED (ETAG_MISMATCH). At most 64
+   * characters. Default: no check.
    *
    * @generated from field: string etag = 5;
    */
@@ -67,19 +68,19 @@ export const ReadFileRequestSchema: GenMessage<ReadFileRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 0);
 
 /**
- * One message of ReadFile.
+ * Response message for ReadFile.
  *
  * @generated from message sandpool.v1.ReadFileResponse
  */
 export type ReadFileResponse = Message<"sandpool.v1.ReadFileResponse"> & {
   /**
-   * A part of the answer.
+   * Part of the response.
    *
    * @generated from oneof sandpool.v1.ReadFileResponse.part
    */
   part: {
     /**
-     * The file: comes first, and once.
+     * Description of the file. Set in the first response only.
      *
      * @generated from field: sandpool.v1.FileInfo file = 1;
      */
@@ -87,7 +88,7 @@ export type ReadFileResponse = Message<"sandpool.v1.ReadFileResponse"> & {
     case: "file";
   } | {
     /**
-     * The next bytes, at most 1 MiB.
+     * Next bytes of the file, at most 1 MiB.
      *
      * @generated from field: bytes data = 2;
      */
@@ -104,19 +105,19 @@ export const ReadFileResponseSchema: GenMessage<ReadFileResponse> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 1);
 
 /**
- * One message of a file to write.
+ * Request message for WriteFile.
  *
  * @generated from message sandpool.v1.WriteFileRequest
  */
 export type WriteFileRequest = Message<"sandpool.v1.WriteFileRequest"> & {
   /**
-   * A part of the request. Required.
+   * Required. Part of the request.
    *
    * @generated from oneof sandpool.v1.WriteFileRequest.part
    */
   part: {
     /**
-     * Which file: comes first, and once.
+     * File to write. Must be set in the first request only.
      *
      * @generated from field: sandpool.v1.WriteFileTarget target = 1;
      */
@@ -124,7 +125,7 @@ export type WriteFileRequest = Message<"sandpool.v1.WriteFileRequest"> & {
     case: "target";
   } | {
     /**
-     * The next bytes, at most 2 MiB.
+     * Next bytes of the file, at most 2 MiB.
      *
      * @generated from field: bytes data = 2;
      */
@@ -141,66 +142,66 @@ export const WriteFileRequestSchema: GenMessage<WriteFileRequest> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 2);
 
 /**
- * Which file to write.
+ * File to write.
  *
  * @generated from message sandpool.v1.WriteFileTarget
  */
 export type WriteFileTarget = Message<"sandpool.v1.WriteFileTarget"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The file's path; missing parents are made. A symbolic link to a file is followed. Required.
+   * Required. Path of the file. Missing parents are created. A symbolic link to a file is followed.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * The permission bits, 0 to 07777. Default those of the file that is replaced, else 0644.
+   * Optional. Permission bits of the file, 0 to 07777. Default: those of the replaced file, otherwise 0644.
    *
    * @generated from field: optional uint32 mode = 3;
    */
   mode?: number | undefined;
 
   /**
-   * The owner of the file and of parents that are made: a name that the image knows, or a number, with an optional group.
-   * Default the owner of the file that is replaced, else the image's user.
+   * Optional. Owner of the file and of created parents: a user name of the image, or a numeric id, each with an
+   * optional group. Default: the owner of the replaced file, otherwise the image's user.
    *
    * @generated from field: string owner = 4;
    */
   owner: string;
 
   /**
-   * Names the upload in its sandbox, so that a call that broke can be taken up: 1 to 64 letters, digits, hyphens, dots
-   * and underscores. Default none: what a broken call has written is thrown away.
+   * Optional. Identifier of the upload in its sandbox, with which a later call can resume it: 1 to 64 letters, digits,
+   * hyphens, dots and underscores. Default: none, the bytes of a broken call are discarded.
    *
    * @generated from field: string upload_id = 5;
    */
   uploadId: string;
 
   /**
-   * The offset of the first byte that follows. More than 0 with an `upload_id` only; OUT_OF_RANGE when that many have not
-   * arrived before. Default 0.
+   * Optional. Offset of the next byte of `data` in the file. Must be 0 without an `upload_id`. If fewer bytes were
+   * received before, the call fails with OUT_OF_RANGE (OFFSET_OUT_OF_RANGE). Default: 0.
    *
    * @generated from field: int64 offset = 6;
    */
   offset: bigint;
 
   /**
-   * The size of the whole file. A call that ends with another size is refused (FAILED_PRECONDITION, SIZE_MISMATCH), the
-   * upload stays. Default: whatever arrives.
+   * Optional. Size of the complete file in bytes. If the received size differs, the call fails with FAILED_PRECONDITION
+   * (SIZE_MISMATCH), and the upload is retained. Default: no check.
    *
    * @generated from field: optional int64 size = 7;
    */
   size?: bigint | undefined;
 
   /**
-   * What to do with a file that is there. Default WRITE_MODE_REPLACE.
+   * Optional. Behaviour if the file exists. Default: WRITE_MODE_REPLACE.
    *
    * @generated from field: sandpool.v1.WriteMode write_mode = 8;
    */
@@ -215,13 +216,13 @@ export const WriteFileTargetSchema: GenMessage<WriteFileTarget> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 3);
 
 /**
- * The answer of WriteFile.
+ * Response message for WriteFile.
  *
  * @generated from message sandpool.v1.WriteFileResponse
  */
 export type WriteFileResponse = Message<"sandpool.v1.WriteFileResponse"> & {
   /**
-   * The file as it is now.
+   * The written file.
    *
    * @generated from field: sandpool.v1.FileInfo file = 1;
    */
@@ -236,27 +237,28 @@ export const WriteFileResponseSchema: GenMessage<WriteFileResponse> = /*@__PURE_
   messageDesc(file_sandpool_v1_file_service, 4);
 
 /**
- * A file, or a part of one, to write.
+ * Request message for PutFile.
  *
  * @generated from message sandpool.v1.PutFileRequest
  */
 export type PutFileRequest = Message<"sandpool.v1.PutFileRequest"> & {
   /**
-   * Which file, and where in it. `target.offset` is the offset of `data`. Required.
+   * Required. File to write. `target.offset` is the offset of the first byte of `data`.
    *
    * @generated from field: sandpool.v1.WriteFileTarget target = 1;
    */
   target?: WriteFileTarget | undefined;
 
   /**
-   * The bytes, at most 4,194,304. Default none.
+   * Optional. Bytes to write, at most 4,194,304. Default: none.
    *
    * @generated from field: bytes data = 2;
    */
   data: Uint8Array;
 
   /**
-   * Whether more follows in another call; with a `target.upload_id` only. Default false: the file is finished.
+   * Optional. Whether another call continues the file. Requires `target.upload_id`. Default: false, the file is
+   * complete.
    *
    * @generated from field: bool more = 3;
    */
@@ -271,20 +273,20 @@ export const PutFileRequestSchema: GenMessage<PutFileRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 5);
 
 /**
- * The answer of PutFile.
+ * Response message for PutFile.
  *
  * @generated from message sandpool.v1.PutFileResponse
  */
 export type PutFileResponse = Message<"sandpool.v1.PutFileResponse"> & {
   /**
-   * The file as it is now; absent when more follows.
+   * The written file. Absent if `more` was set.
    *
    * @generated from field: sandpool.v1.FileInfo file = 1;
    */
   file?: FileInfo | undefined;
 
   /**
-   * How many bytes have arrived: the offset of the next.
+   * Number of bytes that were received. This is the offset of the next byte.
    *
    * @generated from field: int64 received_bytes = 2;
    */
@@ -299,20 +301,20 @@ export const PutFileResponseSchema: GenMessage<PutFileResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 6);
 
 /**
- * Which upload to look at.
+ * Request message for GetUpload.
  *
  * @generated from message sandpool.v1.GetUploadRequest
  */
 export type GetUploadRequest = Message<"sandpool.v1.GetUploadRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The upload's identifier. Required.
+   * Required. Identifier of the upload.
    *
    * @generated from field: string upload_id = 2;
    */
@@ -327,27 +329,27 @@ export const GetUploadRequestSchema: GenMessage<GetUploadRequest> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 7);
 
 /**
- * The answer of GetUpload.
+ * Response message for GetUpload.
  *
  * @generated from message sandpool.v1.GetUploadResponse
  */
 export type GetUploadResponse = Message<"sandpool.v1.GetUploadResponse"> & {
   /**
-   * How many bytes have arrived: the offset of the next.
+   * Number of bytes that were received. This is the offset of the next byte.
    *
    * @generated from field: int64 received_bytes = 1;
    */
   receivedBytes: bigint;
 
   /**
-   * The file's path.
+   * Path of the file.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * When the upload is thrown away unless more arrives.
+   * Time at which the upload is discarded if no more bytes are received.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 3;
    */
@@ -362,31 +364,31 @@ export const GetUploadResponseSchema: GenMessage<GetUploadResponse> = /*@__PURE_
   messageDesc(file_sandpool_v1_file_service, 8);
 
 /**
- * Which path to look at.
+ * Request message for StatFile.
  *
  * @generated from message sandpool.v1.StatFileRequest
  */
 export type StatFileRequest = Message<"sandpool.v1.StatFileRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The path. Required.
+   * Required. Path to describe.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * Whether to tell what a symbolic link leads to instead of the link itself. Default false.
+   * Optional. Whether to describe the target of a symbolic link instead of the link. Default: false.
    *
-   * @generated from field: bool follow = 3;
+   * @generated from field: bool follow_symlinks = 3;
    */
-  follow: boolean;
+  followSymlinks: boolean;
 };
 
 /**
@@ -397,13 +399,13 @@ export const StatFileRequestSchema: GenMessage<StatFileRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 9);
 
 /**
- * The answer of StatFile.
+ * Response message for StatFile.
  *
  * @generated from message sandpool.v1.StatFileResponse
  */
 export type StatFileResponse = Message<"sandpool.v1.StatFileResponse"> & {
   /**
-   * What is there.
+   * Description of the path.
    *
    * @generated from field: sandpool.v1.FileInfo file = 1;
    */
@@ -418,41 +420,43 @@ export const StatFileResponseSchema: GenMessage<StatFileResponse> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 10);
 
 /**
- * Which folder to list, and which page of it.
+ * Request message for ListDirectory.
  *
  * @generated from message sandpool.v1.ListDirectoryRequest
  */
 export type ListDirectoryRequest = Message<"sandpool.v1.ListDirectoryRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The folder's path; a symbolic link to it is followed, those in it are not. Required.
+   * Required. Path of the directory. A symbolic link to it is followed; symbolic links in it are not.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * How many levels to list: 1 for what is in the folder, 2 for what is in its folders too, at most 64. Default (0) 1.
+   * Optional. Number of levels to list, 0 to 64: 1 for the directory only, 2 for its subdirectories too. Default (0):
+   * 1.
    *
    * @generated from field: int32 depth = 3;
    */
   depth: number;
 
   /**
-   * The most entries in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. Maximum number of entries in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 4;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; path and depth must be the same. Default: the first page.
+   * Optional. `next_page_token` of the previous page; `path` and `depth` must be the same as for that page. Default:
+   * the first page.
    *
    * @generated from field: string page_token = 5;
    */
@@ -467,20 +471,20 @@ export const ListDirectoryRequestSchema: GenMessage<ListDirectoryRequest> = /*@_
   messageDesc(file_sandpool_v1_file_service, 11);
 
 /**
- * The answer of ListDirectory.
+ * Response message for ListDirectory.
  *
  * @generated from message sandpool.v1.ListDirectoryResponse
  */
 export type ListDirectoryResponse = Message<"sandpool.v1.ListDirectoryResponse"> & {
   /**
-   * The entries of this page.
+   * Entries of this page.
    *
    * @generated from field: repeated sandpool.v1.FileInfo files = 1;
    */
   files: FileInfo[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * Value of `page_token` for the next page. Empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -495,34 +499,35 @@ export const ListDirectoryResponseSchema: GenMessage<ListDirectoryResponse> = /*
   messageDesc(file_sandpool_v1_file_service, 12);
 
 /**
- * Which folder to make.
+ * Request message for MakeDirectory.
  *
  * @generated from message sandpool.v1.MakeDirectoryRequest
  */
 export type MakeDirectoryRequest = Message<"sandpool.v1.MakeDirectoryRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The folder's path; missing parents are made alike. Required.
+   * Required. Path of the directory. Missing parents are created with the same mode and owner.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * The permission bits of what is made, 0 to 07777. Default 0755.
+   * Optional. Permission bits of created directories, 0 to 07777. Default: 0755.
    *
    * @generated from field: optional uint32 mode = 3;
    */
   mode?: number | undefined;
 
   /**
-   * The owner of what is made: a name that the image knows, or a number, with an optional group. Default the image's user.
+   * Optional. Owner of created directories: a user name of the image, or a numeric id, each with an optional group.
+   * Default: the image's user.
    *
    * @generated from field: string owner = 4;
    */
@@ -537,13 +542,13 @@ export const MakeDirectoryRequestSchema: GenMessage<MakeDirectoryRequest> = /*@_
   messageDesc(file_sandpool_v1_file_service, 13);
 
 /**
- * The answer of MakeDirectory.
+ * Response message for MakeDirectory.
  *
  * @generated from message sandpool.v1.MakeDirectoryResponse
  */
 export type MakeDirectoryResponse = Message<"sandpool.v1.MakeDirectoryResponse"> & {
   /**
-   * The folder.
+   * The directory.
    *
    * @generated from field: sandpool.v1.FileInfo file = 1;
    */
@@ -558,34 +563,34 @@ export const MakeDirectoryResponseSchema: GenMessage<MakeDirectoryResponse> = /*
   messageDesc(file_sandpool_v1_file_service, 14);
 
 /**
- * What to move where.
+ * Request message for MoveFile.
  *
  * @generated from message sandpool.v1.MoveFileRequest
  */
 export type MoveFileRequest = Message<"sandpool.v1.MoveFileRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The path that is there. Required.
+   * Required. Existing path to move.
    *
    * @generated from field: string source = 2;
    */
   source: string;
 
   /**
-   * The path to be; missing parents are made. Required.
+   * Required. New path. Missing parents are created.
    *
    * @generated from field: string destination = 3;
    */
   destination: string;
 
   /**
-   * Whether a file at the destination is replaced; a folder never is. Default false.
+   * Optional. Whether an existing file at the destination is replaced. A directory is never replaced. Default: false.
    *
    * @generated from field: bool overwrite = 4;
    */
@@ -600,13 +605,13 @@ export const MoveFileRequestSchema: GenMessage<MoveFileRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 15);
 
 /**
- * The answer of MoveFile.
+ * Response message for MoveFile.
  *
  * @generated from message sandpool.v1.MoveFileResponse
  */
 export type MoveFileResponse = Message<"sandpool.v1.MoveFileResponse"> & {
   /**
-   * What is at the destination now.
+   * Description of the destination after the move.
    *
    * @generated from field: sandpool.v1.FileInfo file = 1;
    */
@@ -621,34 +626,34 @@ export const MoveFileResponseSchema: GenMessage<MoveFileResponse> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 16);
 
 /**
- * What to copy where.
+ * Request message for CopyFile.
  *
  * @generated from message sandpool.v1.CopyFileRequest
  */
 export type CopyFileRequest = Message<"sandpool.v1.CopyFileRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The path that is there. Required.
+   * Required. Existing path to copy.
    *
    * @generated from field: string source = 2;
    */
   source: string;
 
   /**
-   * The path to be; missing parents are made. Required.
+   * Required. Path of the copy. Missing parents are created.
    *
    * @generated from field: string destination = 3;
    */
   destination: string;
 
   /**
-   * Whether a file at the destination is replaced; a folder never is. Default false.
+   * Optional. Whether an existing file at the destination is replaced. A directory is never replaced. Default: false.
    *
    * @generated from field: bool overwrite = 4;
    */
@@ -663,13 +668,13 @@ export const CopyFileRequestSchema: GenMessage<CopyFileRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 17);
 
 /**
- * The answer of CopyFile.
+ * Response message for CopyFile.
  *
  * @generated from message sandpool.v1.CopyFileResponse
  */
 export type CopyFileResponse = Message<"sandpool.v1.CopyFileResponse"> & {
   /**
-   * What is at the destination now.
+   * Description of the copy.
    *
    * @generated from field: sandpool.v1.FileInfo file = 1;
    */
@@ -684,35 +689,36 @@ export const CopyFileResponseSchema: GenMessage<CopyFileResponse> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 18);
 
 /**
- * What to remove.
+ * Request message for RemoveFile.
  *
  * @generated from message sandpool.v1.RemoveFileRequest
  */
 export type RemoveFileRequest = Message<"sandpool.v1.RemoveFileRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The path. Required.
+   * Required. Path to remove.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * Whether a folder that is not empty is removed with all that is in it; else it is FAILED_PRECONDITION
-   * (DIRECTORY_NOT_EMPTY). Default false.
+   * Optional. Whether a directory that is not empty is removed with all of its contents. Default: false, the call fails
+   * with FAILED_PRECONDITION (DIRECTORY_NOT_EMPTY).
    *
    * @generated from field: bool recursive = 3;
    */
   recursive: boolean;
 
   /**
-   * Whether a path that is not there is fine. Default false: NOT_FOUND.
+   * Optional. Whether the call succeeds if the path does not exist. Default: false, the call fails with NOT_FOUND
+   * (FILE_NOT_FOUND).
    *
    * @generated from field: bool missing_ok = 4;
    */
@@ -727,7 +733,7 @@ export const RemoveFileRequestSchema: GenMessage<RemoveFileRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_file_service, 19);
 
 /**
- * The answer of RemoveFile.
+ * Response message for RemoveFile.
  *
  * @generated from message sandpool.v1.RemoveFileResponse
  */
@@ -742,35 +748,37 @@ export const RemoveFileResponseSchema: GenMessage<RemoveFileResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_file_service, 20);
 
 /**
- * Which paths to search.
+ * Request message for GlobFiles.
  *
  * @generated from message sandpool.v1.GlobFilesRequest
  */
 export type GlobFilesRequest = Message<"sandpool.v1.GlobFilesRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The pattern: an absolute path in which `*` and `?` stand for any characters but a slash, `[a-z]` for one of a set,
-   * `{a,b}` for one of several, and `**` for any number of folders. Symbolic links to folders are not followed. Required.
+   * Required. Pattern: an absolute path in which `*` matches any number of characters except a slash, `?` one such
+   * character, `[a-z]` one character of a set, `{a,b}` one of several alternatives, and `**` any number of directories.
+   * Symbolic links to directories are not followed.
    *
    * @generated from field: string pattern = 2;
    */
   pattern: string;
 
   /**
-   * The most paths in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. Maximum number of paths in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 3;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; the pattern must be the same. Default: the first page.
+   * Optional. `next_page_token` of the previous page; `pattern` must be the same as for that page. Default: the first
+   * page.
    *
    * @generated from field: string page_token = 4;
    */
@@ -785,20 +793,20 @@ export const GlobFilesRequestSchema: GenMessage<GlobFilesRequest> = /*@__PURE__*
   messageDesc(file_sandpool_v1_file_service, 21);
 
 /**
- * The answer of GlobFiles.
+ * Response message for GlobFiles.
  *
  * @generated from message sandpool.v1.GlobFilesResponse
  */
 export type GlobFilesResponse = Message<"sandpool.v1.GlobFilesResponse"> & {
   /**
-   * What matches, of this page.
+   * Matching paths of this page.
    *
    * @generated from field: repeated sandpool.v1.FileInfo files = 1;
    */
   files: FileInfo[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * Value of `page_token` for the next page. Empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -813,27 +821,28 @@ export const GlobFilesResponseSchema: GenMessage<GlobFilesResponse> = /*@__PURE_
   messageDesc(file_sandpool_v1_file_service, 22);
 
 /**
- * What to watch.
+ * Request message for WatchFiles.
  *
  * @generated from message sandpool.v1.WatchFilesRequest
  */
 export type WatchFilesRequest = Message<"sandpool.v1.WatchFilesRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The folder's or the file's path. Required.
+   * Required. Path of the directory or the file.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * Whether folders in the folder are watched too, those that are made later included; at most 8,192. Default false.
+   * Optional. Whether subdirectories are watched too, including those that are created later; at most 8,192
+   * directories. Default: false.
    *
    * @generated from field: bool recursive = 3;
    */
@@ -848,21 +857,21 @@ export const WatchFilesRequestSchema: GenMessage<WatchFilesRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_file_service, 23);
 
 /**
- * One message of WatchFiles.
+ * Response message for WatchFiles.
  *
  * @generated from message sandpool.v1.WatchFilesResponse
  */
 export type WatchFilesResponse = Message<"sandpool.v1.WatchFilesResponse"> & {
   /**
-   * What happened. FILE_CHANGE_UNSPECIFIED in the first message, which says that the watch has begun, and in those that
-   * are sent when nothing happened for 15 seconds.
+   * Kind of change. FILE_CHANGE_UNSPECIFIED in the first response, which confirms that the watch has started, and in
+   * responses that are sent when no change occurred for 15 s.
    *
    * @generated from field: sandpool.v1.FileChange change = 1;
    */
   change: FileChange;
 
   /**
-   * The path that changed; the path that is watched where nothing did.
+   * Changed path. The watched path if nothing changed.
    *
    * @generated from field: string path = 2;
    */
@@ -877,20 +886,20 @@ export const WatchFilesResponseSchema: GenMessage<WatchFilesResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_file_service, 24);
 
 /**
- * Which folder to read.
+ * Request message for DownloadDirectory.
  *
- * @generated from message sandpool.v1.DownloadFolderRequest
+ * @generated from message sandpool.v1.DownloadDirectoryRequest
  */
-export type DownloadFolderRequest = Message<"sandpool.v1.DownloadFolderRequest"> & {
+export type DownloadDirectoryRequest = Message<"sandpool.v1.DownloadDirectoryRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The folder's path. Names in the archive are relative to it. Required.
+   * Required. Path of the directory. Names in the archive are relative to it.
    *
    * @generated from field: string path = 2;
    */
@@ -898,20 +907,20 @@ export type DownloadFolderRequest = Message<"sandpool.v1.DownloadFolderRequest">
 };
 
 /**
- * Describes the message sandpool.v1.DownloadFolderRequest.
- * Use `create(DownloadFolderRequestSchema)` to create a new message.
+ * Describes the message sandpool.v1.DownloadDirectoryRequest.
+ * Use `create(DownloadDirectoryRequestSchema)` to create a new message.
  */
-export const DownloadFolderRequestSchema: GenMessage<DownloadFolderRequest> = /*@__PURE__*/
+export const DownloadDirectoryRequestSchema: GenMessage<DownloadDirectoryRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 25);
 
 /**
- * One message of DownloadFolder.
+ * Response message for DownloadDirectory.
  *
- * @generated from message sandpool.v1.DownloadFolderResponse
+ * @generated from message sandpool.v1.DownloadDirectoryResponse
  */
-export type DownloadFolderResponse = Message<"sandpool.v1.DownloadFolderResponse"> & {
+export type DownloadDirectoryResponse = Message<"sandpool.v1.DownloadDirectoryResponse"> & {
   /**
-   * The next bytes of the archive, at most 1 MiB.
+   * Next bytes of the archive, at most 1 MiB.
    *
    * @generated from field: bytes data = 1;
    */
@@ -919,34 +928,34 @@ export type DownloadFolderResponse = Message<"sandpool.v1.DownloadFolderResponse
 };
 
 /**
- * Describes the message sandpool.v1.DownloadFolderResponse.
- * Use `create(DownloadFolderResponseSchema)` to create a new message.
+ * Describes the message sandpool.v1.DownloadDirectoryResponse.
+ * Use `create(DownloadDirectoryResponseSchema)` to create a new message.
  */
-export const DownloadFolderResponseSchema: GenMessage<DownloadFolderResponse> = /*@__PURE__*/
+export const DownloadDirectoryResponseSchema: GenMessage<DownloadDirectoryResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 26);
 
 /**
- * One message of a folder to write.
+ * Request message for UploadDirectory.
  *
- * @generated from message sandpool.v1.UploadFolderRequest
+ * @generated from message sandpool.v1.UploadDirectoryRequest
  */
-export type UploadFolderRequest = Message<"sandpool.v1.UploadFolderRequest"> & {
+export type UploadDirectoryRequest = Message<"sandpool.v1.UploadDirectoryRequest"> & {
   /**
-   * A part of the request. Required.
+   * Required. Part of the request.
    *
-   * @generated from oneof sandpool.v1.UploadFolderRequest.part
+   * @generated from oneof sandpool.v1.UploadDirectoryRequest.part
    */
   part: {
     /**
-     * Which folder: comes first, and once.
+     * Directory to write. Must be set in the first request only.
      *
-     * @generated from field: sandpool.v1.UploadFolderTarget target = 1;
+     * @generated from field: sandpool.v1.UploadDirectoryTarget target = 1;
      */
-    value: UploadFolderTarget;
+    value: UploadDirectoryTarget;
     case: "target";
   } | {
     /**
-     * The next bytes of the archive, at most 2 MiB.
+     * Next bytes of the archive, at most 2 MiB.
      *
      * @generated from field: bytes data = 2;
      */
@@ -956,35 +965,35 @@ export type UploadFolderRequest = Message<"sandpool.v1.UploadFolderRequest"> & {
 };
 
 /**
- * Describes the message sandpool.v1.UploadFolderRequest.
- * Use `create(UploadFolderRequestSchema)` to create a new message.
+ * Describes the message sandpool.v1.UploadDirectoryRequest.
+ * Use `create(UploadDirectoryRequestSchema)` to create a new message.
  */
-export const UploadFolderRequestSchema: GenMessage<UploadFolderRequest> = /*@__PURE__*/
+export const UploadDirectoryRequestSchema: GenMessage<UploadDirectoryRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 27);
 
 /**
- * Which folder to write.
+ * Directory to write.
  *
- * @generated from message sandpool.v1.UploadFolderTarget
+ * @generated from message sandpool.v1.UploadDirectoryTarget
  */
-export type UploadFolderTarget = Message<"sandpool.v1.UploadFolderTarget"> & {
+export type UploadDirectoryTarget = Message<"sandpool.v1.UploadDirectoryTarget"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The folder's path; made, with its parents, where it is missing. Required.
+   * Required. Path of the directory. The directory and its parents are created if they are missing.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * The owner of all that is written: a name that the image knows, or a number, with an optional group. Default what the
-   * archive says.
+   * Optional. Owner of all written entries: a user name of the image, or a numeric id, each with an optional group.
+   * Default: the owners in the archive.
    *
    * @generated from field: string owner = 3;
    */
@@ -992,27 +1001,27 @@ export type UploadFolderTarget = Message<"sandpool.v1.UploadFolderTarget"> & {
 };
 
 /**
- * Describes the message sandpool.v1.UploadFolderTarget.
- * Use `create(UploadFolderTargetSchema)` to create a new message.
+ * Describes the message sandpool.v1.UploadDirectoryTarget.
+ * Use `create(UploadDirectoryTargetSchema)` to create a new message.
  */
-export const UploadFolderTargetSchema: GenMessage<UploadFolderTarget> = /*@__PURE__*/
+export const UploadDirectoryTargetSchema: GenMessage<UploadDirectoryTarget> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 28);
 
 /**
- * The answer of UploadFolder.
+ * Response message for UploadDirectory.
  *
- * @generated from message sandpool.v1.UploadFolderResponse
+ * @generated from message sandpool.v1.UploadDirectoryResponse
  */
-export type UploadFolderResponse = Message<"sandpool.v1.UploadFolderResponse"> & {
+export type UploadDirectoryResponse = Message<"sandpool.v1.UploadDirectoryResponse"> & {
   /**
-   * How many entries were written.
+   * Number of entries that were written.
    *
    * @generated from field: int64 entries = 1;
    */
   entries: bigint;
 
   /**
-   * How many bytes of files were written.
+   * Number of bytes that were written to files.
    *
    * @generated from field: int64 bytes_written = 2;
    */
@@ -1020,14 +1029,14 @@ export type UploadFolderResponse = Message<"sandpool.v1.UploadFolderResponse"> &
 };
 
 /**
- * Describes the message sandpool.v1.UploadFolderResponse.
- * Use `create(UploadFolderResponseSchema)` to create a new message.
+ * Describes the message sandpool.v1.UploadDirectoryResponse.
+ * Use `create(UploadDirectoryResponseSchema)` to create a new message.
  */
-export const UploadFolderResponseSchema: GenMessage<UploadFolderResponse> = /*@__PURE__*/
+export const UploadDirectoryResponseSchema: GenMessage<UploadDirectoryResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_file_service, 29);
 
 /**
- * What to do with a file that is there.
+ * Behaviour of a write if the file exists.
  *
  * @generated from enum sandpool.v1.WriteMode
  */
@@ -1040,21 +1049,22 @@ export enum WriteMode {
   UNSPECIFIED = 0,
 
   /**
-   * Replace it by the new one, at once.
+   * The existing file is replaced atomically.
    *
    * @generated from enum value: WRITE_MODE_REPLACE = 1;
    */
   REPLACE = 1,
 
   /**
-   * Refuse: ALREADY_EXISTS.
+   * The call fails with ALREADY_EXISTS (FILE_ALREADY_EXISTS).
    *
    * @generated from enum value: WRITE_MODE_CREATE = 2;
    */
   CREATE = 2,
 
   /**
-   * Write the bytes at its end when all have arrived; it keeps mode and owner. Made where it is missing.
+   * The bytes are appended after all of them were received. The file keeps its mode and owner. A missing file is
+   * created.
    *
    * @generated from enum value: WRITE_MODE_APPEND = 3;
    */
@@ -1068,18 +1078,24 @@ export const WriteModeSchema: GenEnum<WriteMode> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_file_service, 0);
 
 /**
- * FileService works on the files of a sandbox, as its root user. Every field `sandbox_id` takes the sandbox's identifier
- * or name. Paths are absolute; `.`, `..` and doubled slashes are resolved before anything else, and symbolic links lead
- * nowhere but inside the sandbox. A path that is not there is NOT_FOUND, one that may not be used this way
- * FAILED_PRECONDITION, and a full disk RESOURCE_EXHAUSTED (DISK_FULL), each with the path. All calls are
- * FAILED_PRECONDITION when the sandbox is not running and UNAVAILABLE when it does not answer. None of them costs the
- * container engine anything.
+ * FileService reads and writes the files of a sandbox, as the root user of the sandbox.
+ *
+ * Every field `sandbox_id` accepts the identifier or the name of a sandbox. Paths are absolute. `.`, `..` and repeated
+ * slashes are resolved first. Symbolic links cannot lead out of the sandbox. No method calls the container engine.
+ *
+ * Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND, FILE_NOT_FOUND),
+ * FAILED_PRECONDITION (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED; FILE_NOT_PERMITTED,
+ * IS_A_DIRECTORY, NOT_A_DIRECTORY, NOT_A_FILE if the path does not allow the operation), RESOURCE_EXHAUSTED (DISK_FULL,
+ * FILE_TOO_LARGE, FILE_LIMIT, MEMORY_LIMIT), UNAVAILABLE (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox
+ * terminated during the call). Errors about a path contain the path.
  *
  * @generated from service sandpool.v1.FileService
  */
 export const FileService: GenService<{
   /**
-   * Reads a file, or a part of it. The first message tells what it is, the others hold its bytes.
+   * Reads a file or a part of it. The first response describes the file, the other responses contain its bytes.
+   *
+   * Errors: ABORTED (ETAG_MISMATCH), OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
    *
    * @generated from rpc sandpool.v1.FileService.ReadFile
    */
@@ -1089,9 +1105,13 @@ export const FileService: GenService<{
     output: typeof ReadFileResponseSchema;
   },
   /**
-   * Writes a file of any size. The first message says which, the others hold its bytes. The file appears under its path
-   * when the requests end well, whole and at once; until then, and if the call breaks, what was there stays. With an
-   * `upload_id` what was received stays too, and a later call goes on.
+   * Writes a file of any size. The first request names the file, the other requests contain its bytes. When the client
+   * closes the requests, the complete file appears under its path atomically. Until then, and if the call breaks, the
+   * previous file remains unchanged. With an `upload_id` the received bytes are retained too, and a later call can
+   * resume the upload.
+   *
+   * Errors: ALREADY_EXISTS (FILE_ALREADY_EXISTS), FAILED_PRECONDITION (SIZE_MISMATCH, UPLOAD_CONFLICT), OUT_OF_RANGE
+   * (OFFSET_OUT_OF_RANGE), RESOURCE_EXHAUSTED (UPLOAD_LIMIT).
    *
    * @generated from rpc sandpool.v1.FileService.WriteFile
    */
@@ -1101,7 +1121,8 @@ export const FileService: GenService<{
     output: typeof WriteFileResponseSchema;
   },
   /**
-   * The same in one message of at most 4 MiB, or in several calls with an `upload_id`: for clients that cannot stream.
+   * Writes a file with one request of at most 4 MiB, or with several requests and an `upload_id`. For clients that
+   * cannot stream requests. Errors: as WriteFile.
    *
    * @generated from rpc sandpool.v1.FileService.PutFile
    */
@@ -1111,8 +1132,10 @@ export const FileService: GenService<{
     output: typeof PutFileResponseSchema;
   },
   /**
-   * Says how much of an upload has arrived. NOT_FOUND when nothing has, or it was finished or has expired after an hour
-   * without a byte.
+   * Returns how many bytes of an upload were received.
+   *
+   * Errors: NOT_FOUND (UPLOAD_NOT_FOUND) if no bytes were received, the upload is finished, or it expired after one
+   * hour without new bytes.
    *
    * @generated from rpc sandpool.v1.FileService.GetUpload
    */
@@ -1122,7 +1145,7 @@ export const FileService: GenService<{
     output: typeof GetUploadResponseSchema;
   },
   /**
-   * Tells what a path names.
+   * Describes a path.
    *
    * @generated from rpc sandpool.v1.FileService.StatFile
    */
@@ -1132,7 +1155,7 @@ export const FileService: GenService<{
     output: typeof StatFileResponseSchema;
   },
   /**
-   * Lists what is in a folder, by name, folders before what is in them.
+   * Lists the contents of a directory, sorted by name. A directory precedes its contents.
    *
    * @generated from rpc sandpool.v1.FileService.ListDirectory
    */
@@ -1142,7 +1165,7 @@ export const FileService: GenService<{
     output: typeof ListDirectoryResponseSchema;
   },
   /**
-   * Makes a folder, and its parents. One that is there already is answered as it is.
+   * Creates a directory and its missing parents. If the directory exists already, the method returns it unchanged.
    *
    * @generated from rpc sandpool.v1.FileService.MakeDirectory
    */
@@ -1152,7 +1175,9 @@ export const FileService: GenService<{
     output: typeof MakeDirectoryResponseSchema;
   },
   /**
-   * Moves a file or folder. ALREADY_EXISTS when the destination is there and is not to be replaced.
+   * Moves a file or a directory.
+   *
+   * Errors: ALREADY_EXISTS (FILE_ALREADY_EXISTS) if the destination exists and must not be overwritten.
    *
    * @generated from rpc sandpool.v1.FileService.MoveFile
    */
@@ -1162,7 +1187,7 @@ export const FileService: GenService<{
     output: typeof MoveFileResponseSchema;
   },
   /**
-   * Copies a file or a folder with all that is in it, modes and owners included. Errors as MoveFile.
+   * Copies a file, or a directory with all of its contents, including modes and owners. Errors: as MoveFile.
    *
    * @generated from rpc sandpool.v1.FileService.CopyFile
    */
@@ -1172,7 +1197,9 @@ export const FileService: GenService<{
     output: typeof CopyFileResponseSchema;
   },
   /**
-   * Removes a file, or a folder with all that is in it. Never follows a symbolic link.
+   * Removes a file, or a directory with all of its contents. Symbolic links are never followed.
+   *
+   * Errors: FAILED_PRECONDITION (DIRECTORY_NOT_EMPTY).
    *
    * @generated from rpc sandpool.v1.FileService.RemoveFile
    */
@@ -1182,7 +1209,7 @@ export const FileService: GenService<{
     output: typeof RemoveFileResponseSchema;
   },
   /**
-   * Lists the paths that match a pattern, by path.
+   * Lists the paths that match a pattern, sorted by path.
    *
    * @generated from rpc sandpool.v1.FileService.GlobFiles
    */
@@ -1192,7 +1219,9 @@ export const FileService: GenService<{
     output: typeof GlobFilesResponseSchema;
   },
   /**
-   * Streams what changes in a folder, or of one file. The first message says that it has begun.
+   * Streams the changes of a directory or of one file. The first response confirms that the watch has started.
+   *
+   * Errors: RESOURCE_EXHAUSTED (WATCH_LIMIT).
    *
    * @generated from rpc sandpool.v1.FileService.WatchFiles
    */
@@ -1202,25 +1231,27 @@ export const FileService: GenService<{
     output: typeof WatchFilesResponseSchema;
   },
   /**
-   * Reads a whole folder as a tar archive (POSIX pax).
+   * Reads a directory with all of its contents as a tar archive (POSIX pax).
    *
-   * @generated from rpc sandpool.v1.FileService.DownloadFolder
+   * @generated from rpc sandpool.v1.FileService.DownloadDirectory
    */
-  downloadFolder: {
+  downloadDirectory: {
     methodKind: "server_streaming";
-    input: typeof DownloadFolderRequestSchema;
-    output: typeof DownloadFolderResponseSchema;
+    input: typeof DownloadDirectoryRequestSchema;
+    output: typeof DownloadDirectoryResponseSchema;
   },
   /**
-   * Writes a tar archive's content into a folder. Entries that would lie outside of it, by `..` or by a symbolic link,
-   * are refused; what was written before stays.
+   * Extracts a tar archive into a directory. Entries that would be written outside of the directory, through `..` or a
+   * symbolic link, are rejected. Entries that were written before the error remain.
    *
-   * @generated from rpc sandpool.v1.FileService.UploadFolder
+   * Errors: FAILED_PRECONDITION (ARCHIVE_INVALID).
+   *
+   * @generated from rpc sandpool.v1.FileService.UploadDirectory
    */
-  uploadFolder: {
+  uploadDirectory: {
     methodKind: "client_streaming";
-    input: typeof UploadFolderRequestSchema;
-    output: typeof UploadFolderResponseSchema;
+    input: typeof UploadDirectoryRequestSchema;
+    output: typeof UploadDirectoryResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sandpool_v1_file_service, 0);

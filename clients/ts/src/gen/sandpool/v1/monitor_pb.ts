@@ -14,52 +14,53 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/monitor.proto.
  */
 export const file_sandpool_v1_monitor: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kcG9vbC92MS9tb25pdG9yLnByb3RvEgtzYW5kcG9vbC52MSKgAQoITG9nRW50cnkSEAoIc2VxdWVuY2UYASABKAMSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc291cmNlGAMgASgJEikKBnN0cmVhbRgEIAEoDjIZLnNhbmRwb29sLnYxLk91dHB1dFN0cmVhbRIMCgR0ZXh0GAUgASgJEg8KB3BhcnRpYWwYBiABKAgi4gIKDFNhbmRib3hTdGF0cxIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghjcHVfdGltZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgljcHVzX3VzZWQYAyABKAESDAoEY3B1cxgEIAEoARIUCgxtZW1vcnlfYnl0ZXMYBSABKAMSGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAYgASgDEhcKCmRpc2tfYnl0ZXMYByABKANIAIgBARIYChBkaXNrX2xpbWl0X2J5dGVzGAggASgDEh4KFm5ldHdvcmtfcmVjZWl2ZWRfYnl0ZXMYCSABKAMSGgoSbmV0d29ya19zZW50X2J5dGVzGAogASgDEhEKCXByb2Nlc3NlcxgLIAEoBRIXCg9wcm9jZXNzZXNfbGltaXQYDCABKAVCDQoLX2Rpc2tfYnl0ZXNiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_process]);
+  fileDesc("ChlzYW5kcG9vbC92MS9tb25pdG9yLnByb3RvEgtzYW5kcG9vbC52MSKgAQoITG9nRW50cnkSEAoIc2VxdWVuY2UYASABKAMSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc291cmNlGAMgASgJEikKBnN0cmVhbRgEIAEoDjIZLnNhbmRwb29sLnYxLk91dHB1dFN0cmVhbRIMCgR0ZXh0GAUgASgJEg8KB3BhcnRpYWwYBiABKAgi5AIKDlNhbmRib3hNZXRyaWNzEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCGNwdV90aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWNwdXNfdXNlZBgDIAEoARIMCgRjcHVzGAQgASgBEhQKDG1lbW9yeV9ieXRlcxgFIAEoAxIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBiABKAMSFwoKZGlza19ieXRlcxgHIAEoA0gAiAEBEhgKEGRpc2tfbGltaXRfYnl0ZXMYCCABKAMSHgoWbmV0d29ya19yZWNlaXZlZF9ieXRlcxgJIAEoAxIaChJuZXR3b3JrX3NlbnRfYnl0ZXMYCiABKAMSEQoJcHJvY2Vzc2VzGAsgASgFEhcKD3Byb2Nlc3Nlc19saW1pdBgMIAEoBUINCgtfZGlza19ieXRlc2IGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_process]);
 
 /**
- * A line that the entrypoint or a service printed. All fields are output only.
+ * A log line of the entrypoint or of a service. All fields are output only.
  *
  * @generated from message sandpool.v1.LogEntry
  */
 export type LogEntry = Message<"sandpool.v1.LogEntry"> & {
   /**
-   * The place of the entry among all of the sandbox, from 1. Ask for those after it to go on.
+   * Sequence number of the entry among all entries of the sandbox, starting at 1. To continue after this entry, set
+   * `after_sequence` to this number.
    *
    * @generated from field: int64 sequence = 1;
    */
   sequence: bigint;
 
   /**
-   * When it was printed, by the sandbox's clock.
+   * Time at which the line was written, by the sandbox's clock.
    *
    * @generated from field: google.protobuf.Timestamp time = 2;
    */
   time?: Timestamp | undefined;
 
   /**
-   * Who printed it: `entrypoint` or the service's name.
+   * Source of the line: `entrypoint`, or the name of a service.
    *
    * @generated from field: string source = 3;
    */
   source: string;
 
   /**
-   * Where it was printed to.
+   * Stream that the line was written to.
    *
    * @generated from field: sandpool.v1.OutputStream stream = 4;
    */
   stream: OutputStream;
 
   /**
-   * The line without its end; bytes that are not UTF-8 are replaced by U+FFFD. A line of more than 16,384 bytes comes in
-   * several entries.
+   * Text of the line without the line terminator. Bytes that are not UTF-8 are replaced by U+FFFD. A line of more than
+   * 16,384 bytes is split into several entries.
    *
    * @generated from field: string text = 5;
    */
   text: string;
 
   /**
-   * Whether the line goes on in the next entry of the same source and stream.
+   * Whether the line continues in the next entry of the same source and stream.
    *
    * @generated from field: bool partial = 6;
    */
@@ -74,91 +75,92 @@ export const LogEntrySchema: GenMessage<LogEntry> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor, 0);
 
 /**
- * What a sandbox uses at one moment. All fields are output only.
+ * Resource usage and limits of a sandbox at one point in time. All fields are output only.
  *
- * @generated from message sandpool.v1.SandboxStats
+ * @generated from message sandpool.v1.SandboxMetrics
  */
-export type SandboxStats = Message<"sandpool.v1.SandboxStats"> & {
+export type SandboxMetrics = Message<"sandpool.v1.SandboxMetrics"> & {
   /**
-   * When it was measured, by the sandbox's clock.
+   * Time of the measurement, by the sandbox's clock.
    *
    * @generated from field: google.protobuf.Timestamp time = 1;
    */
   time?: Timestamp | undefined;
 
   /**
-   * The processor time that the sandbox has used since its container was started.
+   * CPU time that the sandbox used since its container started.
    *
    * @generated from field: google.protobuf.Duration cpu_time = 2;
    */
   cpuTime?: Duration | undefined;
 
   /**
-   * The CPUs in use on average since the measurement before, or over the last moments; 1.0 is one whole CPU.
+   * Average number of CPUs in use since the previous measurement, or over a short interval for the first measurement.
+   * 1.0 is one full CPU.
    *
    * @generated from field: double cpus_used = 3;
    */
   cpusUsed: number;
 
   /**
-   * The CPUs that it may use; 0 for all.
+   * CPU limit in number of CPUs. 0 if the sandbox can use all CPUs.
    *
    * @generated from field: double cpus = 4;
    */
   cpus: number;
 
   /**
-   * Memory in use in bytes, without what the kernel could drop at once.
+   * Memory in use, in bytes, without memory that the kernel can reclaim immediately.
    *
    * @generated from field: int64 memory_bytes = 5;
    */
   memoryBytes: bigint;
 
   /**
-   * The most memory that it may use in bytes.
+   * Memory limit in bytes.
    *
    * @generated from field: int64 memory_limit_bytes = 6;
    */
   memoryLimitBytes: bigint;
 
   /**
-   * Disk in use in bytes, of what counts against its limit: as the server measured it last, every few seconds. Absent
-   * until then, and where the engine's storage enforces the limit by itself.
+   * Disk space in use, in bytes, that counts against the disk limit. The server measures it every few seconds. Absent
+   * until the first measurement, and if the engine's storage enforces the limit.
    *
    * @generated from field: optional int64 disk_bytes = 7;
    */
   diskBytes?: bigint | undefined;
 
   /**
-   * The most disk that it may use in bytes.
+   * Disk limit in bytes.
    *
    * @generated from field: int64 disk_limit_bytes = 8;
    */
   diskLimitBytes: bigint;
 
   /**
-   * Bytes received on its network since it was made.
+   * Bytes received from the network since the sandbox's container started.
    *
    * @generated from field: int64 network_received_bytes = 9;
    */
   networkReceivedBytes: bigint;
 
   /**
-   * Bytes sent on its network since it was made.
+   * Bytes sent to the network since the sandbox's container started.
    *
    * @generated from field: int64 network_sent_bytes = 10;
    */
   networkSentBytes: bigint;
 
   /**
-   * How many processes and threads it has, as its limit counts them.
+   * Number of processes and threads, as the kernel counts them for the limit.
    *
    * @generated from field: int32 processes = 11;
    */
   processes: number;
 
   /**
-   * The most processes and threads that it may have.
+   * Limit of processes and threads.
    *
    * @generated from field: int32 processes_limit = 12;
    */
@@ -166,9 +168,9 @@ export type SandboxStats = Message<"sandpool.v1.SandboxStats"> & {
 };
 
 /**
- * Describes the message sandpool.v1.SandboxStats.
- * Use `create(SandboxStatsSchema)` to create a new message.
+ * Describes the message sandpool.v1.SandboxMetrics.
+ * Use `create(SandboxMetricsSchema)` to create a new message.
  */
-export const SandboxStatsSchema: GenMessage<SandboxStats> = /*@__PURE__*/
+export const SandboxMetricsSchema: GenMessage<SandboxMetrics> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor, 1);
 

@@ -4,10 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { LogEntry, SandboxStats } from "./monitor_pb.js";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { LogEntry, SandboxMetrics } from "./monitor_pb.js";
 import { file_sandpool_v1_monitor } from "./monitor_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,51 +14,51 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/monitor_service.proto.
  */
 export const file_sandpool_v1_monitor_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzYW5kcG9vbC92MS9tb25pdG9yX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIuQBCg9SZWFkTG9nc1JlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEiMKB3NvdXJjZXMYAiADKAlCErpID5IBDBBAGAEiBnIEqKwdARIeCgR0YWlsGAMgASgFQgu6SAgaBhjAhD0oAEgAiAEBEikKBXNpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCg5hZnRlcl9zZXF1ZW5jZRgFIAEoA0IRukgOIgwYgICAgICAgIBAKAASDgoGZm9sbG93GAYgASgIQgcKBV90YWlsIlAKEFJlYWRMb2dzUmVzcG9uc2USJgoHZW50cmllcxgBIAMoCzIVLnNhbmRwb29sLnYxLkxvZ0VudHJ5EhQKDGxvc3RfZW50cmllcxgCIAEoAyIwCg9HZXRTdGF0c1JlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BIjwKEEdldFN0YXRzUmVzcG9uc2USKAoFc3RhdHMYASABKAsyGS5zYW5kcG9vbC52MS5TYW5kYm94U3RhdHMiewoRV2F0Y2hTdGF0c1JlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEjUKDWludGVydmFsX3NlY3MYAiABKAFCGbpIFhIUQAEZAAAAAAAgrEApmpmZmZmZuT9IAIgBAUIQCg5faW50ZXJ2YWxfc2VjcyI+ChJXYXRjaFN0YXRzUmVzcG9uc2USKAoFc3RhdHMYASABKAsyGS5zYW5kcG9vbC52MS5TYW5kYm94U3RhdHMy9QEKDk1vbml0b3JTZXJ2aWNlEkkKCFJlYWRMb2dzEhwuc2FuZHBvb2wudjEuUmVhZExvZ3NSZXF1ZXN0Gh0uc2FuZHBvb2wudjEuUmVhZExvZ3NSZXNwb25zZTABEkcKCEdldFN0YXRzEhwuc2FuZHBvb2wudjEuR2V0U3RhdHNSZXF1ZXN0Gh0uc2FuZHBvb2wudjEuR2V0U3RhdHNSZXNwb25zZRJPCgpXYXRjaFN0YXRzEh4uc2FuZHBvb2wudjEuV2F0Y2hTdGF0c1JlcXVlc3QaHy5zYW5kcG9vbC52MS5XYXRjaFN0YXRzUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sandpool_v1_monitor]);
+  fileDesc("CiFzYW5kcG9vbC92MS9tb25pdG9yX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIqUBCg9SZWFkTG9nc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIPCgdzb3VyY2VzGAIgAygJEhEKBHRhaWwYAyABKAVIAIgBARIpCgVzaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFgoOYWZ0ZXJfc2VxdWVuY2UYBSABKAMSDgoGZm9sbG93GAYgASgIQgcKBV90YWlsIlMKEFJlYWRMb2dzUmVzcG9uc2USJgoHZW50cmllcxgBIAMoCzIVLnNhbmRwb29sLnYxLkxvZ0VudHJ5EhcKD2Ryb3BwZWRfZW50cmllcxgCIAEoAyInChFHZXRNZXRyaWNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIkIKEkdldE1ldHJpY3NSZXNwb25zZRIsCgdtZXRyaWNzGAEgASgLMhsuc2FuZHBvb2wudjEuU2FuZGJveE1ldHJpY3MiVgoTV2F0Y2hNZXRyaWNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEisKCGludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkQKFFdhdGNoTWV0cmljc1Jlc3BvbnNlEiwKB21ldHJpY3MYASABKAsyGy5zYW5kcG9vbC52MS5TYW5kYm94TWV0cmljczKBAgoOTW9uaXRvclNlcnZpY2USSQoIUmVhZExvZ3MSHC5zYW5kcG9vbC52MS5SZWFkTG9nc1JlcXVlc3QaHS5zYW5kcG9vbC52MS5SZWFkTG9nc1Jlc3BvbnNlMAESTQoKR2V0TWV0cmljcxIeLnNhbmRwb29sLnYxLkdldE1ldHJpY3NSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuR2V0TWV0cmljc1Jlc3BvbnNlElUKDFdhdGNoTWV0cmljcxIgLnNhbmRwb29sLnYxLldhdGNoTWV0cmljc1JlcXVlc3QaIS5zYW5kcG9vbC52MS5XYXRjaE1ldHJpY3NSZXNwb25zZTABYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_monitor]);
 
 /**
- * Which lines to read. Filters add up.
+ * Request message for ReadLogs. An entry is returned if it matches all filters.
  *
  * @generated from message sandpool.v1.ReadLogsRequest
  */
 export type ReadLogsRequest = Message<"sandpool.v1.ReadLogsRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * Only lines of these: `entrypoint` or a service's name; at most 64. Default: of all.
+   * Optional. Returns only lines of these sources: `entrypoint` or names of services, at most 64. Default: all sources.
    *
    * @generated from field: repeated string sources = 2;
    */
   sources: string[];
 
   /**
-   * Only the last so many of the lines that are there, 0 to 1,000,000. Default: all.
+   * Optional. Returns only this number of the most recent existing lines, 0 to 1,000,000. Default: all lines.
    *
    * @generated from field: optional int32 tail = 3;
    */
   tail?: number | undefined;
 
   /**
-   * Only lines that were printed at this moment or later. Default: from the first that is kept.
+   * Optional. Returns only lines that were written at or after this time. Default: all retained lines.
    *
    * @generated from field: google.protobuf.Timestamp since = 4;
    */
   since?: Timestamp | undefined;
 
   /**
-   * Only entries after this `sequence`. Default 0: from the first that is kept.
+   * Optional. Returns only entries whose `sequence` is greater than this number. Default (0): all retained entries.
    *
    * @generated from field: int64 after_sequence = 5;
    */
   afterSequence: bigint;
 
   /**
-   * Whether to go on with what is printed from now on, until the call is cancelled or the sandbox ends. Default false.
+   * Optional. Whether to continue with new lines until the call is cancelled or the sandbox terminates. Default: false.
    *
    * @generated from field: bool follow = 6;
    */
@@ -74,24 +73,24 @@ export const ReadLogsRequestSchema: GenMessage<ReadLogsRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor_service, 0);
 
 /**
- * One message of ReadLogs. One without entries is sent when nothing was printed for 15 seconds.
+ * Response message for ReadLogs. A message without entries is sent when no line was written for 15 s.
  *
  * @generated from message sandpool.v1.ReadLogsResponse
  */
 export type ReadLogsResponse = Message<"sandpool.v1.ReadLogsResponse"> & {
   /**
-   * The next entries.
+   * Next entries.
    *
    * @generated from field: repeated sandpool.v1.LogEntry entries = 1;
    */
   entries: LogEntry[];
 
   /**
-   * How many entries before these are not kept any more.
+   * Number of entries before `entries` that are no longer retained.
    *
-   * @generated from field: int64 lost_entries = 2;
+   * @generated from field: int64 dropped_entries = 2;
    */
-  lostEntries: bigint;
+  droppedEntries: bigint;
 };
 
 /**
@@ -102,13 +101,13 @@ export const ReadLogsResponseSchema: GenMessage<ReadLogsResponse> = /*@__PURE__*
   messageDesc(file_sandpool_v1_monitor_service, 1);
 
 /**
- * Whose use to measure.
+ * Request message for GetMetrics.
  *
- * @generated from message sandpool.v1.GetStatsRequest
+ * @generated from message sandpool.v1.GetMetricsRequest
  */
-export type GetStatsRequest = Message<"sandpool.v1.GetStatsRequest"> & {
+export type GetMetricsRequest = Message<"sandpool.v1.GetMetricsRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
@@ -116,93 +115,96 @@ export type GetStatsRequest = Message<"sandpool.v1.GetStatsRequest"> & {
 };
 
 /**
- * Describes the message sandpool.v1.GetStatsRequest.
- * Use `create(GetStatsRequestSchema)` to create a new message.
+ * Describes the message sandpool.v1.GetMetricsRequest.
+ * Use `create(GetMetricsRequestSchema)` to create a new message.
  */
-export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
+export const GetMetricsRequestSchema: GenMessage<GetMetricsRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor_service, 2);
 
 /**
- * The answer of GetStats.
+ * Response message for GetMetrics.
  *
- * @generated from message sandpool.v1.GetStatsResponse
+ * @generated from message sandpool.v1.GetMetricsResponse
  */
-export type GetStatsResponse = Message<"sandpool.v1.GetStatsResponse"> & {
+export type GetMetricsResponse = Message<"sandpool.v1.GetMetricsResponse"> & {
   /**
-   * What the sandbox uses.
+   * Current resource usage.
    *
-   * @generated from field: sandpool.v1.SandboxStats stats = 1;
+   * @generated from field: sandpool.v1.SandboxMetrics metrics = 1;
    */
-  stats?: SandboxStats | undefined;
+  metrics?: SandboxMetrics | undefined;
 };
 
 /**
- * Describes the message sandpool.v1.GetStatsResponse.
- * Use `create(GetStatsResponseSchema)` to create a new message.
+ * Describes the message sandpool.v1.GetMetricsResponse.
+ * Use `create(GetMetricsResponseSchema)` to create a new message.
  */
-export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
+export const GetMetricsResponseSchema: GenMessage<GetMetricsResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor_service, 3);
 
 /**
- * Whose use to measure, and how often.
+ * Request message for WatchMetrics.
  *
- * @generated from message sandpool.v1.WatchStatsRequest
+ * @generated from message sandpool.v1.WatchMetricsRequest
  */
-export type WatchStatsRequest = Message<"sandpool.v1.WatchStatsRequest"> & {
+export type WatchMetricsRequest = Message<"sandpool.v1.WatchMetricsRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * Seconds between two measurements, 0.1 to 3,600. Default 1.
+   * Optional. Time between two measurements, 0.1 s to 3,600 s. Default: 1 s.
    *
-   * @generated from field: optional double interval_secs = 2;
+   * @generated from field: google.protobuf.Duration interval = 2;
    */
-  intervalSecs?: number | undefined;
+  interval?: Duration | undefined;
 };
 
 /**
- * Describes the message sandpool.v1.WatchStatsRequest.
- * Use `create(WatchStatsRequestSchema)` to create a new message.
+ * Describes the message sandpool.v1.WatchMetricsRequest.
+ * Use `create(WatchMetricsRequestSchema)` to create a new message.
  */
-export const WatchStatsRequestSchema: GenMessage<WatchStatsRequest> = /*@__PURE__*/
+export const WatchMetricsRequestSchema: GenMessage<WatchMetricsRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor_service, 4);
 
 /**
- * One message of WatchStats.
+ * Response message for WatchMetrics.
  *
- * @generated from message sandpool.v1.WatchStatsResponse
+ * @generated from message sandpool.v1.WatchMetricsResponse
  */
-export type WatchStatsResponse = Message<"sandpool.v1.WatchStatsResponse"> & {
+export type WatchMetricsResponse = Message<"sandpool.v1.WatchMetricsResponse"> & {
   /**
-   * What the sandbox uses.
+   * Current resource usage.
    *
-   * @generated from field: sandpool.v1.SandboxStats stats = 1;
+   * @generated from field: sandpool.v1.SandboxMetrics metrics = 1;
    */
-  stats?: SandboxStats | undefined;
+  metrics?: SandboxMetrics | undefined;
 };
 
 /**
- * Describes the message sandpool.v1.WatchStatsResponse.
- * Use `create(WatchStatsResponseSchema)` to create a new message.
+ * Describes the message sandpool.v1.WatchMetricsResponse.
+ * Use `create(WatchMetricsResponseSchema)` to create a new message.
  */
-export const WatchStatsResponseSchema: GenMessage<WatchStatsResponse> = /*@__PURE__*/
+export const WatchMetricsResponseSchema: GenMessage<WatchMetricsResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_monitor_service, 5);
 
 /**
- * MonitorService shows what goes on in a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name. All
- * calls are FAILED_PRECONDITION when the sandbox is not running and UNAVAILABLE when it does not answer. None of them
- * costs the container engine anything.
+ * MonitorService returns logs and metrics of a sandbox. Every field `sandbox_id` accepts the identifier or the name of
+ * a sandbox. No method calls the container engine.
+ *
+ * Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND), FAILED_PRECONDITION
+ * (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED), UNAVAILABLE (SANDBOX_UNREACHABLE;
+ * SANDBOX_TERMINATED when the sandbox terminated during the call).
  *
  * @generated from service sandpool.v1.MonitorService
  */
 export const MonitorService: GenService<{
   /**
-   * Streams the lines that the entrypoint and the services printed, oldest first. The last 1 MiB of them is kept inside
-   * the sandbox, over restarts of the server, until the sandbox ends.
+   * Streams the log lines of the entrypoint and of the services, oldest first. The most recent 1 MiB of them is
+   * retained inside the sandbox, across restarts of the server, until the sandbox terminates.
    *
    * @generated from rpc sandpool.v1.MonitorService.ReadLogs
    */
@@ -212,24 +214,24 @@ export const MonitorService: GenService<{
     output: typeof ReadLogsResponseSchema;
   },
   /**
-   * Measures what the sandbox uses now.
+   * Returns the current resource usage of a sandbox.
    *
-   * @generated from rpc sandpool.v1.MonitorService.GetStats
+   * @generated from rpc sandpool.v1.MonitorService.GetMetrics
    */
-  getStats: {
+  getMetrics: {
     methodKind: "unary";
-    input: typeof GetStatsRequestSchema;
-    output: typeof GetStatsResponseSchema;
+    input: typeof GetMetricsRequestSchema;
+    output: typeof GetMetricsResponseSchema;
   },
   /**
-   * Measures again and again.
+   * Streams the resource usage of a sandbox, one measurement per interval.
    *
-   * @generated from rpc sandpool.v1.MonitorService.WatchStats
+   * @generated from rpc sandpool.v1.MonitorService.WatchMetrics
    */
-  watchStats: {
+  watchMetrics: {
     methodKind: "server_streaming";
-    input: typeof WatchStatsRequestSchema;
-    output: typeof WatchStatsResponseSchema;
+    input: typeof WatchMetricsRequestSchema;
+    output: typeof WatchMetricsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sandpool_v1_monitor_service, 0);

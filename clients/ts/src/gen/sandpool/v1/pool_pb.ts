@@ -2,216 +2,138 @@
 // @generated from file sandpool/v1/pool.proto (package sandpool.v1, syntax proto3)
 /* eslint-disable */
 
-// Pools, templates and sandboxes: the public contract of sandpool.
+// The public contract of sandpool: pools, templates, sandboxes and secrets, and the processes, files, ports, logs and
+// metrics of a sandbox.
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ContainerSpec } from "./container_pb.js";
+import { file_sandpool_v1_container } from "./container_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandpool/v1/pool.proto.
  */
 export const file_sandpool_v1_pool: GenFile = /*@__PURE__*/
-  fileDesc("ChZzYW5kcG9vbC92MS9wb29sLnByb3RvEgtzYW5kcG9vbC52MSLyBQoEUG9vbBIPCgdwb29sX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSFQoNdGVtcGxhdGVfbmFtZRgDIAEoCRINCgVpbWFnZRgEIAEoCRIMCgRjcHVzGAUgASgBEhEKCW1lbW9yeV9tYhgGIAEoBRIZChFlcGhlbWVyYWxfZGlza19tYhgHIAEoBRIXCg93YXJtX2NvbnRhaW5lcnMYCCABKAUSGwoObWF4X2NvbnRhaW5lcnMYCSABKAVIAIgBARIUCgx0aW1lb3V0X3NlY3MYCiABKAUSFAoMc2VjcmV0X25hbWVzGAsgAygJEhIKCmVudHJ5cG9pbnQYDCADKAkSDgoGcGF1c2VkGA0gASgIEgwKBGV0YWcYDiABKAkSLwoLY3JlYXRlX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGBAgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgZzdGF0dXMYESABKAsyFy5zYW5kcG9vbC52MS5Qb29sU3RhdHVzEicKA2VudhgSIAMoCzIaLnNhbmRwb29sLnYxLlBvb2wuRW52RW50cnkSGQoRcmVhZGluZXNzX2NvbW1hbmQYEyADKAkSHwoXcmVhZGluZXNzX2ludGVydmFsX3NlY3MYFCABKAESHgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgVIAEoARIZChFyZWFkaW5lc3NfcmV0cmllcxgWIAEoBRIsCgtwdWxsX3BvbGljeRgXIAEoDjIXLnNhbmRwb29sLnYxLlB1bGxQb2xpY3kSGAoQaW1hZ2VfY2hlY2tfc2VjcxgYIAEoBRIUCgxtYXhfYWdlX3NlY3MYGSABKAUSDQoFZHJhaW4YGiABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIRCg9fbWF4X2NvbnRhaW5lcnMi6QIKClBvb2xTdGF0dXMSJQoFc3RhdGUYASABKA4yFi5zYW5kcG9vbC52MS5Qb29sU3RhdGUSDAoEd2FybRgCIAEoBRIQCghjcmVhdGluZxgDIAEoBRIOCgZhY3RpdmUYBCABKAUSEAoIcmVtb3ZpbmcYBSABKAUSDQoFc3RhbGUYBiABKAUSDgoGd2FudGVkGAcgASgFEgwKBGhpdHMYCCABKAMSDgoGbWlzc2VzGAkgASgDEioKCmxhc3RfZXJyb3IYCiABKAsyFi5zYW5kcG9vbC52MS5Qb29sRXJyb3ISFAoMaW1hZ2VfZGlnZXN0GAsgASgJEioKCmltYWdlX3B1bGwYDCABKAsyFi5zYW5kcG9vbC52MS5JbWFnZVB1bGwSNgoQZGlza19lbmZvcmNlbWVudBgNIAEoDjIcLnNhbmRwb29sLnYxLkRpc2tFbmZvcmNlbWVudBIPCgd3YWl0aW5nGA4gASgFIkYKCUltYWdlUHVsbBINCgVpbWFnZRgBIAEoCRIVCg1jdXJyZW50X2J5dGVzGAIgASgDEhMKC3RvdGFsX2J5dGVzGAMgASgDIskBCglQb29sRXJyb3ISLAoGcmVhc29uGAEgASgOMhwuc2FuZHBvb2wudjEuUG9vbEVycm9yUmVhc29uEg8KB21lc3NhZ2UYAiABKAkSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbmV4dF9hdHRlbXB0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhwKFGNvbnNlY3V0aXZlX2ZhaWx1cmVzGAUgASgFKnEKClB1bGxQb2xpY3kSGwoXUFVMTF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIXChNQVUxMX1BPTElDWV9NSVNTSU5HEAESFgoSUFVMTF9QT0xJQ1lfQUxXQVlTEAISFQoRUFVMTF9QT0xJQ1lfTkVWRVIQAypuCg9EaXNrRW5mb3JjZW1lbnQSIAocRElTS19FTkZPUkNFTUVOVF9VTlNQRUNJRklFRBAAEhsKF0RJU0tfRU5GT1JDRU1FTlRfRU5HSU5FEAESHAoYRElTS19FTkZPUkNFTUVOVF9XQVRDSEVEEAIqnQEKCVBvb2xTdGF0ZRIaChZQT09MX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQUE9PTF9TVEFURV9SRUFEWRABEhYKElBPT0xfU1RBVEVfRklMTElORxACEhcKE1BPT0xfU1RBVEVfREVHUkFERUQQAxIVChFQT09MX1NUQVRFX1BBVVNFRBAEEhYKElBPT0xfU1RBVEVfRFJBSU5FRBAFKrcCCg9Qb29sRXJyb3JSZWFzb24SIQodUE9PTF9FUlJPUl9SRUFTT05fVU5TUEVDSUZJRUQQABIlCiFQT09MX0VSUk9SX1JFQVNPTl9JTUFHRV9OT1RfRk9VTkQQARIhCh1QT09MX0VSUk9SX1JFQVNPTl9QVUxMX0ZBSUxFRBACEiIKHlBPT0xfRVJST1JfUkVBU09OX1NUQVJUX0ZBSUxFRBADEh8KG1BPT0xfRVJST1JfUkVBU09OX05PVF9SRUFEWRAEEigKJFBPT0xfRVJST1JfUkVBU09OX0VOR0lORV9VTlJFQUNIQUJMRRAFEh8KG1BPT0xfRVJST1JfUkVBU09OX0RJU0tfRlVMTBAGEicKI1BPT0xfRVJST1JfUkVBU09OX0xJTUlUX1VOU1VQUE9SVEVEEAdiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChZzYW5kcG9vbC92MS9wb29sLnByb3RvEgtzYW5kcG9vbC52MSKWBAoEUG9vbBIPCgdwb29sX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKAoEc3BlYxgDIAEoCzIaLnNhbmRwb29sLnYxLkNvbnRhaW5lclNwZWMSFQoNdGVtcGxhdGVfbmFtZRgEIAEoCRIcCg93YXJtX2NvbnRhaW5lcnMYBSABKAVIAIgBARIbCg5tYXhfY29udGFpbmVycxgGIAEoBUgBiAEBEioKB3RpbWVvdXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGcGF1c2VkGAggASgIEg8KB2RyYWluZWQYCSABKAgSOQoWaW1hZ2VfcmVmcmVzaF9pbnRlcnZhbBgKIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCgh3YXJtX3R0bBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIMCgRldGFnGAwgASgJEi8KC2NyZWF0ZV90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJwoGc3RhdHVzGA8gASgLMhcuc2FuZHBvb2wudjEuUG9vbFN0YXR1c0ISChBfd2FybV9jb250YWluZXJzQhEKD19tYXhfY29udGFpbmVycyLqAgoKUG9vbFN0YXR1cxIlCgVzdGF0ZRgBIAEoDjIWLnNhbmRwb29sLnYxLlBvb2xTdGF0ZRIMCgR3YXJtGAIgASgFEhAKCGNyZWF0aW5nGAMgASgFEg4KBmFjdGl2ZRgEIAEoBRIQCghyZW1vdmluZxgFIAEoBRINCgVzdGFsZRgGIAEoBRIPCgdkZXNpcmVkGAcgASgFEgwKBGhpdHMYCCABKAMSDgoGbWlzc2VzGAkgASgDEioKCmxhc3RfZXJyb3IYCiABKAsyFi5zYW5kcG9vbC52MS5Qb29sRXJyb3ISFAoMaW1hZ2VfZGlnZXN0GAsgASgJEioKCmltYWdlX3B1bGwYDCABKAsyFi5zYW5kcG9vbC52MS5JbWFnZVB1bGwSNgoQZGlza19lbmZvcmNlbWVudBgNIAEoDjIcLnNhbmRwb29sLnYxLkRpc2tFbmZvcmNlbWVudBIPCgd3YWl0aW5nGA4gASgFIkYKCUltYWdlUHVsbBINCgVpbWFnZRgBIAEoCRIVCg1jdXJyZW50X2J5dGVzGAIgASgDEhMKC3RvdGFsX2J5dGVzGAMgASgDIskBCglQb29sRXJyb3ISLAoGcmVhc29uGAEgASgOMhwuc2FuZHBvb2wudjEuUG9vbEVycm9yUmVhc29uEg8KB21lc3NhZ2UYAiABKAkSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNQoRbmV4dF9hdHRlbXB0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhwKFGNvbnNlY3V0aXZlX2ZhaWx1cmVzGAUgASgFKnIKD0Rpc2tFbmZvcmNlbWVudBIgChxESVNLX0VORk9SQ0VNRU5UX1VOU1BFQ0lGSUVEEAASGwoXRElTS19FTkZPUkNFTUVOVF9FTkdJTkUQARIgChxESVNLX0VORk9SQ0VNRU5UX0JFU1RfRUZGT1JUEAIqnQEKCVBvb2xTdGF0ZRIaChZQT09MX1NUQVRFX1VOU1BFQ0lGSUVEEAASFAoQUE9PTF9TVEFURV9SRUFEWRABEhYKElBPT0xfU1RBVEVfRklMTElORxACEhcKE1BPT0xfU1RBVEVfREVHUkFERUQQAxIVChFQT09MX1NUQVRFX1BBVVNFRBAEEhYKElBPT0xfU1RBVEVfRFJBSU5FRBAFKr8CCg9Qb29sRXJyb3JSZWFzb24SIQodUE9PTF9FUlJPUl9SRUFTT05fVU5TUEVDSUZJRUQQABIlCiFQT09MX0VSUk9SX1JFQVNPTl9JTUFHRV9OT1RfRk9VTkQQARIhCh1QT09MX0VSUk9SX1JFQVNPTl9QVUxMX0ZBSUxFRBACEiIKHlBPT0xfRVJST1JfUkVBU09OX1NUQVJUX0ZBSUxFRBADEicKI1BPT0xfRVJST1JfUkVBU09OX1JFQURJTkVTU19USU1FT1VUEAQSKAokUE9PTF9FUlJPUl9SRUFTT05fRU5HSU5FX1VOUkVBQ0hBQkxFEAUSHwobUE9PTF9FUlJPUl9SRUFTT05fRElTS19GVUxMEAYSJwojUE9PTF9FUlJPUl9SRUFTT05fTElNSVRfVU5TVVBQT1JURUQQB2IGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_container]);
 
 /**
- * A pool keeps containers of one kind started and ready, so that a sandbox can be taken from it at once.
+ * A pool keeps started containers of one specification warm, so that a sandbox is assigned from it at once.
  *
  * @generated from message sandpool.v1.Pool
  */
 export type Pool = Message<"sandpool.v1.Pool"> & {
   /**
-   * The server's identifier of the pool, `pool-` and 20 characters. Output only, never changes.
+   * Output only. Immutable. The identifier that the server assigned: `pool-` and 20 characters.
    *
    * @generated from field: string pool_id = 1;
    */
   poolId: string;
 
   /**
-   * A name of the caller's choice, unique among the living pools, or empty. Lower-case letters, digits and hyphens,
-   * at most 63 characters. Mutable.
+   * The name, unique among existing pools, or empty: lower-case letters, digits and hyphens, at most 63 characters.
+   * Mutable.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * The name of the template whose specification the pool inherits, or empty when the pool has its own. Immutable.
+   * The container specification: the pool's own or that of its template. Mutable if the pool has no template.
    *
-   * @generated from field: string template_name = 3;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 3;
+   */
+  spec?: ContainerSpec | undefined;
+
+  /**
+   * The name of the template that defines `spec`, or empty if the pool has its own specification. Immutable.
+   *
+   * @generated from field: string template_name = 4;
    */
   templateName: string;
 
   /**
-   * The image of each container, the template's when there is one. Mutable on a pool with its own specification.
+   * The number of warm containers to maintain. Absent: none. Mutable.
    *
-   * @generated from field: string image = 4;
+   * @generated from field: optional int32 warm_containers = 5;
    */
-  image: string;
+  warmContainers?: number | undefined;
 
   /**
-   * CPUs of each container. Mutable on a pool with its own specification. Default 1.0.
+   * The maximum number of containers in any state: warm, creating, active and removing. Absent: no limit. Mutable.
    *
-   * @generated from field: double cpus = 5;
-   */
-  cpus: number;
-
-  /**
-   * Memory of each container in MiB, without swap. Mutable on a pool with its own specification. Default 512.
-   *
-   * @generated from field: int32 memory_mb = 6;
-   */
-  memoryMb: number;
-
-  /**
-   * Disk of each container in MiB. Mutable on a pool with its own specification. Default 1024.
-   *
-   * @generated from field: int32 ephemeral_disk_mb = 7;
-   */
-  ephemeralDiskMb: number;
-
-  /**
-   * How many containers are kept ready and unclaimed. Mutable. Default 0.
-   *
-   * @generated from field: int32 warm_containers = 8;
-   */
-  warmContainers: number;
-
-  /**
-   * The most containers that may exist at once: warm, being created, active and being removed. Absent: no limit.
-   * Mutable.
-   *
-   * @generated from field: optional int32 max_containers = 9;
+   * @generated from field: optional int32 max_containers = 6;
    */
   maxContainers?: number | undefined;
 
   /**
-   * The lifetime of a sandbox in seconds from its claim, 0 for none. Mutable; sandboxes that are already claimed keep
-   * theirs. Default 0, or the template's.
+   * The lifetime of a sandbox, counted from its claim. Absent: no limit. Mutable; a change applies to sandboxes that are
+   * claimed later. Default: that of the template.
    *
-   * @generated from field: int32 timeout_secs = 10;
+   * @generated from field: google.protobuf.Duration timeout = 7;
    */
-  timeoutSecs: number;
+  timeout?: Duration | undefined;
 
   /**
-   * Names of the secrets given to each sandbox. Mutable on a pool with its own specification. Default none.
+   * Whether the pool is paused: no containers are created and no sandboxes are claimed; active sandboxes keep running.
+   * Mutable. Default: false.
    *
-   * @generated from field: repeated string secret_names = 11;
-   */
-  secretNames: string[];
-
-  /**
-   * The command that runs in each container beside the sandbox's commands, from the moment the container is warmed; in a
-   * pool with secrets, from the claim. When it ends, the sandbox ends. Empty: none. Mutable on a pool with its own
-   * specification.
-   *
-   * @generated from field: repeated string entrypoint = 12;
-   */
-  entrypoint: string[];
-
-  /**
-   * While true no container is created for the pool and no sandbox is taken from it; those in use stay. Mutable.
-   * Default false.
-   *
-   * @generated from field: bool paused = 13;
+   * @generated from field: bool paused = 8;
    */
   paused: boolean;
 
   /**
-   * Changes with each update of the fields above; send it with an update to refuse to overwrite another's.
-   * Output only.
+   * Whether the pool is drained: it is paused and its unclaimed containers are removed. Mutable. Default: false.
    *
-   * @generated from field: string etag = 14;
+   * @generated from field: bool drained = 9;
+   */
+  drained: boolean;
+
+  /**
+   * The interval at which the server checks whether the image's tag refers to another image; if it does, the pool's
+   * unclaimed containers are replaced. Absent: never. Mutable.
+   *
+   * @generated from field: google.protobuf.Duration image_refresh_interval = 10;
+   */
+  imageRefreshInterval?: Duration | undefined;
+
+  /**
+   * The age at which a warm container is replaced, reduced by a random part of up to one fifth. Absent: never. Mutable.
+   *
+   * @generated from field: google.protobuf.Duration warm_ttl = 11;
+   */
+  warmTtl?: Duration | undefined;
+
+  /**
+   * Output only. Changes with every update of the fields above. Pass it to an update or delete to detect concurrent
+   * changes.
+   *
+   * @generated from field: string etag = 12;
    */
   etag: string;
 
   /**
-   * When the pool was created. Output only.
+   * Output only. When the pool was created.
    *
-   * @generated from field: google.protobuf.Timestamp create_time = 15;
+   * @generated from field: google.protobuf.Timestamp create_time = 13;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When the fields above were changed last. Output only.
+   * Output only. When the fields above were last updated.
    *
-   * @generated from field: google.protobuf.Timestamp update_time = 16;
+   * @generated from field: google.protobuf.Timestamp update_time = 14;
    */
   updateTime?: Timestamp | undefined;
 
   /**
-   * What the pool's containers are doing now. Output only.
+   * Output only. The current state of the pool's containers.
    *
-   * @generated from field: sandpool.v1.PoolStatus status = 17;
+   * @generated from field: sandpool.v1.PoolStatus status = 15;
    */
   status?: PoolStatus | undefined;
-
-  /**
-   * Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable on a pool with its own specification.
-   *
-   * @generated from field: map<string, string> env = 18;
-   */
-  env: { [key: string]: string };
-
-  /**
-   * A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
-   * is ready when it runs commands. Mutable on a pool with its own specification.
-   *
-   * @generated from field: repeated string readiness_command = 19;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`. Mutable on a pool with its own specification. Default 0.5.
-   *
-   * @generated from field: double readiness_interval_secs = 20;
-   */
-  readinessIntervalSecs: number;
-
-  /**
-   * Seconds that one try of `readiness_command` may take. Mutable on a pool with its own specification. Default 5.
-   *
-   * @generated from field: double readiness_timeout_secs = 21;
-   */
-  readinessTimeoutSecs: number;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up. Mutable on a pool with its own specification. Default 20.
-   *
-   * @generated from field: int32 readiness_retries = 22;
-   */
-  readinessRetries: number;
-
-  /**
-   * When the image is pulled. Mutable. Default PULL_POLICY_MISSING.
-   *
-   * @generated from field: sandpool.v1.PullPolicy pull_policy = 23;
-   */
-  pullPolicy: PullPolicy;
-
-  /**
-   * Seconds between two looks at whether the image's tag names another image by now; if so the pool's unclaimed
-   * containers are replaced. 0: never. Mutable. Default 0.
-   *
-   * @generated from field: int32 image_check_secs = 24;
-   */
-  imageCheckSecs: number;
-
-  /**
-   * Seconds after which an unclaimed container is replaced, less up to a fifth at random. 0: never. Mutable. Default 0.
-   *
-   * @generated from field: int32 max_age_secs = 25;
-   */
-  maxAgeSecs: number;
-
-  /**
-   * While true the pool is paused, and its unclaimed containers are removed too. Mutable. Default false.
-   *
-   * @generated from field: bool drain = 26;
-   */
-  drain: boolean;
 };
 
 /**
@@ -222,105 +144,105 @@ export const PoolSchema: GenMessage<Pool> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_pool, 0);
 
 /**
- * What a pool's containers are doing at the moment of the answer.
+ * The current state of a pool and of its containers.
  *
  * @generated from message sandpool.v1.PoolStatus
  */
 export type PoolStatus = Message<"sandpool.v1.PoolStatus"> & {
   /**
-   * The pool's condition in a word.
+   * The state of the pool as a whole.
    *
    * @generated from field: sandpool.v1.PoolState state = 1;
    */
   state: PoolState;
 
   /**
-   * Containers that are ready and unclaimed and match the pool's present specification.
+   * The number of warm containers: ready, unclaimed and of the current specification.
    *
    * @generated from field: int32 warm = 2;
    */
   warm: number;
 
   /**
-   * Containers that are being created, for the pool itself or for a sandbox started cold.
+   * The number of containers that are being created, for the pool or for the cold start of a sandbox.
    *
    * @generated from field: int32 creating = 3;
    */
   creating: number;
 
   /**
-   * Containers that are claimed by a sandbox and running.
+   * The number of containers that are assigned to a running sandbox.
    *
    * @generated from field: int32 active = 4;
    */
   active: number;
 
   /**
-   * Containers that are being removed; they count against `max_containers` until they are gone.
+   * The number of containers that are being removed. They count towards `max_containers` until they are removed.
    *
    * @generated from field: int32 removing = 5;
    */
   removing: number;
 
   /**
-   * Unclaimed containers made for an earlier specification; they are never handed out and are being replaced.
+   * The number of unclaimed containers of an earlier specification. They are never assigned and are being replaced.
    *
    * @generated from field: int32 stale = 6;
    */
   stale: number;
 
   /**
-   * How many ready containers the pool aims at: `warm_containers`, less where `max_containers` leaves no room, and 0
-   * while the pool is paused.
+   * The number of warm containers that the pool aims at: `warm_containers`, limited by the free part of `max_containers`,
+   * and 0 while the pool is paused or drained.
    *
-   * @generated from field: int32 wanted = 7;
+   * @generated from field: int32 desired = 7;
    */
-  wanted: number;
+  desired: number;
 
   /**
-   * Sandboxes that were taken from a ready container since the pool was created.
+   * The number of sandboxes since the pool's creation that started warm.
    *
    * @generated from field: int64 hits = 8;
    */
   hits: bigint;
 
   /**
-   * Sandboxes that found no ready container since the pool was created.
+   * The number of sandboxes since the pool's creation that found no warm container.
    *
    * @generated from field: int64 misses = 9;
    */
   misses: bigint;
 
   /**
-   * The newest failure to fill the pool; absent when the last attempt succeeded.
+   * The most recent failure to create a container; absent if the last attempt succeeded.
    *
    * @generated from field: sandpool.v1.PoolError last_error = 10;
    */
   lastError?: PoolError | undefined;
 
   /**
-   * The image that the pool's tag names, as the engine identifies it; empty until it was looked up.
+   * The digest of the image that the pool's tag refers to, as the engine reports it; empty until it is known.
    *
    * @generated from field: string image_digest = 11;
    */
   imageDigest: string;
 
   /**
-   * The pull of the pool's image; absent unless one is under way.
+   * The image pull in progress; absent if there is none.
    *
    * @generated from field: sandpool.v1.ImagePull image_pull = 12;
    */
   imagePull?: ImagePull | undefined;
 
   /**
-   * How `ephemeral_disk_mb` is enforced on this engine.
+   * How the engine enforces `ephemeral_disk_mb`.
    *
    * @generated from field: sandpool.v1.DiskEnforcement disk_enforcement = 13;
    */
   diskEnforcement: DiskEnforcement;
 
   /**
-   * Callers who wait in line for a sandbox of this pool.
+   * The number of callers in the wait queue for a sandbox of this pool.
    *
    * @generated from field: int32 waiting = 14;
    */
@@ -335,7 +257,7 @@ export const PoolStatusSchema: GenMessage<PoolStatus> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_pool, 1);
 
 /**
- * A pull of an image that is under way.
+ * The progress of an image pull.
  *
  * @generated from message sandpool.v1.ImagePull
  */
@@ -348,14 +270,14 @@ export type ImagePull = Message<"sandpool.v1.ImagePull"> & {
   image: string;
 
   /**
-   * Bytes fetched so far.
+   * The number of bytes received.
    *
    * @generated from field: int64 current_bytes = 2;
    */
   currentBytes: bigint;
 
   /**
-   * Bytes to fetch, as far as they are known; may grow.
+   * The number of bytes to receive, as far as it is known; it may increase.
    *
    * @generated from field: int64 total_bytes = 3;
    */
@@ -376,35 +298,35 @@ export const ImagePullSchema: GenMessage<ImagePull> = /*@__PURE__*/
  */
 export type PoolError = Message<"sandpool.v1.PoolError"> & {
   /**
-   * What kind of failure it was.
+   * The kind of failure.
    *
    * @generated from field: sandpool.v1.PoolErrorReason reason = 1;
    */
   reason: PoolErrorReason;
 
   /**
-   * What happened and what to do about it, for a person.
+   * A description for a person: the failure and the next action.
    *
    * @generated from field: string message = 2;
    */
   message: string;
 
   /**
-   * When it happened.
+   * When the failure occurred.
    *
    * @generated from field: google.protobuf.Timestamp time = 3;
    */
   time?: Timestamp | undefined;
 
   /**
-   * When the next attempt is due; absent when one is under way.
+   * When the next attempt starts; absent while an attempt is in progress.
    *
    * @generated from field: google.protobuf.Timestamp next_attempt_time = 4;
    */
   nextAttemptTime?: Timestamp | undefined;
 
   /**
-   * How many attempts have failed in a row.
+   * The number of consecutive failed attempts.
    *
    * @generated from field: int32 consecutive_failures = 5;
    */
@@ -419,82 +341,42 @@ export const PoolErrorSchema: GenMessage<PoolError> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_pool, 3);
 
 /**
- * When an image is pulled.
- *
- * @generated from enum sandpool.v1.PullPolicy
- */
-export enum PullPolicy {
-  /**
-   * In a request: the default, PULL_POLICY_MISSING. Never sent.
-   *
-   * @generated from enum value: PULL_POLICY_UNSPECIFIED = 0;
-   */
-  UNSPECIFIED = 0,
-
-  /**
-   * When the engine does not have it.
-   *
-   * @generated from enum value: PULL_POLICY_MISSING = 1;
-   */
-  MISSING = 1,
-
-  /**
-   * Before each container is created. Where the registry does not answer, creation fails.
-   *
-   * @generated from enum value: PULL_POLICY_ALWAYS = 2;
-   */
-  ALWAYS = 2,
-
-  /**
-   * Never: the engine must have it.
-   *
-   * @generated from enum value: PULL_POLICY_NEVER = 3;
-   */
-  NEVER = 3,
-}
-
-/**
- * Describes the enum sandpool.v1.PullPolicy.
- */
-export const PullPolicySchema: GenEnum<PullPolicy> = /*@__PURE__*/
-  enumDesc(file_sandpool_v1_pool, 0);
-
-/**
- * How the limit on a container's disk is enforced.
+ * How the limit on a container's disk space is enforced.
  *
  * @generated from enum sandpool.v1.DiskEnforcement
  */
 export enum DiskEnforcement {
   /**
-   * Not known yet: the engine has not answered.
+   * Not known, because the engine has not responded yet.
    *
    * @generated from enum value: DISK_ENFORCEMENT_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * The engine's storage refuses to write more.
+   * The engine's storage rejects writes above the limit.
    *
    * @generated from enum value: DISK_ENFORCEMENT_ENGINE = 1;
    */
   ENGINE = 1,
 
   /**
-   * The server looks every few seconds and ends a sandbox that is over; a single file cannot grow over the limit.
+   * The server measures the usage every few seconds and terminates a sandbox above its limit. A single file cannot grow
+   * above the limit.
    *
-   * @generated from enum value: DISK_ENFORCEMENT_WATCHED = 2;
+   * @generated from enum value: DISK_ENFORCEMENT_BEST_EFFORT = 2;
    */
-  WATCHED = 2,
+  BEST_EFFORT = 2,
 }
 
 /**
  * Describes the enum sandpool.v1.DiskEnforcement.
  */
 export const DiskEnforcementSchema: GenEnum<DiskEnforcement> = /*@__PURE__*/
-  enumDesc(file_sandpool_v1_pool, 1);
+  enumDesc(file_sandpool_v1_pool, 0);
 
 /**
- * A pool's condition.
+ * The state of a pool.
  *
  * @generated from enum sandpool.v1.PoolState
  */
@@ -507,21 +389,21 @@ export enum PoolState {
   UNSPECIFIED = 0,
 
   /**
-   * As many containers are ready as wanted.
+   * The desired number of containers is warm.
    *
    * @generated from enum value: POOL_STATE_READY = 1;
    */
   READY = 1,
 
   /**
-   * Fewer containers are ready than wanted, and more are on their way.
+   * Fewer containers than desired are warm; more are being created.
    *
    * @generated from enum value: POOL_STATE_FILLING = 2;
    */
   FILLING = 2,
 
   /**
-   * Fewer containers are ready than wanted, and the last attempt to create one failed; see `last_error`.
+   * Fewer containers than desired are warm, and the last attempt to create one failed; see `last_error`.
    *
    * @generated from enum value: POOL_STATE_DEGRADED = 3;
    */
@@ -535,7 +417,7 @@ export enum PoolState {
   PAUSED = 4,
 
   /**
-   * The pool is drained: it is paused and keeps nothing ready. Sandboxes may still be in use.
+   * The pool is drained: paused, without warm containers. Sandboxes may still be active.
    *
    * @generated from enum value: POOL_STATE_DRAINED = 5;
    */
@@ -546,10 +428,10 @@ export enum PoolState {
  * Describes the enum sandpool.v1.PoolState.
  */
 export const PoolStateSchema: GenEnum<PoolState> = /*@__PURE__*/
-  enumDesc(file_sandpool_v1_pool, 2);
+  enumDesc(file_sandpool_v1_pool, 1);
 
 /**
- * Why a container could not be created.
+ * The reason why a container could not be created.
  *
  * @generated from enum sandpool.v1.PoolErrorReason
  */
@@ -562,21 +444,21 @@ export enum PoolErrorReason {
   UNSPECIFIED = 0,
 
   /**
-   * The registry does not have the image, or wants credentials for it.
+   * The registry does not have the image or requires credentials for it.
    *
    * @generated from enum value: POOL_ERROR_REASON_IMAGE_NOT_FOUND = 1;
    */
   IMAGE_NOT_FOUND = 1,
 
   /**
-   * The image is there but could not be pulled.
+   * The image exists but could not be pulled.
    *
    * @generated from enum value: POOL_ERROR_REASON_PULL_FAILED = 2;
    */
   PULL_FAILED = 2,
 
   /**
-   * The engine refused to create or to start the container, or its entrypoint could not be run.
+   * The engine could not create or start the container, or its entrypoint could not be started.
    *
    * @generated from enum value: POOL_ERROR_REASON_START_FAILED = 3;
    */
@@ -585,26 +467,26 @@ export enum PoolErrorReason {
   /**
    * The container started but did not become ready in time.
    *
-   * @generated from enum value: POOL_ERROR_REASON_NOT_READY = 4;
+   * @generated from enum value: POOL_ERROR_REASON_READINESS_TIMEOUT = 4;
    */
-  NOT_READY = 4,
+  READINESS_TIMEOUT = 4,
 
   /**
-   * The engine did not answer.
+   * The engine did not respond.
    *
    * @generated from enum value: POOL_ERROR_REASON_ENGINE_UNREACHABLE = 5;
    */
   ENGINE_UNREACHABLE = 5,
 
   /**
-   * The engine has no disk space left.
+   * The engine has no free disk space.
    *
    * @generated from enum value: POOL_ERROR_REASON_DISK_FULL = 6;
    */
   DISK_FULL = 6,
 
   /**
-   * The engine cannot enforce one of the limits asked for.
+   * The engine cannot enforce a requested limit.
    *
    * @generated from enum value: POOL_ERROR_REASON_LIMIT_UNSUPPORTED = 7;
    */
@@ -615,5 +497,5 @@ export enum PoolErrorReason {
  * Describes the enum sandpool.v1.PoolErrorReason.
  */
 export const PoolErrorReasonSchema: GenEnum<PoolErrorReason> = /*@__PURE__*/
-  enumDesc(file_sandpool_v1_pool, 3);
+  enumDesc(file_sandpool_v1_pool, 2);
 

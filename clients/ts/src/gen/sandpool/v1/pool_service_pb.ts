@@ -4,10 +4,11 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
-import type { FieldMask } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
-import type { Pool, PullPolicy } from "./pool_pb.js";
+import type { Duration, FieldMask } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
+import type { ContainerSpec } from "./container_pb.js";
+import { file_sandpool_v1_container } from "./container_pb.js";
+import type { Pool } from "./pool_pb.js";
 import { file_sandpool_v1_pool } from "./pool_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,170 +16,93 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/pool_service.proto.
  */
 export const file_sandpool_v1_pool_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYW5kcG9vbC92MS9wb29sX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIocPChFDcmVhdGVQb29sUmVxdWVzdBIaCgRuYW1lGAEgASgJQgy6SAnYAQFyBKisHQESGwoFaW1hZ2UYAiABKAlCDLpICdgBAXIEuKwdARIjCg10ZW1wbGF0ZV9uYW1lGAMgASgJQgy6SAnYAQFyBLCsHQESLAoEY3B1cxgEIAEoAUIZukgWEhRAARkAAAAAAABwQCl7FK5H4XqEP0gAiAEBEiQKCW1lbW9yeV9tYhgFIAEoBUIMukgJGgcYgICAAigQSAGIAQESLAoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAVCDLpICRoHGICAgAgoAUgCiAEBEiMKD3dhcm1fY29udGFpbmVycxgHIAEoBUIKukgHGgUY6AcoABIoCg5tYXhfY29udGFpbmVycxgIIAEoBUILukgIGgYYoI0GKAFIA4gBARInCgx0aW1lb3V0X3NlY3MYCSABKAVCDLpICRoHGIDnhA8oAEgEiAEBEigKDHNlY3JldF9uYW1lcxgKIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhIOCgZwYXVzZWQYDCABKAgSIAoKcmVxdWVzdF9pZBgNIAEoCUIMukgJ2AEBcgTQrB0BElMKA2VudhgOIAMoCzInLnNhbmRwb29sLnYxLkNyZWF0ZVBvb2xSZXF1ZXN0LkVudkVudHJ5Qh26SBqaARcQgAIiBnIEwKwdASoKcgjIrB0BGICACBIwChFyZWFkaW5lc3NfY29tbWFuZBgPIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEj8KF3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzGBAgASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SAWIAQESPgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgRIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gGiAEBEioKEXJlYWRpbmVzc19yZXRyaWVzGBIgASgFQgq6SAcaBRjoBygBSAeIAQESNgoLcHVsbF9wb2xpY3kYEyABKA4yFy5zYW5kcG9vbC52MS5QdWxsUG9saWN5Qgi6SAWCAQIQARImChBpbWFnZV9jaGVja19zZWNzGBQgASgFQgy6SAkaBxiA54QPKAASIgoMbWF4X2FnZV9zZWNzGBUgASgFQgy6SAkaBxiA54QPKAASDQoFZHJhaW4YFiABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ATqBBrpI/QUaaQoRY3JlYXRlX3Bvb2wuaW1hZ2USImdpdmUgZWl0aGVyIGltYWdlIG9yIHRlbXBsYXRlX25hbWUaMCh0aGlzLmltYWdlID09ICcnKSAhPSAodGhpcy50ZW1wbGF0ZV9uYW1lID09ICcnKRr1AwoZY3JlYXRlX3Bvb2wudGVtcGxhdGVfbmFtZRKTAWNwdXMsIG1lbW9yeV9tYiwgZXBoZW1lcmFsX2Rpc2tfbWIsIHNlY3JldF9uYW1lcywgZW50cnlwb2ludCwgZW52IGFuZCByZWFkaW5lc3Nf4oCmIGNvbWUgZnJvbSB0aGUgdGVtcGxhdGU7IGxlYXZlIHRoZW0gb3V0IG9yIGdpdmUgYW4gaW1hZ2UgaW5zdGVhZBrBAnRoaXMudGVtcGxhdGVfbmFtZSA9PSAnJyB8fCAhKGhhcyh0aGlzLmNwdXMpIHx8IGhhcyh0aGlzLm1lbW9yeV9tYikgfHwgaGFzKHRoaXMuZXBoZW1lcmFsX2Rpc2tfbWIpIHx8IHNpemUodGhpcy5zZWNyZXRfbmFtZXMpID4gMCB8fCBzaXplKHRoaXMuZW50cnlwb2ludCkgPiAwIHx8IHNpemUodGhpcy5lbnYpID4gMCB8fCBzaXplKHRoaXMucmVhZGluZXNzX2NvbW1hbmQpID4gMCB8fCBoYXModGhpcy5yZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcykgfHwgaGFzKHRoaXMucmVhZGluZXNzX3RpbWVvdXRfc2VjcykgfHwgaGFzKHRoaXMucmVhZGluZXNzX3JldHJpZXMpKRqXAQobY3JlYXRlX3Bvb2wud2FybV9jb250YWluZXJzEi53YXJtX2NvbnRhaW5lcnMgbXVzdCBub3QgZXhjZWVkIG1heF9jb250YWluZXJzGkghaGFzKHRoaXMubWF4X2NvbnRhaW5lcnMpIHx8IHRoaXMud2FybV9jb250YWluZXJzIDw9IHRoaXMubWF4X2NvbnRhaW5lcnNCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCEQoPX21heF9jb250YWluZXJzQg8KDV90aW1lb3V0X3NlY3NCGgoYX3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzQhkKF19yZWFkaW5lc3NfdGltZW91dF9zZWNzQhQKEl9yZWFkaW5lc3NfcmV0cmllcyI1ChJDcmVhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wiLAoOR2V0UG9vbFJlcXVlc3QSGgoHcG9vbF9pZBgBIAEoCUIJukgGcgSwrB0BIjIKD0dldFBvb2xSZXNwb25zZRIfCgRwb29sGAEgASgLMhEuc2FuZHBvb2wudjEuUG9vbCJPChBMaXN0UG9vbHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiABCJOChFMaXN0UG9vbHNSZXNwb25zZRIgCgVwb29scxgBIAMoCzIRLnNhbmRwb29sLnYxLlBvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItYKChFVcGRhdGVQb29sUmVxdWVzdBIaCgdwb29sX2lkGAEgASgJQgm6SAZyBLCsHQESHAoEbmFtZRgCIAEoCUIJukgGcgTgrB0BSACIAQESHQoFaW1hZ2UYAyABKAlCCbpIBnIEuKwdAUgBiAEBEiwKBGNwdXMYBCABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAogBARIkCgltZW1vcnlfbWIYBSABKAVCDLpICRoHGICAgAIoEEgDiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAYgASgFQgy6SAkaBxiAgIAIKAFIBIgBARIoCg93YXJtX2NvbnRhaW5lcnMYByABKAVCCrpIBxoFGOgHKABIBYgBARIoCg5tYXhfY29udGFpbmVycxgIIAEoBUILukgIGgYYoI0GKAFIBogBARInCgx0aW1lb3V0X3NlY3MYCSABKAVCDLpICRoHGIDnhA8oAEgHiAEBEigKDHNlY3JldF9uYW1lcxgKIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhITCgZwYXVzZWQYDCABKAhICIgBARIvCgt1cGRhdGVfbWFzaxgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgOIAEoCUIHukgEcgIYQBIgCgpyZXF1ZXN0X2lkGA8gASgJQgy6SAnYAQFyBNCsHQESUwoDZW52GBAgAygLMicuc2FuZHBvb2wudjEuVXBkYXRlUG9vbFJlcXVlc3QuRW52RW50cnlCHbpIGpoBFxCAAiIGcgTArB0BKgpyCMisHQEYgIAIEjAKEXJlYWRpbmVzc19jb21tYW5kGBEgAygJQhW6SBKSAQ8QgAIiCnIIyKwdARiAgAISPwoXcmVhZGluZXNzX2ludGVydmFsX3NlY3MYEiABKAFCGbpIFhIUQAEZAAAAAADAckApexSuR+F6hD9ICYgBARI+ChZyZWFkaW5lc3NfdGltZW91dF9zZWNzGBMgASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SAqIAQESKgoRcmVhZGluZXNzX3JldHJpZXMYFCABKAVCCrpIBxoFGOgHKAFIC4gBARI7CgtwdWxsX3BvbGljeRgVIAEoDjIXLnNhbmRwb29sLnYxLlB1bGxQb2xpY3lCCLpIBYIBAhABSAyIAQESKwoQaW1hZ2VfY2hlY2tfc2VjcxgWIAEoBUIMukgJGgcYgOeEDygASA2IAQESJwoMbWF4X2FnZV9zZWNzGBcgASgFQgy6SAkaBxiA54QPKABIDogBARISCgVkcmFpbhgYIAEoCEgPiAEBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX25hbWVCCAoGX2ltYWdlQgcKBV9jcHVzQgwKCl9tZW1vcnlfbWJCFAoSX2VwaGVtZXJhbF9kaXNrX21iQhIKEF93YXJtX2NvbnRhaW5lcnNCEQoPX21heF9jb250YWluZXJzQg8KDV90aW1lb3V0X3NlY3NCCQoHX3BhdXNlZEIaChhfcmVhZGluZXNzX2ludGVydmFsX3NlY3NCGQoXX3JlYWRpbmVzc190aW1lb3V0X3NlY3NCFAoSX3JlYWRpbmVzc19yZXRyaWVzQg4KDF9wdWxsX3BvbGljeUITChFfaW1hZ2VfY2hlY2tfc2Vjc0IPCg1fbWF4X2FnZV9zZWNzQggKBl9kcmFpbiI1ChJVcGRhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2widwoRRGVsZXRlUG9vbFJlcXVlc3QSGgoHcG9vbF9pZBgBIAEoCUIJukgGcgSwrB0BEhUKBGV0YWcYAiABKAlCB7pIBHICGEASIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BEg0KBWZvcmNlGAQgASgIIhQKEkRlbGV0ZVBvb2xSZXNwb25zZSJJChFXYXRjaFBvb2xzUmVxdWVzdBIiCghwb29sX2lkcxgBIAMoCUIQukgNkgEKEGQiBnIEsKwdARIQCghib29rbWFyaxgCIAEoCCJgChJXYXRjaFBvb2xzUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wSKQoEdHlwZRgCIAEoDjIbLnNhbmRwb29sLnYxLldhdGNoRXZlbnRUeXBlKqsBCg5XYXRjaEV2ZW50VHlwZRIgChxXQVRDSF9FVkVOVF9UWVBFX1VOU1BFQ0lGSUVEEAASHAoYV0FUQ0hfRVZFTlRfVFlQRV9QUkVTRU5UEAESHAoYV0FUQ0hfRVZFTlRfVFlQRV9DSEFOR0VEEAISHAoYV0FUQ0hfRVZFTlRfVFlQRV9ERUxFVEVEEAMSHQoZV0FUQ0hfRVZFTlRfVFlQRV9CT09LTUFSSxAEMt0DCgtQb29sU2VydmljZRJNCgpDcmVhdGVQb29sEh4uc2FuZHBvb2wudjEuQ3JlYXRlUG9vbFJlcXVlc3QaHy5zYW5kcG9vbC52MS5DcmVhdGVQb29sUmVzcG9uc2USRAoHR2V0UG9vbBIbLnNhbmRwb29sLnYxLkdldFBvb2xSZXF1ZXN0Ghwuc2FuZHBvb2wudjEuR2V0UG9vbFJlc3BvbnNlEkoKCUxpc3RQb29scxIdLnNhbmRwb29sLnYxLkxpc3RQb29sc1JlcXVlc3QaHi5zYW5kcG9vbC52MS5MaXN0UG9vbHNSZXNwb25zZRJNCgpVcGRhdGVQb29sEh4uc2FuZHBvb2wudjEuVXBkYXRlUG9vbFJlcXVlc3QaHy5zYW5kcG9vbC52MS5VcGRhdGVQb29sUmVzcG9uc2USTQoKRGVsZXRlUG9vbBIeLnNhbmRwb29sLnYxLkRlbGV0ZVBvb2xSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuRGVsZXRlUG9vbFJlc3BvbnNlEk8KCldhdGNoUG9vbHMSHi5zYW5kcG9vbC52MS5XYXRjaFBvb2xzUmVxdWVzdBofLnNhbmRwb29sLnYxLldhdGNoUG9vbHNSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_field_mask, file_sandpool_v1_pool]);
+  fileDesc("Ch5zYW5kcG9vbC92MS9wb29sX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIo0DChFDcmVhdGVQb29sUmVxdWVzdBIMCgRuYW1lGAEgASgJEigKBHNwZWMYAiABKAsyGi5zYW5kcG9vbC52MS5Db250YWluZXJTcGVjEhUKDXRlbXBsYXRlX25hbWUYAyABKAkSHAoPd2FybV9jb250YWluZXJzGAQgASgFSACIAQESGwoObWF4X2NvbnRhaW5lcnMYBSABKAVIAYgBARIqCgd0aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBnBhdXNlZBgHIAEoCBIPCgdkcmFpbmVkGAggASgIEjkKFmltYWdlX3JlZnJlc2hfaW50ZXJ2YWwYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoId2FybV90dGwYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgLIAEoCUISChBfd2FybV9jb250YWluZXJzQhEKD19tYXhfY29udGFpbmVycyI1ChJDcmVhdGVQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wiIQoOR2V0UG9vbFJlcXVlc3QSDwoHcG9vbF9pZBgBIAEoCSIyCg9HZXRQb29sUmVzcG9uc2USHwoEcG9vbBgBIAEoCzIRLnNhbmRwb29sLnYxLlBvb2wiOQoQTGlzdFBvb2xzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJOChFMaXN0UG9vbHNSZXNwb25zZRIgCgVwb29scxgBIAMoCzIRLnNhbmRwb29sLnYxLlBvb2wSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIvUDChFVcGRhdGVQb29sUmVxdWVzdBIPCgdwb29sX2lkGAEgASgJEhEKBG5hbWUYAiABKAlIAIgBARIoCgRzcGVjGAMgASgLMhouc2FuZHBvb2wudjEuQ29udGFpbmVyU3BlYxIcCg93YXJtX2NvbnRhaW5lcnMYBCABKAVIAYgBARIbCg5tYXhfY29udGFpbmVycxgFIAEoBUgCiAEBEioKB3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoGcGF1c2VkGAcgASgISAOIAQESFAoHZHJhaW5lZBgIIAEoCEgEiAEBEjkKFmltYWdlX3JlZnJlc2hfaW50ZXJ2YWwYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKwoId2FybV90dGwYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoLdXBkYXRlX21hc2sYCyABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYDCABKAkSEgoKcmVxdWVzdF9pZBgNIAEoCUIHCgVfbmFtZUISChBfd2FybV9jb250YWluZXJzQhEKD19tYXhfY29udGFpbmVyc0IJCgdfcGF1c2VkQgoKCF9kcmFpbmVkIjUKElVwZGF0ZVBvb2xSZXNwb25zZRIfCgRwb29sGAEgASgLMhEuc2FuZHBvb2wudjEuUG9vbCJVChFEZWxldGVQb29sUmVxdWVzdBIPCgdwb29sX2lkGAEgASgJEgwKBGV0YWcYAiABKAkSDQoFZm9yY2UYAyABKAgSEgoKcmVxdWVzdF9pZBgEIAEoCSIUChJEZWxldGVQb29sUmVzcG9uc2UiNwoRV2F0Y2hQb29sc1JlcXVlc3QSEAoIcG9vbF9pZHMYASADKAkSEAoIYm9va21hcmsYAiABKAgiYAoSV2F0Y2hQb29sc1Jlc3BvbnNlEh8KBHBvb2wYASABKAsyES5zYW5kcG9vbC52MS5Qb29sEikKBHR5cGUYAiABKA4yGy5zYW5kcG9vbC52MS5XYXRjaEV2ZW50VHlwZSqrAQoOV2F0Y2hFdmVudFR5cGUSIAocV0FUQ0hfRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEhwKGFdBVENIX0VWRU5UX1RZUEVfQ1VSUkVOVBABEhwKGFdBVENIX0VWRU5UX1RZUEVfQ0hBTkdFRBACEhwKGFdBVENIX0VWRU5UX1RZUEVfREVMRVRFRBADEh0KGVdBVENIX0VWRU5UX1RZUEVfQk9PS01BUksQBDLdAwoLUG9vbFNlcnZpY2USTQoKQ3JlYXRlUG9vbBIeLnNhbmRwb29sLnYxLkNyZWF0ZVBvb2xSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuQ3JlYXRlUG9vbFJlc3BvbnNlEkQKB0dldFBvb2wSGy5zYW5kcG9vbC52MS5HZXRQb29sUmVxdWVzdBocLnNhbmRwb29sLnYxLkdldFBvb2xSZXNwb25zZRJKCglMaXN0UG9vbHMSHS5zYW5kcG9vbC52MS5MaXN0UG9vbHNSZXF1ZXN0Gh4uc2FuZHBvb2wudjEuTGlzdFBvb2xzUmVzcG9uc2USTQoKVXBkYXRlUG9vbBIeLnNhbmRwb29sLnYxLlVwZGF0ZVBvb2xSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuVXBkYXRlUG9vbFJlc3BvbnNlEk0KCkRlbGV0ZVBvb2wSHi5zYW5kcG9vbC52MS5EZWxldGVQb29sUmVxdWVzdBofLnNhbmRwb29sLnYxLkRlbGV0ZVBvb2xSZXNwb25zZRJPCgpXYXRjaFBvb2xzEh4uc2FuZHBvb2wudjEuV2F0Y2hQb29sc1JlcXVlc3QaHy5zYW5kcG9vbC52MS5XYXRjaFBvb2xzUmVzcG9uc2UwAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_sandpool_v1_container, file_sandpool_v1_pool]);
 
 /**
- * A pool to create. Either `image` or `template_name` says what its containers are.
+ * Request message for CreatePool. Exactly one of `spec` and `template_name` defines the containers.
  *
  * @generated from message sandpool.v1.CreatePoolRequest
  */
 export type CreatePoolRequest = Message<"sandpool.v1.CreatePoolRequest"> & {
   /**
-   * A name for the pool, unique among the living pools. Default none. Lower-case letters, digits and hyphens, at most 63.
+   * Optional. The name, unique among existing pools: lower-case letters, digits and hyphens, at most 63 characters.
+   * Default: none.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * The container image, pulled when the engine does not have it. Required unless there is a template.
+   * The container specification; `spec.image` is required. Required unless `template_name` is set.
    *
-   * @generated from field: string image = 2;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 2;
    */
-  image: string;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * The template, by name or identifier, whose specification the pool follows. Required unless there is an image.
+   * The name or identifier of the template whose specification the pool uses. Required unless `spec` is set.
    *
    * @generated from field: string template_name = 3;
    */
   templateName: string;
 
   /**
-   * CPUs of each container, 0.01 to 256. Default 1.0.
+   * Optional. The number of warm containers to maintain, 0 to 1,000. Default: none.
    *
-   * @generated from field: optional double cpus = 4;
+   * @generated from field: optional int32 warm_containers = 4;
    */
-  cpus?: number | undefined;
+  warmContainers?: number | undefined;
 
   /**
-   * Memory of each container in MiB, without swap, 16 to 4,194,304. Default 512.
+   * Optional. The maximum number of containers in any state, 1 to 100,000. Default: no limit.
    *
-   * @generated from field: optional int32 memory_mb = 5;
-   */
-  memoryMb?: number | undefined;
-
-  /**
-   * Disk of each container in MiB, 1 to 16,777,216. Default 1024.
-   *
-   * @generated from field: optional int32 ephemeral_disk_mb = 6;
-   */
-  ephemeralDiskMb?: number | undefined;
-
-  /**
-   * How many containers are kept ready and unclaimed, 0 to 1,000. Default 0.
-   *
-   * @generated from field: int32 warm_containers = 7;
-   */
-  warmContainers: number;
-
-  /**
-   * The most containers that may exist at once, in whatever state, 1 to 100,000. Default no limit.
-   *
-   * @generated from field: optional int32 max_containers = 8;
+   * @generated from field: optional int32 max_containers = 5;
    */
   maxContainers?: number | undefined;
 
   /**
-   * The lifetime of a sandbox in seconds from its claim, at most a year; 0 for none. Default 0, or the template's.
+   * Optional. The lifetime of a sandbox, counted from its claim, at most 365 days; 0: no limit. Default: that of the
+   * template, otherwise no limit.
    *
-   * @generated from field: optional int32 timeout_secs = 9;
+   * @generated from field: google.protobuf.Duration timeout = 6;
    */
-  timeoutSecs?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * Names of secrets to give to each sandbox, at most 64. Each must exist. Default none.
+   * Optional. Whether to create the pool paused: it creates no containers until an update resumes it. Default: false.
    *
-   * @generated from field: repeated string secret_names = 10;
-   */
-  secretNames: string[];
-
-  /**
-   * A command that runs in each container beside the sandbox's commands, at most 256 words. Default none.
-   *
-   * @generated from field: repeated string entrypoint = 11;
-   */
-  entrypoint: string[];
-
-  /**
-   * Create the pool paused: it takes no containers until an update sets this to false. Default false.
-   *
-   * @generated from field: bool paused = 12;
+   * @generated from field: bool paused = 7;
    */
   paused: boolean;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Whether to create the pool drained, which implies paused. Default: false.
    *
-   * @generated from field: string request_id = 13;
+   * @generated from field: bool drained = 8;
+   */
+  drained: boolean;
+
+  /**
+   * Optional. The interval at which the server checks whether the image's tag refers to another image, at most 365 days;
+   * 0: never. Default: never.
+   *
+   * @generated from field: google.protobuf.Duration image_refresh_interval = 9;
+   */
+  imageRefreshInterval?: Duration | undefined;
+
+  /**
+   * Optional. The age at which a warm container is replaced, at most 365 days; 0: never. Default: never.
+   *
+   * @generated from field: google.protobuf.Duration warm_ttl = 10;
+   */
+  warmTtl?: Duration | undefined;
+
+  /**
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
+   *
+   * @generated from field: string request_id = 11;
    */
   requestId: string;
-
-  /**
-   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; not with a
-   * template. Default none.
-   *
-   * @generated from field: map<string, string> env = 14;
-   */
-  env: { [key: string]: string };
-
-  /**
-   * A command that must succeed in a container before it counts as ready, at most 256 words; not with a template.
-   * Default none.
-   *
-   * @generated from field: repeated string readiness_command = 15;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`, 0.01 to 300; not with a template. Default 0.5.
-   *
-   * @generated from field: optional double readiness_interval_secs = 16;
-   */
-  readinessIntervalSecs?: number | undefined;
-
-  /**
-   * Seconds that one try of `readiness_command` may take, 0.01 to 300; not with a template. Default 5.
-   *
-   * @generated from field: optional double readiness_timeout_secs = 17;
-   */
-  readinessTimeoutSecs?: number | undefined;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; not with a template. Default
-   * 20.
-   *
-   * @generated from field: optional int32 readiness_retries = 18;
-   */
-  readinessRetries?: number | undefined;
-
-  /**
-   * When the image is pulled. Default PULL_POLICY_MISSING.
-   *
-   * @generated from field: sandpool.v1.PullPolicy pull_policy = 19;
-   */
-  pullPolicy: PullPolicy;
-
-  /**
-   * Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0.
-   *
-   * @generated from field: int32 image_check_secs = 20;
-   */
-  imageCheckSecs: number;
-
-  /**
-   * Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0.
-   *
-   * @generated from field: int32 max_age_secs = 21;
-   */
-  maxAgeSecs: number;
-
-  /**
-   * Create the pool drained: paused, and without ready containers. Default false.
-   *
-   * @generated from field: bool drain = 22;
-   */
-  drain: boolean;
 };
 
 /**
@@ -189,7 +113,7 @@ export const CreatePoolRequestSchema: GenMessage<CreatePoolRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_pool_service, 0);
 
 /**
- * The answer of CreatePool.
+ * Response message for CreatePool.
  *
  * @generated from message sandpool.v1.CreatePoolResponse
  */
@@ -210,13 +134,13 @@ export const CreatePoolResponseSchema: GenMessage<CreatePoolResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_pool_service, 1);
 
 /**
- * Which pool to read.
+ * Request message for GetPool.
  *
  * @generated from message sandpool.v1.GetPoolRequest
  */
 export type GetPoolRequest = Message<"sandpool.v1.GetPoolRequest"> & {
   /**
-   * The pool's identifier or name. Required.
+   * Required. The pool's identifier or name.
    *
    * @generated from field: string pool_id = 1;
    */
@@ -231,7 +155,7 @@ export const GetPoolRequestSchema: GenMessage<GetPoolRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_pool_service, 2);
 
 /**
- * The answer of GetPool.
+ * Response message for GetPool.
  *
  * @generated from message sandpool.v1.GetPoolResponse
  */
@@ -252,20 +176,20 @@ export const GetPoolResponseSchema: GenMessage<GetPoolResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_pool_service, 3);
 
 /**
- * Which page of pools to list.
+ * Request message for ListPools.
  *
  * @generated from message sandpool.v1.ListPoolsRequest
  */
 export type ListPoolsRequest = Message<"sandpool.v1.ListPoolsRequest"> & {
   /**
-   * The most pools in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. The maximum number of pools in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before. Default: the first page.
+   * Optional. The `next_page_token` of the previous page. Default: the first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -280,20 +204,20 @@ export const ListPoolsRequestSchema: GenMessage<ListPoolsRequest> = /*@__PURE__*
   messageDesc(file_sandpool_v1_pool_service, 4);
 
 /**
- * The answer of ListPools.
+ * Response message for ListPools.
  *
  * @generated from message sandpool.v1.ListPoolsResponse
  */
 export type ListPoolsResponse = Message<"sandpool.v1.ListPoolsResponse"> & {
   /**
-   * The pools of this page, oldest first.
+   * The pools of this page.
    *
    * @generated from field: repeated sandpool.v1.Pool pools = 1;
    */
   pools: Pool[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * The `page_token` of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -308,181 +232,105 @@ export const ListPoolsResponseSchema: GenMessage<ListPoolsResponse> = /*@__PURE_
   messageDesc(file_sandpool_v1_pool_service, 5);
 
 /**
- * What to change of a pool. Without a mask every field that is present is changed.
+ * Request message for UpdatePool. Without `update_mask`, the update changes every field that is present, including fields
+ * of `spec`; lists and maps count as present when they are not empty.
  *
  * @generated from message sandpool.v1.UpdatePoolRequest
  */
 export type UpdatePoolRequest = Message<"sandpool.v1.UpdatePoolRequest"> & {
   /**
-   * The pool's identifier or name. Required.
+   * Required. The pool's identifier or name.
    *
    * @generated from field: string pool_id = 1;
    */
   poolId: string;
 
   /**
-   * The new name; empty takes the name away. Rules as in CreatePool.
+   * Optional. The new name; an empty string removes the name.
    *
    * @generated from field: optional string name = 2;
    */
   name?: string | undefined;
 
   /**
-   * The new image. Refused on a pool that follows a template.
+   * Optional. The new values of the specification's fields. Not allowed for a pool with a template.
    *
-   * @generated from field: optional string image = 3;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 3;
    */
-  image?: string | undefined;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * The new CPUs of each container, 0.01 to 256. Refused on a pool that follows a template.
+   * Optional. The new number of warm containers, 0 to 1,000.
    *
-   * @generated from field: optional double cpus = 4;
-   */
-  cpus?: number | undefined;
-
-  /**
-   * The new memory of each container in MiB, 16 to 4,194,304. Refused on a pool that follows a template.
-   *
-   * @generated from field: optional int32 memory_mb = 5;
-   */
-  memoryMb?: number | undefined;
-
-  /**
-   * The new disk of each container in MiB, 1 to 16,777,216. Refused on a pool that follows a template.
-   *
-   * @generated from field: optional int32 ephemeral_disk_mb = 6;
-   */
-  ephemeralDiskMb?: number | undefined;
-
-  /**
-   * The new number of containers kept ready, 0 to 1,000.
-   *
-   * @generated from field: optional int32 warm_containers = 7;
+   * @generated from field: optional int32 warm_containers = 4;
    */
   warmContainers?: number | undefined;
 
   /**
-   * The new limit on containers, 1 to 100,000. Name it in the mask and leave it out to lift the limit.
+   * Optional. The new maximum number of containers, 1 to 100,000. To remove the limit, name the field in `update_mask` and
+   * leave it absent.
    *
-   * @generated from field: optional int32 max_containers = 8;
+   * @generated from field: optional int32 max_containers = 5;
    */
   maxContainers?: number | undefined;
 
   /**
-   * The new lifetime of sandboxes claimed from now on in seconds, at most a year; 0 for none. On a pool that follows a
-   * template: name it in the mask and leave it out to follow the template again.
+   * Optional. The new lifetime of sandboxes that are claimed later, at most 365 days; 0: no limit. To use the template's
+   * lifetime, name the field in `update_mask` and leave it absent.
    *
-   * @generated from field: optional int32 timeout_secs = 9;
+   * @generated from field: google.protobuf.Duration timeout = 6;
    */
-  timeoutSecs?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * The new names of secrets, at most 64; name it in the mask to empty it. Refused on a pool that follows a template.
+   * Optional. Whether the pool is paused.
    *
-   * @generated from field: repeated string secret_names = 10;
-   */
-  secretNames: string[];
-
-  /**
-   * The new command beside the sandbox's commands, at most 256 words; name it in the mask to empty it. Refused on a pool
-   * that follows a template.
-   *
-   * @generated from field: repeated string entrypoint = 11;
-   */
-  entrypoint: string[];
-
-  /**
-   * Whether the pool is paused.
-   *
-   * @generated from field: optional bool paused = 12;
+   * @generated from field: optional bool paused = 7;
    */
   paused?: boolean | undefined;
 
   /**
-   * Which fields of this request to change, by name; fields named here and absent above go back to their default.
-   * Default: every field that is present.
+   * Optional. Whether the pool is drained: paused, with its unclaimed containers removed.
    *
-   * @generated from field: google.protobuf.FieldMask update_mask = 13;
+   * @generated from field: optional bool drained = 8;
+   */
+  drained?: boolean | undefined;
+
+  /**
+   * Optional. The new interval of image checks, at most 365 days; 0: never.
+   *
+   * @generated from field: google.protobuf.Duration image_refresh_interval = 9;
+   */
+  imageRefreshInterval?: Duration | undefined;
+
+  /**
+   * Optional. The new age at which a warm container is replaced, at most 365 days; 0: never.
+   *
+   * @generated from field: google.protobuf.Duration warm_ttl = 10;
+   */
+  warmTtl?: Duration | undefined;
+
+  /**
+   * Optional. The fields to change, for example `warm_containers` or `spec.image`; `spec` stands for all fields of the
+   * specification and `*` for all fields. A field that is named here and absent above returns to its default.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 11;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * Refuse the change with ABORTED unless this is the pool's present etag. Default: change whatever is there.
+   * Optional. The pool's etag. If it is not current, the update fails with ABORTED. Default: update unconditionally.
    *
-   * @generated from field: string etag = 14;
+   * @generated from field: string etag = 12;
    */
   etag: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
-   * @generated from field: string request_id = 15;
+   * @generated from field: string request_id = 13;
    */
   requestId: string;
-
-  /**
-   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default. Refused on a pool that follows a template.
-   *
-   * @generated from field: map<string, string> env = 16;
-   */
-  env: { [key: string]: string };
-
-  /**
-   * A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default. Refused on a pool that follows a template.
-   *
-   * @generated from field: repeated string readiness_command = 17;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template.
-   *
-   * @generated from field: optional double readiness_interval_secs = 18;
-   */
-  readinessIntervalSecs?: number | undefined;
-
-  /**
-   * Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default. Refused on a pool that follows a template.
-   *
-   * @generated from field: optional double readiness_timeout_secs = 19;
-   */
-  readinessTimeoutSecs?: number | undefined;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default. Refused on a pool that follows a template.
-   *
-   * @generated from field: optional int32 readiness_retries = 20;
-   */
-  readinessRetries?: number | undefined;
-
-  /**
-   * When the image is pulled. Default PULL_POLICY_MISSING.
-   *
-   * @generated from field: optional sandpool.v1.PullPolicy pull_policy = 21;
-   */
-  pullPolicy?: PullPolicy | undefined;
-
-  /**
-   * Seconds between two looks at whether the image's tag names another image by now, 0 (never) to 31,536,000. Default 0.
-   *
-   * @generated from field: optional int32 image_check_secs = 22;
-   */
-  imageCheckSecs?: number | undefined;
-
-  /**
-   * Seconds after which an unclaimed container is replaced, 0 (never) to 31,536,000. Default 0.
-   *
-   * @generated from field: optional int32 max_age_secs = 23;
-   */
-  maxAgeSecs?: number | undefined;
-
-  /**
-   * Whether the pool is drained: paused, and its ready containers removed.
-   *
-   * @generated from field: optional bool drain = 24;
-   */
-  drain?: boolean | undefined;
 };
 
 /**
@@ -493,13 +341,13 @@ export const UpdatePoolRequestSchema: GenMessage<UpdatePoolRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_pool_service, 6);
 
 /**
- * The answer of UpdatePool.
+ * Response message for UpdatePool.
  *
  * @generated from message sandpool.v1.UpdatePoolResponse
  */
 export type UpdatePoolResponse = Message<"sandpool.v1.UpdatePoolResponse"> & {
   /**
-   * The pool after the change.
+   * The updated pool.
    *
    * @generated from field: sandpool.v1.Pool pool = 1;
    */
@@ -514,38 +362,39 @@ export const UpdatePoolResponseSchema: GenMessage<UpdatePoolResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_pool_service, 7);
 
 /**
- * Which pool to delete.
+ * Request message for DeletePool.
  *
  * @generated from message sandpool.v1.DeletePoolRequest
  */
 export type DeletePoolRequest = Message<"sandpool.v1.DeletePoolRequest"> & {
   /**
-   * The pool's identifier or name. Required.
+   * Required. The pool's identifier or name.
    *
    * @generated from field: string pool_id = 1;
    */
   poolId: string;
 
   /**
-   * Refuse with ABORTED unless this is the pool's present etag. Default: delete whatever is there.
+   * Optional. The pool's etag. If it is not current, the deletion fails with ABORTED. Default: delete unconditionally.
    *
    * @generated from field: string etag = 2;
    */
   etag: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Whether to delete the pool while sandboxes of it are active, and to terminate these sandboxes. Default:
+   * false.
    *
-   * @generated from field: string request_id = 3;
-   */
-  requestId: string;
-
-  /**
-   * Delete the pool even while sandboxes of it are in use, and end those. Default false.
-   *
-   * @generated from field: bool force = 4;
+   * @generated from field: bool force = 3;
    */
   force: boolean;
+
+  /**
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
 };
 
 /**
@@ -556,7 +405,7 @@ export const DeletePoolRequestSchema: GenMessage<DeletePoolRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_pool_service, 8);
 
 /**
- * The answer of DeletePool: the pool is gone and its containers are being removed.
+ * Response message for DeletePool. The pool is deleted; its containers are being removed.
  *
  * @generated from message sandpool.v1.DeletePoolResponse
  */
@@ -571,21 +420,22 @@ export const DeletePoolResponseSchema: GenMessage<DeletePoolResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_pool_service, 9);
 
 /**
- * Which pools to watch.
+ * Request message for WatchPools.
  *
  * @generated from message sandpool.v1.WatchPoolsRequest
  */
 export type WatchPoolsRequest = Message<"sandpool.v1.WatchPoolsRequest"> & {
   /**
-   * Identifiers or names, at most 100. NOT_FOUND when one does not exist. Default: all pools, new ones included.
+   * Optional. The identifiers or names of the pools to watch, at most 100. Default: all pools, including pools that are
+   * created later.
    *
    * @generated from field: repeated string pool_ids = 1;
    */
   poolIds: string[];
 
   /**
-   * Whether to say, by a message of the type BOOKMARK, when all that was there at the beginning has been told: whoever
-   * watched before knows then that what was not told is gone. Default false.
+   * Optional. Whether to send a message of type WATCH_EVENT_TYPE_BOOKMARK at the end of the initial state. A client that
+   * resumes a watch knows then that a pool which was not sent has been deleted. Default: false.
    *
    * @generated from field: bool bookmark = 2;
    */
@@ -600,20 +450,20 @@ export const WatchPoolsRequestSchema: GenMessage<WatchPoolsRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_pool_service, 10);
 
 /**
- * One message of WatchPools.
+ * Response message for WatchPools.
  *
  * @generated from message sandpool.v1.WatchPoolsResponse
  */
 export type WatchPoolsResponse = Message<"sandpool.v1.WatchPoolsResponse"> & {
   /**
-   * The pool as it is now, or as it was last when `type` says that it is deleted. Absent in a bookmark.
+   * The pool: its current state, or its last state if `type` is WATCH_EVENT_TYPE_DELETED. Absent in a bookmark.
    *
    * @generated from field: sandpool.v1.Pool pool = 1;
    */
   pool?: Pool | undefined;
 
   /**
-   * What happened to the pool.
+   * The kind of event.
    *
    * @generated from field: sandpool.v1.WatchEventType type = 2;
    */
@@ -628,7 +478,7 @@ export const WatchPoolsResponseSchema: GenMessage<WatchPoolsResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_pool_service, 11);
 
 /**
- * What a message of a watch tells.
+ * The kind of a watch event.
  *
  * @generated from enum sandpool.v1.WatchEventType
  */
@@ -641,28 +491,28 @@ export enum WatchEventType {
   UNSPECIFIED = 0,
 
   /**
-   * The state at the beginning of the watch.
+   * The state of the resource at the start of the watch.
    *
-   * @generated from enum value: WATCH_EVENT_TYPE_PRESENT = 1;
+   * @generated from enum value: WATCH_EVENT_TYPE_CURRENT = 1;
    */
-  PRESENT = 1,
+  CURRENT = 1,
 
   /**
-   * It is new, or something of it changed.
+   * The resource was created or changed.
    *
    * @generated from enum value: WATCH_EVENT_TYPE_CHANGED = 2;
    */
   CHANGED = 2,
 
   /**
-   * It is gone.
+   * The resource was deleted.
    *
    * @generated from enum value: WATCH_EVENT_TYPE_DELETED = 3;
    */
   DELETED = 3,
 
   /**
-   * All that was there at the beginning of the watch has been told. Sent once, and only where it is asked for.
+   * The end of the initial state. Sent once, and only on request.
    *
    * @generated from enum value: WATCH_EVENT_TYPE_BOOKMARK = 4;
    */
@@ -676,15 +526,15 @@ export const WatchEventTypeSchema: GenEnum<WatchEventType> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_pool_service, 0);
 
 /**
- * PoolService keeps pools of ready containers. Every call that changes something takes a `request_id`; every field
- * `pool_id` takes the identifier or the name.
+ * PoolService manages pools of warm containers. Every mutation accepts a `request_id`; every field `pool_id` accepts the
+ * identifier or the name.
  *
  * @generated from service sandpool.v1.PoolService
  */
 export const PoolService: GenService<{
   /**
-   * Creates a pool and begins to fill it; does not wait until it is full. ALREADY_EXISTS when the name is taken,
-   * NOT_FOUND when the template or a secret does not exist.
+   * Creates a pool and starts to fill it in the background. Errors: ALREADY_EXISTS if the name is in use; NOT_FOUND if the
+   * template or a secret does not exist.
    *
    * @generated from rpc sandpool.v1.PoolService.CreatePool
    */
@@ -694,7 +544,7 @@ export const PoolService: GenService<{
     output: typeof CreatePoolResponseSchema;
   },
   /**
-   * Reads one pool with its present status. NOT_FOUND when there is none.
+   * Returns a pool with its current status. Errors: NOT_FOUND if it does not exist.
    *
    * @generated from rpc sandpool.v1.PoolService.GetPool
    */
@@ -704,7 +554,7 @@ export const PoolService: GenService<{
     output: typeof GetPoolResponseSchema;
   },
   /**
-   * Lists pools, oldest first.
+   * Lists pools in order of creation, oldest first.
    *
    * @generated from rpc sandpool.v1.PoolService.ListPools
    */
@@ -714,8 +564,9 @@ export const PoolService: GenService<{
     output: typeof ListPoolsResponseSchema;
   },
   /**
-   * Changes a pool. Ready containers of another specification are replaced and never handed out again; sandboxes in use
-   * keep what they started with. ABORTED when the etag is not the present one.
+   * Updates a pool. Warm containers of an earlier specification are never assigned again and are replaced; active sandboxes
+   * keep the specification that they started with. Errors: NOT_FOUND if the pool or a secret does not exist;
+   * ALREADY_EXISTS if the new name is in use; ABORTED if `etag` is not current.
    *
    * @generated from rpc sandpool.v1.PoolService.UpdatePool
    */
@@ -725,8 +576,8 @@ export const PoolService: GenService<{
     output: typeof UpdatePoolResponseSchema;
   },
   /**
-   * Deletes a pool and its unclaimed containers. FAILED_PRECONDITION, naming them, while sandboxes of it are in use;
-   * with `force` those end too.
+   * Deletes a pool and its unclaimed containers. Errors: FAILED_PRECONDITION (POOL_IN_USE) while sandboxes of the pool are
+   * active, with their identifiers, unless `force` is set; ABORTED if `etag` is not current.
    *
    * @generated from rpc sandpool.v1.PoolService.DeletePool
    */
@@ -736,8 +587,8 @@ export const PoolService: GenService<{
     output: typeof DeletePoolResponseSchema;
   },
   /**
-   * Streams the present state of the pools and then each change of one. Changes in quick succession may arrive as one;
-   * the last state always arrives.
+   * Streams the current state of pools and then each change. Changes in quick succession may be merged into one message;
+   * the last state is always sent. Errors: NOT_FOUND if one of `pool_ids` does not exist.
    *
    * @generated from rpc sandpool.v1.PoolService.WatchPools
    */

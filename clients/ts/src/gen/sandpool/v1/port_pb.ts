@@ -15,27 +15,28 @@ export const file_sandpool_v1_port: GenFile = /*@__PURE__*/
   fileDesc("ChZzYW5kcG9vbC92MS9wb3J0LnByb3RvEgtzYW5kcG9vbC52MSJZCgtFeHBvc2VkUG9ydBIMCgRwb3J0GAEgASgFEgsKA3VybBgCIAEoCRIvCgtjcmVhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
- * A port of a sandbox that is served by HTTP under a host name of its own. All fields are output only.
+ * A port of a sandbox that the server exposes by HTTP under a separate host name. All fields are output only.
  *
  * @generated from message sandpool.v1.ExposedPort
  */
 export type ExposedPort = Message<"sandpool.v1.ExposedPort"> & {
   /**
-   * The port inside the sandbox.
+   * Port inside the sandbox.
    *
    * @generated from field: int32 port = 1;
    */
   port: number;
 
   /**
-   * Where it is served: `http://<port>-<sandbox>.<domain>`, with the web port's number where that is not the scheme's.
+   * URL of the port: `http://<port>-<sandbox>.<domain>`, followed by the server's web port unless that is the default
+   * port of the scheme.
    *
    * @generated from field: string url = 2;
    */
   url: string;
 
   /**
-   * When it was exposed.
+   * Time at which the port was exposed.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 3;
    */

@@ -4,7 +4,8 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { ExposedPort } from "./port_pb.js";
 import { file_sandpool_v1_port } from "./port_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -13,22 +14,22 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/port_service.proto.
  */
 export const file_sandpool_v1_port_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYW5kcG9vbC92MS9wb3J0X3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxImoKEU9wZW5UdW5uZWxSZXF1ZXN0EisKBnRhcmdldBgBIAEoCzIZLnNhbmRwb29sLnYxLlR1bm5lbFRhcmdldEgAEhkKBGRhdGEYAiABKAxCCbpIBnoEGICAQEgAQg0KBHBhcnQSBbpIAggBIp8BCgxUdW5uZWxUYXJnZXQSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEhkKBHBvcnQYAiABKAVCC7pICBoGGP//AygBEjwKFGNvbm5lY3RfdGltZW91dF9zZWNzGAMgASgBQhm6SBYSFEABGQAAAAAAAE5AKZqZmZmZmbk/SACIAQFCFwoVX2Nvbm5lY3RfdGltZW91dF9zZWNzIlkKEk9wZW5UdW5uZWxSZXNwb25zZRIrCgZvcGVuZWQYASABKAsyGS5zYW5kcG9vbC52MS5UdW5uZWxPcGVuZWRIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCIOCgxUdW5uZWxPcGVuZWQiTQoRRXhwb3NlUG9ydFJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEhkKBHBvcnQYAiABKAVCC7pICBoGGP//AygBIkQKEkV4cG9zZVBvcnRSZXNwb25zZRIuCgxleHBvc2VkX3BvcnQYASABKAsyGC5zYW5kcG9vbC52MS5FeHBvc2VkUG9ydCJPChNVbmV4cG9zZVBvcnRSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoASIWChRVbmV4cG9zZVBvcnRSZXNwb25zZSI4ChdMaXN0RXhwb3NlZFBvcnRzUmVxdWVzdBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQEiSwoYTGlzdEV4cG9zZWRQb3J0c1Jlc3BvbnNlEi8KDWV4cG9zZWRfcG9ydHMYASADKAsyGC5zYW5kcG9vbC52MS5FeHBvc2VkUG9ydDLlAgoLUG9ydFNlcnZpY2USUQoKT3BlblR1bm5lbBIeLnNhbmRwb29sLnYxLk9wZW5UdW5uZWxSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuT3BlblR1bm5lbFJlc3BvbnNlKAEwARJNCgpFeHBvc2VQb3J0Eh4uc2FuZHBvb2wudjEuRXhwb3NlUG9ydFJlcXVlc3QaHy5zYW5kcG9vbC52MS5FeHBvc2VQb3J0UmVzcG9uc2USUwoMVW5leHBvc2VQb3J0EiAuc2FuZHBvb2wudjEuVW5leHBvc2VQb3J0UmVxdWVzdBohLnNhbmRwb29sLnYxLlVuZXhwb3NlUG9ydFJlc3BvbnNlEl8KEExpc3RFeHBvc2VkUG9ydHMSJC5zYW5kcG9vbC52MS5MaXN0RXhwb3NlZFBvcnRzUmVxdWVzdBolLnNhbmRwb29sLnYxLkxpc3RFeHBvc2VkUG9ydHNSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_sandpool_v1_port]);
+  fileDesc("Ch5zYW5kcG9vbC92MS9wb3J0X3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIlgKEU9wZW5UdW5uZWxSZXF1ZXN0EisKBnRhcmdldBgBIAEoCzIZLnNhbmRwb29sLnYxLlR1bm5lbFRhcmdldEgAEg4KBGRhdGEYAiABKAxIAEIGCgRwYXJ0ImQKDFR1bm5lbFRhcmdldBISCgpzYW5kYm94X2lkGAEgASgJEgwKBHBvcnQYAiABKAUSMgoPY29ubmVjdF90aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlkKEk9wZW5UdW5uZWxSZXNwb25zZRIrCgZvcGVuZWQYASABKAsyGS5zYW5kcG9vbC52MS5UdW5uZWxPcGVuZWRIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCIOCgxUdW5uZWxPcGVuZWQiNQoRRXhwb3NlUG9ydFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIMCgRwb3J0GAIgASgFIkQKEkV4cG9zZVBvcnRSZXNwb25zZRIuCgxleHBvc2VkX3BvcnQYASABKAsyGC5zYW5kcG9vbC52MS5FeHBvc2VkUG9ydCI3ChNVbmV4cG9zZVBvcnRSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSDAoEcG9ydBgCIAEoBSIWChRVbmV4cG9zZVBvcnRSZXNwb25zZSItChdMaXN0RXhwb3NlZFBvcnRzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIksKGExpc3RFeHBvc2VkUG9ydHNSZXNwb25zZRIvCg1leHBvc2VkX3BvcnRzGAEgAygLMhguc2FuZHBvb2wudjEuRXhwb3NlZFBvcnQy5QIKC1BvcnRTZXJ2aWNlElEKCk9wZW5UdW5uZWwSHi5zYW5kcG9vbC52MS5PcGVuVHVubmVsUmVxdWVzdBofLnNhbmRwb29sLnYxLk9wZW5UdW5uZWxSZXNwb25zZSgBMAESTQoKRXhwb3NlUG9ydBIeLnNhbmRwb29sLnYxLkV4cG9zZVBvcnRSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuRXhwb3NlUG9ydFJlc3BvbnNlElMKDFVuZXhwb3NlUG9ydBIgLnNhbmRwb29sLnYxLlVuZXhwb3NlUG9ydFJlcXVlc3QaIS5zYW5kcG9vbC52MS5VbmV4cG9zZVBvcnRSZXNwb25zZRJfChBMaXN0RXhwb3NlZFBvcnRzEiQuc2FuZHBvb2wudjEuTGlzdEV4cG9zZWRQb3J0c1JlcXVlc3QaJS5zYW5kcG9vbC52MS5MaXN0RXhwb3NlZFBvcnRzUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_sandpool_v1_port]);
 
 /**
- * One message into the tunnel.
+ * Request message for OpenTunnel.
  *
  * @generated from message sandpool.v1.OpenTunnelRequest
  */
 export type OpenTunnelRequest = Message<"sandpool.v1.OpenTunnelRequest"> & {
   /**
-   * A part of the request. Required.
+   * Required. Part of the request.
    *
    * @generated from oneof sandpool.v1.OpenTunnelRequest.part
    */
   part: {
     /**
-     * Which port: comes first, and once.
+     * Port to connect to. Must be set in the first request only.
      *
      * @generated from field: sandpool.v1.TunnelTarget target = 1;
      */
@@ -36,7 +37,7 @@ export type OpenTunnelRequest = Message<"sandpool.v1.OpenTunnelRequest"> & {
     case: "target";
   } | {
     /**
-     * The next bytes for it, at most 1 MiB.
+     * Next bytes to send to the port, at most 1,048,576.
      *
      * @generated from field: bytes data = 2;
      */
@@ -53,31 +54,31 @@ export const OpenTunnelRequestSchema: GenMessage<OpenTunnelRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_port_service, 0);
 
 /**
- * Which port to connect to.
+ * Port to connect to.
  *
  * @generated from message sandpool.v1.TunnelTarget
  */
 export type TunnelTarget = Message<"sandpool.v1.TunnelTarget"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The port on the sandbox's own addresses, loopback included, 1 to 65,535. Required.
+   * Required. Port on the addresses of the sandbox, including loopback, 1 to 65,535.
    *
    * @generated from field: int32 port = 2;
    */
   port: number;
 
   /**
-   * Seconds until the connection must stand, 0.1 to 60. Default 10.
+   * Optional. Time limit for opening the connection, 0.1 s to 60 s. Default: 10 s.
    *
-   * @generated from field: optional double connect_timeout_secs = 3;
+   * @generated from field: google.protobuf.Duration connect_timeout = 3;
    */
-  connectTimeoutSecs?: number | undefined;
+  connectTimeout?: Duration | undefined;
 };
 
 /**
@@ -88,19 +89,19 @@ export const TunnelTargetSchema: GenMessage<TunnelTarget> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_port_service, 1);
 
 /**
- * One message out of the tunnel.
+ * Response message for OpenTunnel.
  *
  * @generated from message sandpool.v1.OpenTunnelResponse
  */
 export type OpenTunnelResponse = Message<"sandpool.v1.OpenTunnelResponse"> & {
   /**
-   * A part of the answer.
+   * Part of the response.
    *
    * @generated from oneof sandpool.v1.OpenTunnelResponse.part
    */
   part: {
     /**
-     * The connection stands: comes first, and once.
+     * The connection is open. Set in the first response only.
      *
      * @generated from field: sandpool.v1.TunnelOpened opened = 1;
      */
@@ -108,7 +109,7 @@ export type OpenTunnelResponse = Message<"sandpool.v1.OpenTunnelResponse"> & {
     case: "opened";
   } | {
     /**
-     * The next bytes from the port, at most 64 KiB.
+     * Next bytes from the port, at most 65,536.
      *
      * @generated from field: bytes data = 2;
      */
@@ -125,7 +126,7 @@ export const OpenTunnelResponseSchema: GenMessage<OpenTunnelResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_port_service, 2);
 
 /**
- * Says that the connection stands.
+ * Confirmation that the connection is open.
  *
  * @generated from message sandpool.v1.TunnelOpened
  */
@@ -140,20 +141,20 @@ export const TunnelOpenedSchema: GenMessage<TunnelOpened> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_port_service, 3);
 
 /**
- * Which port to expose.
+ * Request message for ExposePort.
  *
  * @generated from message sandpool.v1.ExposePortRequest
  */
 export type ExposePortRequest = Message<"sandpool.v1.ExposePortRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The port inside the sandbox, 1 to 65,535. Required.
+   * Required. Port inside the sandbox, 1 to 65,535.
    *
    * @generated from field: int32 port = 2;
    */
@@ -168,13 +169,13 @@ export const ExposePortRequestSchema: GenMessage<ExposePortRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_port_service, 4);
 
 /**
- * The answer of ExposePort.
+ * Response message for ExposePort.
  *
  * @generated from message sandpool.v1.ExposePortResponse
  */
 export type ExposePortResponse = Message<"sandpool.v1.ExposePortResponse"> & {
   /**
-   * The port and where it is served.
+   * The exposed port.
    *
    * @generated from field: sandpool.v1.ExposedPort exposed_port = 1;
    */
@@ -189,20 +190,20 @@ export const ExposePortResponseSchema: GenMessage<ExposePortResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_port_service, 5);
 
 /**
- * Which port to serve no longer.
+ * Request message for UnexposePort.
  *
  * @generated from message sandpool.v1.UnexposePortRequest
  */
 export type UnexposePortRequest = Message<"sandpool.v1.UnexposePortRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The port inside the sandbox, 1 to 65,535. Required.
+   * Required. Port inside the sandbox, 1 to 65,535.
    *
    * @generated from field: int32 port = 2;
    */
@@ -217,7 +218,7 @@ export const UnexposePortRequestSchema: GenMessage<UnexposePortRequest> = /*@__P
   messageDesc(file_sandpool_v1_port_service, 6);
 
 /**
- * The answer of UnexposePort.
+ * Response message for UnexposePort.
  *
  * @generated from message sandpool.v1.UnexposePortResponse
  */
@@ -232,13 +233,13 @@ export const UnexposePortResponseSchema: GenMessage<UnexposePortResponse> = /*@_
   messageDesc(file_sandpool_v1_port_service, 7);
 
 /**
- * Whose exposed ports to list.
+ * Request message for ListExposedPorts.
  *
  * @generated from message sandpool.v1.ListExposedPortsRequest
  */
 export type ListExposedPortsRequest = Message<"sandpool.v1.ListExposedPortsRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
@@ -253,13 +254,13 @@ export const ListExposedPortsRequestSchema: GenMessage<ListExposedPortsRequest> 
   messageDesc(file_sandpool_v1_port_service, 8);
 
 /**
- * The answer of ListExposedPorts.
+ * Response message for ListExposedPorts.
  *
  * @generated from message sandpool.v1.ListExposedPortsResponse
  */
 export type ListExposedPortsResponse = Message<"sandpool.v1.ListExposedPortsResponse"> & {
   /**
-   * The exposed ports.
+   * Exposed ports, sorted by number.
    *
    * @generated from field: repeated sandpool.v1.ExposedPort exposed_ports = 1;
    */
@@ -274,16 +275,25 @@ export const ListExposedPortsResponseSchema: GenMessage<ListExposedPortsResponse
   messageDesc(file_sandpool_v1_port_service, 9);
 
 /**
- * PortService reaches what listens inside a sandbox. Every field `sandbox_id` takes the sandbox's identifier or name.
+ * PortService connects to ports of a sandbox and exposes them by HTTP. Every field `sandbox_id` accepts the identifier
+ * or the name of a sandbox.
+ *
+ * Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND), FAILED_PRECONDITION
+ * (SANDBOX_STARTING, SANDBOX_TERMINATED).
  *
  * @generated from service sandpool.v1.PortService
  */
 export const PortService: GenService<{
   /**
-   * Opens one connection to a port of the sandbox and carries its bytes both ways. The first request says which port, the
-   * first answer that the connection stands. Closing the requests closes that direction; the answers, and with them the
-   * connection, end when the sandbox closes the other. UNAVAILABLE (PORT_RESET) when it broke the connection. FAILED_PRECONDITION (PORT_REFUSED) when nothing listens there, UNAVAILABLE (PORT_UNREACHABLE) when
-   * the connection is not accepted in time.
+   * Opens one connection to a port of the sandbox and forwards its bytes in both directions. The first request names
+   * the port. The first response confirms that the connection is open. When the client closes the requests, this
+   * direction of the connection is closed. The responses, and the connection, end when the sandbox closes its
+   * direction.
+   *
+   * Errors: FAILED_PRECONDITION (PORT_REFUSED) if no process listens on the port, UNAVAILABLE (PORT_UNREACHABLE) if the
+   * connection is not accepted within `connect_timeout`, UNAVAILABLE (PORT_RESET) if the sandbox reset the connection,
+   * RESOURCE_EXHAUSTED (TUNNEL_LIMIT), FAILED_PRECONDITION (AGENT_VERSION_UNSUPPORTED), UNAVAILABLE
+   * (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox terminated during the call).
    *
    * @generated from rpc sandpool.v1.PortService.OpenTunnel
    */
@@ -293,9 +303,12 @@ export const PortService: GenService<{
     output: typeof OpenTunnelResponseSchema;
   },
   /**
-   * Serves a port of the sandbox by HTTP, WebSockets included, under a host name of its own on the server's web port,
-   * until it is taken back or the sandbox ends. Whoever knows the host name may use it. One that is exposed already is
-   * answered as it is. FAILED_PRECONDITION (WEB_PORT_OFF) when the server has no web port.
+   * Exposes a port of the sandbox by HTTP, including WebSockets, under a separate host name on the server's web port.
+   * The port is exposed until UnexposePort is called or the sandbox terminates. Every client that knows the host name
+   * can use it. If the port is exposed already, the method returns it unchanged.
+   *
+   * Errors: FAILED_PRECONDITION (PORT_EXPOSURE_DISABLED) if the server has no web port, RESOURCE_EXHAUSTED (PORT_LIMIT)
+   * if 64 ports of the sandbox are exposed already.
    *
    * @generated from rpc sandpool.v1.PortService.ExposePort
    */
@@ -305,7 +318,7 @@ export const PortService: GenService<{
     output: typeof ExposePortResponseSchema;
   },
   /**
-   * Serves a port no longer; connections through it are closed. One that is not exposed is fine.
+   * Stops exposing a port and closes its connections. Succeeds if the port is not exposed.
    *
    * @generated from rpc sandpool.v1.PortService.UnexposePort
    */
@@ -315,7 +328,7 @@ export const PortService: GenService<{
     output: typeof UnexposePortResponseSchema;
   },
   /**
-   * Lists the ports of a sandbox that are exposed, at most 64, by number.
+   * Lists the exposed ports of a sandbox, at most 64, sorted by number.
    *
    * @generated from rpc sandpool.v1.PortService.ListExposedPorts
    */

@@ -4,10 +4,9 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { CommandEndReason } from "./sandbox_pb.js";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ExitReason } from "./sandbox_pb.js";
 import { file_sandpool_v1_sandbox } from "./sandbox_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,164 +14,166 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/process.proto.
  */
 export const file_sandpool_v1_process: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kcG9vbC92MS9wcm9jZXNzLnByb3RvEgtzYW5kcG9vbC52MSKlBQoHUHJvY2VzcxISCgpwcm9jZXNzX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKAoFc3RhdGUYAyABKA4yGS5zYW5kcG9vbC52MS5Qcm9jZXNzU3RhdGUSCwoDcGlkGAQgASgFEg8KB2NvbW1hbmQYBSABKAkSDAoEYXJndhgGIAMoCRITCgt3b3JraW5nX2RpchgHIAEoCRIMCgR1c2VyGAggASgJEisKCHRlcm1pbmFsGAkgASgLMhkuc2FuZHBvb2wudjEuVGVybWluYWxTaXplEhIKCnN0ZGluX29wZW4YCiABKAgSEwoLc3RkaW5fYnl0ZXMYCyABKAMSJwoGc3Rkb3V0GAwgASgLMhcuc2FuZHBvb2wudjEuS2VwdE91dHB1dBInCgZzdGRlcnIYDSABKAsyFy5zYW5kcG9vbC52MS5LZXB0T3V0cHV0Ei4KCnN0YXJ0X3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgNlbmQYECABKAsyFy5zYW5kcG9vbC52MS5Qcm9jZXNzRW5kEhgKEGF0dGFjaGVkX2NsaWVudHMYESABKAUSEAoIcmVzdGFydHMYEiABKAUSMgoOcmVzdGFydF9wb2xpY3kYEyABKA4yGi5zYW5kcG9vbC52MS5SZXN0YXJ0UG9saWN5EioKBmhlYWx0aBgUIAEoDjIaLnNhbmRwb29sLnYxLlByb2Nlc3NIZWFsdGgSFgoOaGVhbHRoX21lc3NhZ2UYFSABKAkSLwoLZXhwaXJlX3RpbWUYFiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIigKCktlcHRPdXRwdXQSDQoFYmVnaW4YASABKAMSCwoDZW5kGAIgASgDImoKClByb2Nlc3NFbmQSEwoJZXhpdF9jb2RlGAEgASgFSAASEAoGc2lnbmFsGAIgASgFSAASLQoGcmVhc29uGAMgASgOMh0uc2FuZHBvb2wudjEuQ29tbWFuZEVuZFJlYXNvbkIGCgRleGl0IkIKDFRlcm1pbmFsU2l6ZRIYCgRyb3dzGAEgASgFQgq6SAcaBRiAICgBEhgKBGNvbHMYAiABKAVCCrpIBxoFGIAgKAEiqAIKC0hlYWx0aENoZWNrEiYKBGh0dHAYASABKAsyFi5zYW5kcG9vbC52MS5IdHRwQ2hlY2tIABIkCgN0Y3AYAiABKAsyFS5zYW5kcG9vbC52MS5UY3BDaGVja0gAEjUKDWludGVydmFsX3NlY3MYAyABKAFCGbpIFhIUQAEZAAAAAAAgrEApmpmZmZmZuT9IAYgBARI0Cgx0aW1lb3V0X3NlY3MYBCABKAFCGbpIFhIUQAEZAAAAAAAATkApmpmZmZmZuT9IAogBARIfCgdyZXRyaWVzGAUgASgFQgm6SAYaBBhkKAFIA4gBAUIOCgVjaGVjaxIFukgCCAFCEAoOX2ludGVydmFsX3NlY3NCDwoNX3RpbWVvdXRfc2Vjc0IKCghfcmV0cmllcyLZAQoJSHR0cENoZWNrEhkKBHBvcnQYASABKAVCC7pICBoGGP//AygBErABCgRwYXRoGAIgASgJQqEBukidAboBlgEKD2h0dHBfY2hlY2sucGF0aBJSbXVzdCBiZWdpbiB3aXRoIC8gYW5kIGhvbGQgYXQgbW9zdCAyLDA0OCBwcmludGFibGUgQVNDSUkgY2hhcmFjdGVycyB3aXRob3V0IHNwYWNlcxovc2l6ZSh0aGlzKSA8PSAyMDQ4ICYmIHRoaXMubWF0Y2hlcygnXi9bIS1+XSokJynYAQEiJQoIVGNwQ2hlY2sSGQoEcG9ydBgBIAEoBUILukgIGgYY//8DKAEi7QEKDFByb2Nlc3NFdmVudBInCgdwcm9jZXNzGAEgASgLMhQuc2FuZHBvb2wudjEuUHJvY2Vzc0gAEiwKBm91dHB1dBgCIAEoCzIaLnNhbmRwb29sLnYxLlByb2Nlc3NPdXRwdXRIABIlCgNnYXAYAyABKAsyFi5zYW5kcG9vbC52MS5PdXRwdXRHYXBIABIsCgprZWVwX2FsaXZlGAQgASgLMhYuc2FuZHBvb2wudjEuS2VlcEFsaXZlSAASKAoFZW5kZWQYBSABKAsyFy5zYW5kcG9vbC52MS5Qcm9jZXNzRW5kSABCBwoFZXZlbnQiWAoNUHJvY2Vzc091dHB1dBIpCgZzdHJlYW0YASABKA4yGS5zYW5kcG9vbC52MS5PdXRwdXRTdHJlYW0SDgoGb2Zmc2V0GAIgASgDEgwKBGRhdGEYAyABKAwiUgoJT3V0cHV0R2FwEikKBnN0cmVhbRgBIAEoDjIZLnNhbmRwb29sLnYxLk91dHB1dFN0cmVhbRINCgViZWdpbhgCIAEoAxILCgNlbmQYAyABKAMiCwoJS2VlcEFsaXZlKoABCgxQcm9jZXNzU3RhdGUSHQoZUFJPQ0VTU19TVEFURV9VTlNQRUNJRklFRBAAEhkKFVBST0NFU1NfU1RBVEVfUlVOTklORxABEh0KGVBST0NFU1NfU1RBVEVfQkFDS0lOR19PRkYQAhIXChNQUk9DRVNTX1NUQVRFX0VOREVEEAMqgwEKDVJlc3RhcnRQb2xpY3kSHgoaUkVTVEFSVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIYChRSRVNUQVJUX1BPTElDWV9ORVZFUhABEh0KGVJFU1RBUlRfUE9MSUNZX09OX0ZBSUxVUkUQAhIZChVSRVNUQVJUX1BPTElDWV9BTFdBWVMQAyqGAQoNUHJvY2Vzc0hlYWx0aBIeChpQUk9DRVNTX0hFQUxUSF9VTlNQRUNJRklFRBAAEhsKF1BST0NFU1NfSEVBTFRIX1NUQVJUSU5HEAESGgoWUFJPQ0VTU19IRUFMVEhfSEVBTFRIWRACEhwKGFBST0NFU1NfSEVBTFRIX1VOSEVBTFRIWRADKmEKDE91dHB1dFN0cmVhbRIdChlPVVRQVVRfU1RSRUFNX1VOU1BFQ0lGSUVEEAASGAoUT1VUUFVUX1NUUkVBTV9TVERPVVQQARIYChRPVVRQVVRfU1RSRUFNX1NUREVSUhACYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sandpool_v1_sandbox]);
+  fileDesc("ChlzYW5kcG9vbC92MS9wcm9jZXNzLnByb3RvEgtzYW5kcG9vbC52MSKrBQoHUHJvY2VzcxISCgpwcm9jZXNzX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKAoFc3RhdGUYAyABKA4yGS5zYW5kcG9vbC52MS5Qcm9jZXNzU3RhdGUSCwoDcGlkGAQgASgFEg8KB2NvbW1hbmQYBSABKAkSDAoEYXJndhgGIAMoCRITCgt3b3JraW5nX2RpchgHIAEoCRIMCgR1c2VyGAggASgJEisKCHRlcm1pbmFsGAkgASgLMhkuc2FuZHBvb2wudjEuVGVybWluYWxTaXplEhIKCnN0ZGluX29wZW4YCiABKAgSEwoLc3RkaW5fYnl0ZXMYCyABKAMSKQoGc3Rkb3V0GAwgASgLMhkuc2FuZHBvb2wudjEuT3V0cHV0QnVmZmVyEikKBnN0ZGVychgNIAEoCzIZLnNhbmRwb29sLnYxLk91dHB1dEJ1ZmZlchIuCgpzdGFydF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgPIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoEZXhpdBgQIAEoCzIYLnNhbmRwb29sLnYxLlByb2Nlc3NFeGl0EhgKEGF0dGFjaGVkX2NsaWVudHMYESABKAUSEAoIcmVzdGFydHMYEiABKAUSMgoOcmVzdGFydF9wb2xpY3kYEyABKA4yGi5zYW5kcG9vbC52MS5SZXN0YXJ0UG9saWN5EioKBmhlYWx0aBgUIAEoDjIaLnNhbmRwb29sLnYxLlByb2Nlc3NIZWFsdGgSFgoOaGVhbHRoX21lc3NhZ2UYFSABKAkSLwoLZXhwaXJlX3RpbWUYFiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjgKDE91dHB1dEJ1ZmZlchIUCgxzdGFydF9vZmZzZXQYASABKAMSEgoKZW5kX29mZnNldBgCIAEoAyJnCgtQcm9jZXNzRXhpdBITCglleGl0X2NvZGUYASABKAVIABIQCgZzaWduYWwYAiABKAVIABInCgZyZWFzb24YAyABKA4yFy5zYW5kcG9vbC52MS5FeGl0UmVhc29uQggKBnN0YXR1cyIqCgxUZXJtaW5hbFNpemUSDAoEcm93cxgBIAEoBRIMCgRjb2xzGAIgASgFIvMBCgtIZWFsdGhDaGVjaxImCgRodHRwGAEgASgLMhYuc2FuZHBvb2wudjEuSHR0cENoZWNrSAASJAoDdGNwGAIgASgLMhUuc2FuZHBvb2wudjEuVGNwQ2hlY2tIABIrCghpbnRlcnZhbBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEh4KEWZhaWx1cmVfdGhyZXNob2xkGAUgASgFSAGIAQFCBwoFY2hlY2tCFAoSX2ZhaWx1cmVfdGhyZXNob2xkIicKCUh0dHBDaGVjaxIMCgRwb3J0GAEgASgFEgwKBHBhdGgYAiABKAkiGAoIVGNwQ2hlY2sSDAoEcG9ydBgBIAEoBSLvAQoMUHJvY2Vzc0V2ZW50EicKB3Byb2Nlc3MYASABKAsyFC5zYW5kcG9vbC52MS5Qcm9jZXNzSAASLAoGb3V0cHV0GAIgASgLMhouc2FuZHBvb2wudjEuUHJvY2Vzc091dHB1dEgAEiUKA2dhcBgDIAEoCzIWLnNhbmRwb29sLnYxLk91dHB1dEdhcEgAEiwKCmtlZXBfYWxpdmUYBCABKAsyFi5zYW5kcG9vbC52MS5LZWVwQWxpdmVIABIqCgZleGl0ZWQYBSABKAsyGC5zYW5kcG9vbC52MS5Qcm9jZXNzRXhpdEgAQgcKBWV2ZW50IlgKDVByb2Nlc3NPdXRwdXQSKQoGc3RyZWFtGAEgASgOMhkuc2FuZHBvb2wudjEuT3V0cHV0U3RyZWFtEg4KBm9mZnNldBgCIAEoAxIMCgRkYXRhGAMgASgMImAKCU91dHB1dEdhcBIpCgZzdHJlYW0YASABKA4yGS5zYW5kcG9vbC52MS5PdXRwdXRTdHJlYW0SFAoMc3RhcnRfb2Zmc2V0GAIgASgDEhIKCmVuZF9vZmZzZXQYAyABKAMiCwoJS2VlcEFsaXZlKoEBCgxQcm9jZXNzU3RhdGUSHQoZUFJPQ0VTU19TVEFURV9VTlNQRUNJRklFRBAAEhkKFVBST0NFU1NfU1RBVEVfUlVOTklORxABEh0KGVBST0NFU1NfU1RBVEVfQkFDS0lOR19PRkYQAhIYChRQUk9DRVNTX1NUQVRFX0VYSVRFRBADKoMBCg1SZXN0YXJ0UG9saWN5Eh4KGlJFU1RBUlRfUE9MSUNZX1VOU1BFQ0lGSUVEEAASGAoUUkVTVEFSVF9QT0xJQ1lfTkVWRVIQARIdChlSRVNUQVJUX1BPTElDWV9PTl9GQUlMVVJFEAISGQoVUkVTVEFSVF9QT0xJQ1lfQUxXQVlTEAMqhgEKDVByb2Nlc3NIZWFsdGgSHgoaUFJPQ0VTU19IRUFMVEhfVU5TUEVDSUZJRUQQABIbChdQUk9DRVNTX0hFQUxUSF9TVEFSVElORxABEhoKFlBST0NFU1NfSEVBTFRIX0hFQUxUSFkQAhIcChhQUk9DRVNTX0hFQUxUSF9VTkhFQUxUSFkQAyphCgxPdXRwdXRTdHJlYW0SHQoZT1VUUFVUX1NUUkVBTV9VTlNQRUNJRklFRBAAEhgKFE9VVFBVVF9TVFJFQU1fU1RET1VUEAESGAoUT1VUUFVUX1NUUkVBTV9TVERFUlIQAmIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_sandbox]);
 
 /**
- * A process that was started by ProcessService, running or ended. What it printed is kept inside the sandbox, so it
- * outlives connections and restarts of the server. All fields are output only.
+ * A process that ProcessService started, running or exited. The record and the buffered output live inside the sandbox,
+ * so they survive broken connections and restarts of the server. All fields are output only.
  *
  * @generated from message sandpool.v1.Process
  */
 export type Process = Message<"sandpool.v1.Process"> & {
   /**
-   * The identifier that the caller chose, or one that was made. Never changes.
+   * Identifier of the process, unique in its sandbox: the one that the caller chose, or a generated one. Immutable.
    *
    * @generated from field: string process_id = 1;
    */
   processId: string;
 
   /**
-   * The service's name, or empty for a process that is no service. Never changes.
+   * Name of the service, or empty for a process that is not a service. Immutable.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * Where it is in its life.
+   * Current state of the process.
    *
    * @generated from field: sandpool.v1.ProcessState state = 3;
    */
   state: ProcessState;
 
   /**
-   * The process id inside the sandbox, of the present run of a service; 0 while there is none.
+   * Process id (PID) inside the sandbox; for a service, of its current run. 0 while no run exists.
    *
    * @generated from field: int32 pid = 4;
    */
   pid: number;
 
   /**
-   * The line for the shell, or empty. Never changes.
+   * Shell command, or empty. Immutable.
    *
    * @generated from field: string command = 5;
    */
   command: string;
 
   /**
-   * The program and its arguments, or empty. Never changes.
+   * Program and its arguments, or empty. Immutable.
    *
    * @generated from field: repeated string argv = 6;
    */
   argv: string[];
 
   /**
-   * The working directory. Never changes.
+   * Working directory of the request, as an absolute path; empty if the request set none and the image's is used.
+   * Immutable.
    *
    * @generated from field: string working_dir = 7;
    */
   workingDir: string;
 
   /**
-   * The user that it runs as, as it was given, or the image's. Never changes.
+   * User of the request; empty if the request set none and the image's is used. Immutable.
    *
    * @generated from field: string user = 8;
    */
   user: string;
 
   /**
-   * The terminal's present size; absent where there is no terminal.
+   * Current size of the terminal. Absent if the process has no terminal.
    *
    * @generated from field: sandpool.v1.TerminalSize terminal = 9;
    */
   terminal?: TerminalSize | undefined;
 
   /**
-   * Whether its standard input can still be written to.
+   * Whether standard input accepts more data.
    *
    * @generated from field: bool stdin_open = 10;
    */
   stdinOpen: boolean;
 
   /**
-   * How many bytes of standard input it was given so far: the offset of the next.
+   * Number of bytes of standard input that the process received so far. This is the offset of the next byte.
    *
    * @generated from field: int64 stdin_bytes = 11;
    */
   stdinBytes: bigint;
 
   /**
-   * What is kept of its standard output; with a terminal, all that it prints.
+   * Range of standard output that is buffered. With a terminal, all output of the process.
    *
-   * @generated from field: sandpool.v1.KeptOutput stdout = 12;
+   * @generated from field: sandpool.v1.OutputBuffer stdout = 12;
    */
-  stdout?: KeptOutput | undefined;
+  stdout?: OutputBuffer | undefined;
 
   /**
-   * What is kept of its standard error; nothing with a terminal.
+   * Range of standard error that is buffered. Always empty with a terminal.
    *
-   * @generated from field: sandpool.v1.KeptOutput stderr = 13;
+   * @generated from field: sandpool.v1.OutputBuffer stderr = 13;
    */
-  stderr?: KeptOutput | undefined;
+  stderr?: OutputBuffer | undefined;
 
   /**
-   * When the present run began, by the sandbox's clock.
+   * Time at which the current run started, by the sandbox's clock.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 14;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * When it ended; absent until then. A service that is started again ends for good only by a caller or by its policy.
+   * Time at which the process exited, by the sandbox's clock. Absent until then. A service that is going to be
+   * restarted has not exited: it exits when a caller kills it or when its restart policy does not restart it.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 15;
    */
   endTime?: Timestamp | undefined;
 
   /**
-   * How it ended, or how the last run of a service did; absent until then.
+   * How the process exited; for a service, how its last run exited. Absent until then.
    *
-   * @generated from field: sandpool.v1.ProcessEnd end = 16;
+   * @generated from field: sandpool.v1.ProcessExit exit = 16;
    */
-  end?: ProcessEnd | undefined;
+  exit?: ProcessExit | undefined;
 
   /**
-   * How many clients are attached.
+   * Number of attached clients.
    *
    * @generated from field: int32 attached_clients = 17;
    */
   attachedClients: number;
 
   /**
-   * How often a service was started again.
+   * Number of restarts of a service.
    *
    * @generated from field: int32 restarts = 18;
    */
   restarts: number;
 
   /**
-   * What restarts a service.
+   * Restart policy of a service. Immutable.
    *
    * @generated from field: sandpool.v1.RestartPolicy restart_policy = 19;
    */
   restartPolicy: RestartPolicy;
 
   /**
-   * What the service's health check found.
+   * Result of the service's health check.
    *
    * @generated from field: sandpool.v1.ProcessHealth health = 20;
    */
   health: ProcessHealth;
 
   /**
-   * What the health check said when it last failed, for a person; may be empty.
+   * Human-readable result of the last failed health check. May be empty.
    *
    * @generated from field: string health_message = 21;
    */
   healthMessage: string;
 
   /**
-   * When the record and what is kept of the output go; absent while it runs.
+   * Time at which the record and the buffered output are deleted. Absent while the process runs.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 22;
    */
@@ -187,47 +188,48 @@ export const ProcessSchema: GenMessage<Process> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 0);
 
 /**
- * What is kept of one stream of output. Offsets count every byte since the process, or the service's first run, began.
+ * Range of one output stream that is buffered and can still be read. Offsets count every byte since the process, or the
+ * first run of the service, started. All fields are output only.
  *
- * @generated from message sandpool.v1.KeptOutput
+ * @generated from message sandpool.v1.OutputBuffer
  */
-export type KeptOutput = Message<"sandpool.v1.KeptOutput"> & {
+export type OutputBuffer = Message<"sandpool.v1.OutputBuffer"> & {
   /**
-   * The offset of the first byte that is still kept. Output only.
+   * Offset of the first byte that is buffered.
    *
-   * @generated from field: int64 begin = 1;
+   * @generated from field: int64 start_offset = 1;
    */
-  begin: bigint;
+  startOffset: bigint;
 
   /**
-   * The offset after the last byte that was printed. Output only.
+   * Offset after the last byte that the process wrote.
    *
-   * @generated from field: int64 end = 2;
+   * @generated from field: int64 end_offset = 2;
    */
-  end: bigint;
+  endOffset: bigint;
 };
 
 /**
- * Describes the message sandpool.v1.KeptOutput.
- * Use `create(KeptOutputSchema)` to create a new message.
+ * Describes the message sandpool.v1.OutputBuffer.
+ * Use `create(OutputBufferSchema)` to create a new message.
  */
-export const KeptOutputSchema: GenMessage<KeptOutput> = /*@__PURE__*/
+export const OutputBufferSchema: GenMessage<OutputBuffer> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 1);
 
 /**
- * How a process ended. Output only.
+ * How a process exited. All fields are output only.
  *
- * @generated from message sandpool.v1.ProcessEnd
+ * @generated from message sandpool.v1.ProcessExit
  */
-export type ProcessEnd = Message<"sandpool.v1.ProcessEnd"> & {
+export type ProcessExit = Message<"sandpool.v1.ProcessExit"> & {
   /**
-   * By itself or by a signal.
+   * Exit code or signal.
    *
-   * @generated from oneof sandpool.v1.ProcessEnd.exit
+   * @generated from oneof sandpool.v1.ProcessExit.status
    */
-  exit: {
+  status: {
     /**
-     * The exit code, 0 to 255.
+     * Exit code, 0 to 255.
      *
      * @generated from field: int32 exit_code = 1;
      */
@@ -235,7 +237,7 @@ export type ProcessEnd = Message<"sandpool.v1.ProcessEnd"> & {
     case: "exitCode";
   } | {
     /**
-     * The number of the signal that ended it.
+     * Number of the signal that ended the process, 1 to 64.
      *
      * @generated from field: int32 signal = 2;
      */
@@ -244,35 +246,35 @@ export type ProcessEnd = Message<"sandpool.v1.ProcessEnd"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Why it ended.
+   * Why the process exited.
    *
-   * @generated from field: sandpool.v1.CommandEndReason reason = 3;
+   * @generated from field: sandpool.v1.ExitReason reason = 3;
    */
-  reason: CommandEndReason;
+  reason: ExitReason;
 };
 
 /**
- * Describes the message sandpool.v1.ProcessEnd.
- * Use `create(ProcessEndSchema)` to create a new message.
+ * Describes the message sandpool.v1.ProcessExit.
+ * Use `create(ProcessExitSchema)` to create a new message.
  */
-export const ProcessEndSchema: GenMessage<ProcessEnd> = /*@__PURE__*/
+export const ProcessExitSchema: GenMessage<ProcessExit> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 2);
 
 /**
- * The size of a terminal.
+ * Size of a terminal.
  *
  * @generated from message sandpool.v1.TerminalSize
  */
 export type TerminalSize = Message<"sandpool.v1.TerminalSize"> & {
   /**
-   * Lines, 1 to 4,096. Required.
+   * Required. Number of rows, 1 to 4,096.
    *
    * @generated from field: int32 rows = 1;
    */
   rows: number;
 
   /**
-   * Columns, 1 to 4,096. Required.
+   * Required. Number of columns, 1 to 4,096.
    *
    * @generated from field: int32 cols = 2;
    */
@@ -287,19 +289,19 @@ export const TerminalSizeSchema: GenMessage<TerminalSize> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 3);
 
 /**
- * How the sandbox finds out whether a service is well.
+ * Periodic check of a service inside the sandbox.
  *
  * @generated from message sandpool.v1.HealthCheck
  */
 export type HealthCheck = Message<"sandpool.v1.HealthCheck"> & {
   /**
-   * What is tried. Required.
+   * Required. Kind of check.
    *
    * @generated from oneof sandpool.v1.HealthCheck.check
    */
   check: {
     /**
-     * A GET to this must be answered with a status from 200 to 399.
+     * The check succeeds when a GET request returns a status from 200 to 399.
      *
      * @generated from field: sandpool.v1.HttpCheck http = 1;
      */
@@ -307,7 +309,7 @@ export type HealthCheck = Message<"sandpool.v1.HealthCheck"> & {
     case: "http";
   } | {
     /**
-     * A connection to this port must be accepted.
+     * The check succeeds when the port accepts a connection.
      *
      * @generated from field: sandpool.v1.TcpCheck tcp = 2;
      */
@@ -316,25 +318,25 @@ export type HealthCheck = Message<"sandpool.v1.HealthCheck"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Seconds between two tries, 0.1 to 3,600. Default 2.
+   * Optional. Time between two checks, 0.1 s to 3,600 s. Default: 2 s.
    *
-   * @generated from field: optional double interval_secs = 3;
+   * @generated from field: google.protobuf.Duration interval = 3;
    */
-  intervalSecs?: number | undefined;
+  interval?: Duration | undefined;
 
   /**
-   * Seconds that one try may take, 0.1 to 60. Default 2.
+   * Optional. Time limit of one check, 0.1 s to 60 s. Default: 2 s.
    *
-   * @generated from field: optional double timeout_secs = 4;
+   * @generated from field: google.protobuf.Duration timeout = 4;
    */
-  timeoutSecs?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * How many tries in a row must fail before the service counts as unhealthy, 1 to 100. Default 3.
+   * Optional. Number of consecutive failed checks after which the service is unhealthy, 1 to 100. Default: 3.
    *
-   * @generated from field: optional int32 retries = 5;
+   * @generated from field: optional int32 failure_threshold = 5;
    */
-  retries?: number | undefined;
+  failureThreshold?: number | undefined;
 };
 
 /**
@@ -345,20 +347,21 @@ export const HealthCheckSchema: GenMessage<HealthCheck> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 4);
 
 /**
- * A check by HTTP/1.1 on the sandbox's loopback address.
+ * Health check by HTTP/1.1 on the sandbox's loopback address.
  *
  * @generated from message sandpool.v1.HttpCheck
  */
 export type HttpCheck = Message<"sandpool.v1.HttpCheck"> & {
   /**
-   * The port, 1 to 65,535. Required.
+   * Required. Port, 1 to 65,535.
    *
    * @generated from field: int32 port = 1;
    */
   port: number;
 
   /**
-   * The path with its query, at most 2,048 printable ASCII characters without spaces. Default `/`.
+   * Optional. Path with query, at most 2,048 printable ASCII characters without spaces, starting with `/`. Default:
+   * `/`.
    *
    * @generated from field: string path = 2;
    */
@@ -373,13 +376,13 @@ export const HttpCheckSchema: GenMessage<HttpCheck> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 5);
 
 /**
- * A check by connecting on the sandbox's loopback address.
+ * Health check by a TCP connection on the sandbox's loopback address.
  *
  * @generated from message sandpool.v1.TcpCheck
  */
 export type TcpCheck = Message<"sandpool.v1.TcpCheck"> & {
   /**
-   * The port, 1 to 65,535. Required.
+   * Required. Port, 1 to 65,535.
    *
    * @generated from field: int32 port = 1;
    */
@@ -394,19 +397,19 @@ export const TcpCheckSchema: GenMessage<TcpCheck> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 6);
 
 /**
- * What happens to a process, as a client that is attached to it sees it. Output only.
+ * Event of a process, as an attached client receives it. All fields are output only.
  *
  * @generated from message sandpool.v1.ProcessEvent
  */
 export type ProcessEvent = Message<"sandpool.v1.ProcessEvent"> & {
   /**
-   * What happened.
+   * Kind of event.
    *
    * @generated from oneof sandpool.v1.ProcessEvent.event
    */
   event: {
     /**
-     * The process as it is now: first of all, and again when its state or its health changes.
+     * Current record of the process. Sent first, and again whenever its state or its health changes.
      *
      * @generated from field: sandpool.v1.Process process = 1;
      */
@@ -414,7 +417,7 @@ export type ProcessEvent = Message<"sandpool.v1.ProcessEvent"> & {
     case: "process";
   } | {
     /**
-     * It printed something.
+     * Output of the process.
      *
      * @generated from field: sandpool.v1.ProcessOutput output = 2;
      */
@@ -422,7 +425,7 @@ export type ProcessEvent = Message<"sandpool.v1.ProcessEvent"> & {
     case: "output";
   } | {
     /**
-     * Output is missing here, because more was printed than is kept.
+     * Output that is missing at this position because it is no longer buffered.
      *
      * @generated from field: sandpool.v1.OutputGap gap = 3;
      */
@@ -430,7 +433,7 @@ export type ProcessEvent = Message<"sandpool.v1.ProcessEvent"> & {
     case: "gap";
   } | {
     /**
-     * Nothing happened for a while; the connection is alive.
+     * Sent when no other event occurred for the keep-alive interval.
      *
      * @generated from field: sandpool.v1.KeepAlive keep_alive = 4;
      */
@@ -438,12 +441,12 @@ export type ProcessEvent = Message<"sandpool.v1.ProcessEvent"> & {
     case: "keepAlive";
   } | {
     /**
-     * It has ended and all output was sent: the last event.
+     * The process exited and all of its output was sent. Always the last event.
      *
-     * @generated from field: sandpool.v1.ProcessEnd ended = 5;
+     * @generated from field: sandpool.v1.ProcessExit exited = 5;
      */
-    value: ProcessEnd;
-    case: "ended";
+    value: ProcessExit;
+    case: "exited";
   } | { case: undefined; value?: undefined };
 };
 
@@ -455,27 +458,27 @@ export const ProcessEventSchema: GenMessage<ProcessEvent> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 7);
 
 /**
- * A piece of output.
+ * Part of an output stream. All fields are output only.
  *
  * @generated from message sandpool.v1.ProcessOutput
  */
 export type ProcessOutput = Message<"sandpool.v1.ProcessOutput"> & {
   /**
-   * Which stream printed it.
+   * Stream that the output belongs to.
    *
    * @generated from field: sandpool.v1.OutputStream stream = 1;
    */
   stream: OutputStream;
 
   /**
-   * The offset of the first byte.
+   * Offset of the first byte of `data`.
    *
    * @generated from field: int64 offset = 2;
    */
   offset: bigint;
 
   /**
-   * The bytes as they were printed, at most 65,536.
+   * Bytes as the process wrote them, at most 65,536.
    *
    * @generated from field: bytes data = 3;
    */
@@ -490,31 +493,31 @@ export const ProcessOutputSchema: GenMessage<ProcessOutput> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 8);
 
 /**
- * Output that can not be had any more.
+ * Range of an output stream that can no longer be read. All fields are output only.
  *
  * @generated from message sandpool.v1.OutputGap
  */
 export type OutputGap = Message<"sandpool.v1.OutputGap"> & {
   /**
-   * Which stream it was printed to.
+   * Stream that the missing output belongs to.
    *
    * @generated from field: sandpool.v1.OutputStream stream = 1;
    */
   stream: OutputStream;
 
   /**
-   * The offset of the first byte that is missing.
+   * Offset of the first missing byte.
    *
-   * @generated from field: int64 begin = 2;
+   * @generated from field: int64 start_offset = 2;
    */
-  begin: bigint;
+  startOffset: bigint;
 
   /**
-   * The offset of the next byte that is there.
+   * Offset of the next byte that can be read.
    *
-   * @generated from field: int64 end = 3;
+   * @generated from field: int64 end_offset = 3;
    */
-  end: bigint;
+  endOffset: bigint;
 };
 
 /**
@@ -525,7 +528,7 @@ export const OutputGapSchema: GenMessage<OutputGap> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 9);
 
 /**
- * Says that the connection is alive.
+ * Event without content that shows that the connection is alive.
  *
  * @generated from message sandpool.v1.KeepAlive
  */
@@ -540,38 +543,38 @@ export const KeepAliveSchema: GenMessage<KeepAlive> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process, 10);
 
 /**
- * Where a process is in its life.
+ * State of a process.
  *
  * @generated from enum sandpool.v1.ProcessState
  */
 export enum ProcessState {
   /**
-   * Never sent.
+   * Not used.
    *
    * @generated from enum value: PROCESS_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It runs.
+   * The process runs.
    *
    * @generated from enum value: PROCESS_STATE_RUNNING = 1;
    */
   RUNNING = 1,
 
   /**
-   * A service that has ended and is started again in a moment.
+   * A run of the service exited; the next run starts after a delay.
    *
    * @generated from enum value: PROCESS_STATE_BACKING_OFF = 2;
    */
   BACKING_OFF = 2,
 
   /**
-   * It has ended.
+   * The process exited.
    *
-   * @generated from enum value: PROCESS_STATE_ENDED = 3;
+   * @generated from enum value: PROCESS_STATE_EXITED = 3;
    */
-  ENDED = 3,
+  EXITED = 3,
 }
 
 /**
@@ -581,7 +584,7 @@ export const ProcessStateSchema: GenEnum<ProcessState> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_process, 0);
 
 /**
- * When a service is started again.
+ * When a service is restarted.
  *
  * @generated from enum sandpool.v1.RestartPolicy
  */
@@ -594,21 +597,21 @@ export enum RestartPolicy {
   UNSPECIFIED = 0,
 
   /**
-   * Never.
+   * The service is never restarted.
    *
    * @generated from enum value: RESTART_POLICY_NEVER = 1;
    */
   NEVER = 1,
 
   /**
-   * When it ended by a signal or with an exit code other than 0.
+   * The service is restarted when a signal ended it or its exit code was not 0.
    *
    * @generated from enum value: RESTART_POLICY_ON_FAILURE = 2;
    */
   ON_FAILURE = 2,
 
   /**
-   * Whenever it ended by itself.
+   * The service is restarted whenever it exits by itself.
    *
    * @generated from enum value: RESTART_POLICY_ALWAYS = 3;
    */
@@ -622,34 +625,34 @@ export const RestartPolicySchema: GenEnum<RestartPolicy> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_process, 1);
 
 /**
- * What a health check found.
+ * Health of a service.
  *
  * @generated from enum sandpool.v1.ProcessHealth
  */
 export enum ProcessHealth {
   /**
-   * There is no health check.
+   * The process has no health check.
    *
    * @generated from enum value: PROCESS_HEALTH_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Not tried often enough yet.
+   * No check succeeded yet, and fewer than `failure_threshold` consecutive checks failed.
    *
    * @generated from enum value: PROCESS_HEALTH_STARTING = 1;
    */
   STARTING = 1,
 
   /**
-   * The last try went well.
+   * A check succeeded, and fewer than `failure_threshold` consecutive checks failed since then.
    *
    * @generated from enum value: PROCESS_HEALTH_HEALTHY = 2;
    */
   HEALTHY = 2,
 
   /**
-   * The last tries failed.
+   * At least `failure_threshold` consecutive checks failed.
    *
    * @generated from enum value: PROCESS_HEALTH_UNHEALTHY = 3;
    */
@@ -663,20 +666,20 @@ export const ProcessHealthSchema: GenEnum<ProcessHealth> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_process, 2);
 
 /**
- * Which stream of output.
+ * Output stream of a process.
  *
  * @generated from enum sandpool.v1.OutputStream
  */
 export enum OutputStream {
   /**
-   * Never sent.
+   * Not used.
    *
    * @generated from enum value: OUTPUT_STREAM_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Standard output, and everything that is printed to a terminal.
+   * Standard output. With a terminal, all output of the process.
    *
    * @generated from enum value: OUTPUT_STREAM_STDOUT = 1;
    */

@@ -4,7 +4,8 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 import type { HealthCheck, Process, ProcessEvent, ProcessState, RestartPolicy, TerminalSize } from "./process_pb.js";
 import { file_sandpool_v1_process } from "./process_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -13,125 +14,133 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/process_service.proto.
  */
 export const file_sandpool_v1_process_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzYW5kcG9vbC92MS9wcm9jZXNzX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIuQKChNTdGFydFByb2Nlc3NSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIgCgpwcm9jZXNzX2lkGAIgASgJQgy6SAnYAQFyBNCsHQESHgoHY29tbWFuZBgDIAEoCUINukgKcgjIrB0BGICACBIjCgRhcmd2GAQgAygJQhW6SBKSAQ8QgCAiCnIIyKwdARiAgAgSVQoDZW52GAUgAygLMikuc2FuZHBvb2wudjEuU3RhcnRQcm9jZXNzUmVxdWVzdC5FbnZFbnRyeUIdukgamgEXEIACIgZyBMCsHQEqCnIIyKwdARiAgAgSIQoLd29ya2luZ19kaXIYBiABKAlCDLpICdgBAXIE2KwdARIaCgR1c2VyGAcgASgJQgy6SAnYAQFyBOisHQESDQoFc3RkaW4YCCABKAgSKwoIdGVybWluYWwYCSABKAsyGS5zYW5kcG9vbC52MS5UZXJtaW5hbFNpemUSNAoMdGltZW91dF9zZWNzGAogASgBQhm6SBYSFEABGQAAAAA4E35BKfyp8dJNYlA/SACIAQESOQoRaWRsZV90aW1lb3V0X3NlY3MYCyABKAFCGbpIFhIUQAEZAAAAADgTfkEp/Knx0k1iUD9IAYgBARIaChJraWxsX29uX2Rpc2Nvbm5lY3QYDCABKAgSMAoIdHRsX3NlY3MYDSABKAFCGbpIFhIUQAEZAAAAAAAY9UApAAAAAAAAAABIAogBARIvChNvdXRwdXRfYnVmZmVyX2J5dGVzGA4gASgFQg26SAoaCBiAgIAIKIAgSAOIAQESPgoPb3V0cHV0X292ZXJmbG93GA8gASgOMhsuc2FuZHBvb2wudjEuT3V0cHV0T3ZlcmZsb3dCCLpIBYIBAhABEiUKB3NlcnZpY2UYECABKAsyFC5zYW5kcG9vbC52MS5TZXJ2aWNlGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAE6pQS6SKEEGpsBChVzdGFydF9wcm9jZXNzLmNvbW1hbmQSUmdpdmUgZWl0aGVyIGNvbW1hbmQgKGEgbGluZSBmb3IgdGhlIHNoZWxsKSBvciBhcmd2ICh0aGUgcHJvZ3JhbSBhbmQgaXRzIGFyZ3VtZW50cykaLih0aGlzLmNvbW1hbmQgPT0gJycpICE9IChzaXplKHRoaXMuYXJndikgPT0gMCkaaQoSc3RhcnRfcHJvY2Vzcy5hcmd2Eidhcmd2WzBdLCB0aGUgcHJvZ3JhbSwgbXVzdCBub3QgYmUgZW1wdHkaKnNpemUodGhpcy5hcmd2KSA9PSAwIHx8IHRoaXMuYXJndlswXSAhPSAnJxqVAgoVc3RhcnRfcHJvY2Vzcy5zZXJ2aWNlEmxhIHNlcnZpY2UgcnVucyBvbiBpdHMgb3duOiBsZWF2ZSBvdXQgc3RkaW4sIHRlcm1pbmFsLCB0aW1lb3V0X3NlY3MsIGlkbGVfdGltZW91dF9zZWNzIGFuZCBraWxsX29uX2Rpc2Nvbm5lY3QajQEhaGFzKHRoaXMuc2VydmljZSkgfHwgISh0aGlzLnN0ZGluIHx8IGhhcyh0aGlzLnRlcm1pbmFsKSB8fCBoYXModGhpcy50aW1lb3V0X3NlY3MpIHx8IGhhcyh0aGlzLmlkbGVfdGltZW91dF9zZWNzKSB8fCB0aGlzLmtpbGxfb25fZGlzY29ubmVjdClCDwoNX3RpbWVvdXRfc2Vjc0IUChJfaWRsZV90aW1lb3V0X3NlY3NCCwoJX3R0bF9zZWNzQhYKFF9vdXRwdXRfYnVmZmVyX2J5dGVzIpABCgdTZXJ2aWNlEhcKBG5hbWUYASABKAlCCbpIBnIEqKwdARI8Cg5yZXN0YXJ0X3BvbGljeRgCIAEoDjIaLnNhbmRwb29sLnYxLlJlc3RhcnRQb2xpY3lCCLpIBYIBAhABEi4KDGhlYWx0aF9jaGVjaxgDIAEoCzIYLnNhbmRwb29sLnYxLkhlYWx0aENoZWNrIj0KFFN0YXJ0UHJvY2Vzc1Jlc3BvbnNlEiUKB3Byb2Nlc3MYASABKAsyFC5zYW5kcG9vbC52MS5Qcm9jZXNzIocCChRBdHRhY2hQcm9jZXNzUmVxdWVzdBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQESHQoKcHJvY2Vzc19pZBgCIAEoCUIJukgGcgTQrB0BEjEKDXN0ZG91dF9vZmZzZXQYAyABKANCGrpIFyIVGICAgICAgICAQCj///////////8BEjEKDXN0ZGVycl9vZmZzZXQYBCABKANCGrpIFyIVGICAgICAgICAQCj///////////8BEjcKD2tlZXBfYWxpdmVfc2VjcxgFIAEoAUIZukgWEhRAARkAAAAAAMByQCmamZmZmZm5P0gAiAEBQhIKEF9rZWVwX2FsaXZlX3NlY3MiQQoVQXR0YWNoUHJvY2Vzc1Jlc3BvbnNlEigKBWV2ZW50GAEgASgLMhkuc2FuZHBvb2wudjEuUHJvY2Vzc0V2ZW50IocCChVDb25uZWN0UHJvY2Vzc1JlcXVlc3QSMQoFc3RhcnQYASABKAsyIC5zYW5kcG9vbC52MS5TdGFydFByb2Nlc3NSZXF1ZXN0SAASMwoGYXR0YWNoGAIgASgLMiEuc2FuZHBvb2wudjEuQXR0YWNoUHJvY2Vzc1JlcXVlc3RIABIqCgVpbnB1dBgDIAEoCzIZLnNhbmRwb29sLnYxLlByb2Nlc3NJbnB1dEgAEisKBnJlc2l6ZRgEIAEoCzIZLnNhbmRwb29sLnYxLlRlcm1pbmFsU2l6ZUgAEhsKBnNpZ25hbBgFIAEoBUIJukgGGgQYQCgBSABCEAoHbWVzc2FnZRIFukgCCAEiQgoWQ29ubmVjdFByb2Nlc3NSZXNwb25zZRIoCgVldmVudBgBIAEoCzIZLnNhbmRwb29sLnYxLlByb2Nlc3NFdmVudCJpCgxQcm9jZXNzSW5wdXQSFwoEZGF0YRgBIAEoDEIJukgGegQYgIBAEiYKBm9mZnNldBgCIAEoA0IRukgOIgwYgICAgICAgIBAKABIAIgBARINCgVjbG9zZRgDIAEoCEIJCgdfb2Zmc2V0IooBChhXcml0ZVByb2Nlc3NJbnB1dFJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEh0KCnByb2Nlc3NfaWQYAiABKAlCCbpIBnIE0KwdARIwCgVpbnB1dBgDIAEoCzIZLnNhbmRwb29sLnYxLlByb2Nlc3NJbnB1dEIGukgDyAEBIjAKGVdyaXRlUHJvY2Vzc0lucHV0UmVzcG9uc2USEwoLc3RkaW5fYnl0ZXMYASABKAMiiQEKFFJlc2l6ZVByb2Nlc3NSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIdCgpwcm9jZXNzX2lkGAIgASgJQgm6SAZyBNCsHQESMwoIdGVybWluYWwYAyABKAsyGS5zYW5kcG9vbC52MS5UZXJtaW5hbFNpemVCBrpIA8gBASIXChVSZXNpemVQcm9jZXNzUmVzcG9uc2UifQoUU2lnbmFsUHJvY2Vzc1JlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEh0KCnByb2Nlc3NfaWQYAiABKAlCCbpIBnIE0KwdARIZCgZzaWduYWwYAyABKAVCCbpIBhoEGEAoARIMCgR0cmVlGAQgASgIIhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSJSChJLaWxsUHJvY2Vzc1JlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEh0KCnByb2Nlc3NfaWQYAiABKAlCCbpIBnIE0KwdASI8ChNLaWxsUHJvY2Vzc1Jlc3BvbnNlEiUKB3Byb2Nlc3MYASABKAsyFC5zYW5kcG9vbC52MS5Qcm9jZXNzIlEKEUdldFByb2Nlc3NSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIdCgpwcm9jZXNzX2lkGAIgASgJQgm6SAZyBNCsHQEiOwoSR2V0UHJvY2Vzc1Jlc3BvbnNlEiUKB3Byb2Nlc3MYASABKAsyFC5zYW5kcG9vbC52MS5Qcm9jZXNzIrIBChRMaXN0UHJvY2Vzc2VzUmVxdWVzdBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQESHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAEEj4KBnN0YXRlcxgEIAMoDjIZLnNhbmRwb29sLnYxLlByb2Nlc3NTdGF0ZUITukgQkgENEAMYASIHggEEEAEgACJZChVMaXN0UHJvY2Vzc2VzUmVzcG9uc2USJwoJcHJvY2Vzc2VzGAEgAygLMhQuc2FuZHBvb2wudjEuUHJvY2VzcxIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiVQoVUmVzdGFydFByb2Nlc3NSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdARIdCgpwcm9jZXNzX2lkGAIgASgJQgm6SAZyBNCsHQEiPwoWUmVzdGFydFByb2Nlc3NSZXNwb25zZRIlCgdwcm9jZXNzGAEgASgLMhQuc2FuZHBvb2wudjEuUHJvY2VzcyqPAQoOT3V0cHV0T3ZlcmZsb3cSHwobT1VUUFVUX09WRVJGTE9XX1VOU1BFQ0lGSUVEEAASIQodT1VUUFVUX09WRVJGTE9XX1dBSVRfQVRUQUNIRUQQARIfChtPVVRQVVRfT1ZFUkZMT1dfRFJPUF9PTERFU1QQAhIYChRPVVRQVVRfT1ZFUkZMT1dfV0FJVBADMoYHCg5Qcm9jZXNzU2VydmljZRJTCgxTdGFydFByb2Nlc3MSIC5zYW5kcG9vbC52MS5TdGFydFByb2Nlc3NSZXF1ZXN0GiEuc2FuZHBvb2wudjEuU3RhcnRQcm9jZXNzUmVzcG9uc2USWAoNQXR0YWNoUHJvY2VzcxIhLnNhbmRwb29sLnYxLkF0dGFjaFByb2Nlc3NSZXF1ZXN0GiIuc2FuZHBvb2wudjEuQXR0YWNoUHJvY2Vzc1Jlc3BvbnNlMAESXQoOQ29ubmVjdFByb2Nlc3MSIi5zYW5kcG9vbC52MS5Db25uZWN0UHJvY2Vzc1JlcXVlc3QaIy5zYW5kcG9vbC52MS5Db25uZWN0UHJvY2Vzc1Jlc3BvbnNlKAEwARJiChFXcml0ZVByb2Nlc3NJbnB1dBIlLnNhbmRwb29sLnYxLldyaXRlUHJvY2Vzc0lucHV0UmVxdWVzdBomLnNhbmRwb29sLnYxLldyaXRlUHJvY2Vzc0lucHV0UmVzcG9uc2USVgoNUmVzaXplUHJvY2VzcxIhLnNhbmRwb29sLnYxLlJlc2l6ZVByb2Nlc3NSZXF1ZXN0GiIuc2FuZHBvb2wudjEuUmVzaXplUHJvY2Vzc1Jlc3BvbnNlElYKDVNpZ25hbFByb2Nlc3MSIS5zYW5kcG9vbC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBoiLnNhbmRwb29sLnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJQCgtLaWxsUHJvY2VzcxIfLnNhbmRwb29sLnYxLktpbGxQcm9jZXNzUmVxdWVzdBogLnNhbmRwb29sLnYxLktpbGxQcm9jZXNzUmVzcG9uc2USTQoKR2V0UHJvY2VzcxIeLnNhbmRwb29sLnYxLkdldFByb2Nlc3NSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuR2V0UHJvY2Vzc1Jlc3BvbnNlElYKDUxpc3RQcm9jZXNzZXMSIS5zYW5kcG9vbC52MS5MaXN0UHJvY2Vzc2VzUmVxdWVzdBoiLnNhbmRwb29sLnYxLkxpc3RQcm9jZXNzZXNSZXNwb25zZRJZCg5SZXN0YXJ0UHJvY2VzcxIiLnNhbmRwb29sLnYxLlJlc3RhcnRQcm9jZXNzUmVxdWVzdBojLnNhbmRwb29sLnYxLlJlc3RhcnRQcm9jZXNzUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_sandpool_v1_process]);
+  fileDesc("CiFzYW5kcG9vbC92MS9wcm9jZXNzX3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIt0EChNTdGFydFByb2Nlc3NSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSEgoKcHJvY2Vzc19pZBgCIAEoCRIPCgdjb21tYW5kGAMgASgJEgwKBGFyZ3YYBCADKAkSNgoDZW52GAUgAygLMikuc2FuZHBvb2wudjEuU3RhcnRQcm9jZXNzUmVxdWVzdC5FbnZFbnRyeRITCgt3b3JraW5nX2RpchgGIAEoCRIMCgR1c2VyGAcgASgJEg0KBXN0ZGluGAggASgIEisKCHRlcm1pbmFsGAkgASgLMhkuc2FuZHBvb2wudjEuVGVybWluYWxTaXplEioKB3RpbWVvdXQYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoMaWRsZV90aW1lb3V0GAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhoKEmtpbGxfb25fZGlzY29ubmVjdBgMIAEoCBIsCglyZXRlbnRpb24YDSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SIAoTb3V0cHV0X2J1ZmZlcl9ieXRlcxgOIAEoBUgAiAEBEjQKD291dHB1dF9vdmVyZmxvdxgPIAEoDjIbLnNhbmRwb29sLnYxLk91dHB1dE92ZXJmbG93EiUKB3NlcnZpY2UYECABKAsyFC5zYW5kcG9vbC52MS5TZXJ2aWNlGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCFgoUX291dHB1dF9idWZmZXJfYnl0ZXMiewoHU2VydmljZRIMCgRuYW1lGAEgASgJEjIKDnJlc3RhcnRfcG9saWN5GAIgASgOMhouc2FuZHBvb2wudjEuUmVzdGFydFBvbGljeRIuCgxoZWFsdGhfY2hlY2sYAyABKAsyGC5zYW5kcG9vbC52MS5IZWFsdGhDaGVjayI9ChRTdGFydFByb2Nlc3NSZXNwb25zZRIlCgdwcm9jZXNzGAEgASgLMhQuc2FuZHBvb2wudjEuUHJvY2VzcyKkAQoUQXR0YWNoUHJvY2Vzc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRISCgpwcm9jZXNzX2lkGAIgASgJEhUKDXN0ZG91dF9vZmZzZXQYAyABKAMSFQoNc3RkZXJyX29mZnNldBgEIAEoAxI2ChNrZWVwX2FsaXZlX2ludGVydmFsGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkEKFUF0dGFjaFByb2Nlc3NSZXNwb25zZRIoCgVldmVudBgBIAEoCzIZLnNhbmRwb29sLnYxLlByb2Nlc3NFdmVudCL1AQoVQ29ubmVjdFByb2Nlc3NSZXF1ZXN0EjEKBXN0YXJ0GAEgASgLMiAuc2FuZHBvb2wudjEuU3RhcnRQcm9jZXNzUmVxdWVzdEgAEjMKBmF0dGFjaBgCIAEoCzIhLnNhbmRwb29sLnYxLkF0dGFjaFByb2Nlc3NSZXF1ZXN0SAASKgoFaW5wdXQYAyABKAsyGS5zYW5kcG9vbC52MS5Qcm9jZXNzSW5wdXRIABIrCgZyZXNpemUYBCABKAsyGS5zYW5kcG9vbC52MS5UZXJtaW5hbFNpemVIABIQCgZzaWduYWwYBSABKAVIAEIJCgdtZXNzYWdlIkIKFkNvbm5lY3RQcm9jZXNzUmVzcG9uc2USKAoFZXZlbnQYASABKAsyGS5zYW5kcG9vbC52MS5Qcm9jZXNzRXZlbnQiSwoMUHJvY2Vzc0lucHV0EgwKBGRhdGEYASABKAwSEwoGb2Zmc2V0GAIgASgDSACIAQESDQoFY2xvc2UYAyABKAhCCQoHX29mZnNldCJsChhXcml0ZVByb2Nlc3NJbnB1dFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRISCgpwcm9jZXNzX2lkGAIgASgJEigKBWlucHV0GAMgASgLMhkuc2FuZHBvb2wudjEuUHJvY2Vzc0lucHV0IjAKGVdyaXRlUHJvY2Vzc0lucHV0UmVzcG9uc2USEwoLc3RkaW5fYnl0ZXMYASABKAMiawoUUmVzaXplUHJvY2Vzc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRISCgpwcm9jZXNzX2lkGAIgASgJEisKCHRlcm1pbmFsGAMgASgLMhkuc2FuZHBvb2wudjEuVGVybWluYWxTaXplIhcKFVJlc2l6ZVByb2Nlc3NSZXNwb25zZSJcChRTaWduYWxQcm9jZXNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkSDgoGc2lnbmFsGAMgASgFEgwKBHRyZWUYBCABKAgiFwoVU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlIjwKEktpbGxQcm9jZXNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkiPAoTS2lsbFByb2Nlc3NSZXNwb25zZRIlCgdwcm9jZXNzGAEgASgLMhQuc2FuZHBvb2wudjEuUHJvY2VzcyI7ChFHZXRQcm9jZXNzUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkiOwoSR2V0UHJvY2Vzc1Jlc3BvbnNlEiUKB3Byb2Nlc3MYASABKAsyFC5zYW5kcG9vbC52MS5Qcm9jZXNzInwKFExpc3RQcm9jZXNzZXNSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSKQoGc3RhdGVzGAQgAygOMhkuc2FuZHBvb2wudjEuUHJvY2Vzc1N0YXRlIlkKFUxpc3RQcm9jZXNzZXNSZXNwb25zZRInCglwcm9jZXNzZXMYASADKAsyFC5zYW5kcG9vbC52MS5Qcm9jZXNzEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI/ChVSZXN0YXJ0UHJvY2Vzc1JlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRISCgpwcm9jZXNzX2lkGAIgASgJIj8KFlJlc3RhcnRQcm9jZXNzUmVzcG9uc2USJQoHcHJvY2VzcxgBIAEoCzIULnNhbmRwb29sLnYxLlByb2Nlc3MqjwEKDk91dHB1dE92ZXJmbG93Eh8KG09VVFBVVF9PVkVSRkxPV19VTlNQRUNJRklFRBAAEiEKHU9VVFBVVF9PVkVSRkxPV19XQUlUX0FUVEFDSEVEEAESHwobT1VUUFVUX09WRVJGTE9XX0RST1BfT0xERVNUEAISGAoUT1VUUFVUX09WRVJGTE9XX1dBSVQQAzKGBwoOUHJvY2Vzc1NlcnZpY2USUwoMU3RhcnRQcm9jZXNzEiAuc2FuZHBvb2wudjEuU3RhcnRQcm9jZXNzUmVxdWVzdBohLnNhbmRwb29sLnYxLlN0YXJ0UHJvY2Vzc1Jlc3BvbnNlElgKDUF0dGFjaFByb2Nlc3MSIS5zYW5kcG9vbC52MS5BdHRhY2hQcm9jZXNzUmVxdWVzdBoiLnNhbmRwb29sLnYxLkF0dGFjaFByb2Nlc3NSZXNwb25zZTABEl0KDkNvbm5lY3RQcm9jZXNzEiIuc2FuZHBvb2wudjEuQ29ubmVjdFByb2Nlc3NSZXF1ZXN0GiMuc2FuZHBvb2wudjEuQ29ubmVjdFByb2Nlc3NSZXNwb25zZSgBMAESYgoRV3JpdGVQcm9jZXNzSW5wdXQSJS5zYW5kcG9vbC52MS5Xcml0ZVByb2Nlc3NJbnB1dFJlcXVlc3QaJi5zYW5kcG9vbC52MS5Xcml0ZVByb2Nlc3NJbnB1dFJlc3BvbnNlElYKDVJlc2l6ZVByb2Nlc3MSIS5zYW5kcG9vbC52MS5SZXNpemVQcm9jZXNzUmVxdWVzdBoiLnNhbmRwb29sLnYxLlJlc2l6ZVByb2Nlc3NSZXNwb25zZRJWCg1TaWduYWxQcm9jZXNzEiEuc2FuZHBvb2wudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaIi5zYW5kcG9vbC52MS5TaWduYWxQcm9jZXNzUmVzcG9uc2USUAoLS2lsbFByb2Nlc3MSHy5zYW5kcG9vbC52MS5LaWxsUHJvY2Vzc1JlcXVlc3QaIC5zYW5kcG9vbC52MS5LaWxsUHJvY2Vzc1Jlc3BvbnNlEk0KCkdldFByb2Nlc3MSHi5zYW5kcG9vbC52MS5HZXRQcm9jZXNzUmVxdWVzdBofLnNhbmRwb29sLnYxLkdldFByb2Nlc3NSZXNwb25zZRJWCg1MaXN0UHJvY2Vzc2VzEiEuc2FuZHBvb2wudjEuTGlzdFByb2Nlc3Nlc1JlcXVlc3QaIi5zYW5kcG9vbC52MS5MaXN0UHJvY2Vzc2VzUmVzcG9uc2USWQoOUmVzdGFydFByb2Nlc3MSIi5zYW5kcG9vbC52MS5SZXN0YXJ0UHJvY2Vzc1JlcXVlc3QaIy5zYW5kcG9vbC52MS5SZXN0YXJ0UHJvY2Vzc1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_sandpool_v1_process]);
 
 /**
- * A process to start. Either `command`, for the shell, or `argv`.
+ * Request message for StartProcess. Exactly one of `command` and `argv` must be set.
  *
  * @generated from message sandpool.v1.StartProcessRequest
  */
 export type StartProcessRequest = Message<"sandpool.v1.StartProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The identifier of the process in its sandbox: 1 to 64 letters, digits, hyphens, dots and underscores. Choose one, and
-   * a retry is safe. Default: one is made.
+   * Optional. Identifier of the process in its sandbox: 1 to 64 letters, digits, hyphens, dots and underscores. Set it
+   * to make a retry safe. Default: a generated identifier.
    *
    * @generated from field: string process_id = 2;
    */
   processId: string;
 
   /**
-   * A line for the shell: /bin/bash, or /bin/sh where there is no bash. At most 131,072 characters.
+   * Shell command, at most 131,072 characters. The shell is /bin/bash, or /bin/sh in an image without bash.
    *
    * @generated from field: string command = 3;
    */
   command: string;
 
   /**
-   * The program, found on PATH or by its path, and its arguments; at most 4,096 words. No shell is needed.
+   * Program and its arguments, at most 4,096 strings of at most 131,072 characters. The program is a path or is
+   * searched on PATH. No shell is needed.
    *
    * @generated from field: repeated string argv = 4;
    */
   argv: string[];
 
   /**
-   * Environment variables over those of the sandbox, at most 256. Default none.
+   * Optional. Environment variables, at most 256, that are added to those of the sandbox and override them. Default:
+   * none.
    *
    * @generated from field: map<string, string> env = 5;
    */
   env: { [key: string]: string };
 
   /**
-   * The working directory, an absolute path that exists. Default the image's.
+   * Optional. Working directory, as an absolute path to an existing directory. Default: the image's working directory.
    *
    * @generated from field: string working_dir = 6;
    */
   workingDir: string;
 
   /**
-   * The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. Default the image's.
+   * Optional. User to run as: a user name of the image, or a numeric id, each with an optional group, for example
+   * `1000:1000`. Default: the image's user.
    *
    * @generated from field: string user = 7;
    */
   user: string;
 
   /**
-   * Whether its standard input can be written to. Default false: it is empty. A terminal always takes input.
+   * Optional. Whether standard input accepts data. Default: false, standard input is empty. A terminal always accepts
+   * input.
    *
    * @generated from field: bool stdin = 8;
    */
   stdin: boolean;
 
   /**
-   * Run it on a terminal of this size, as the leader of its session. Default: no terminal.
+   * Optional. Runs the process on a terminal of this size, as the leader of its session. Default: no terminal.
    *
    * @generated from field: sandpool.v1.TerminalSize terminal = 9;
    */
   terminal?: TerminalSize | undefined;
 
   /**
-   * How long it may run in seconds, 0.001 to 31,536,000; it is killed then with all that it started. Default: no limit.
+   * Optional. Maximum run time, 0.001 s to 31,536,000 s. When it expires, the process and all of its descendants are
+   * killed. Default: no limit.
    *
-   * @generated from field: optional double timeout_secs = 10;
+   * @generated from field: google.protobuf.Duration timeout = 10;
    */
-  timeoutSecs?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * For how many seconds it may run with no client attached, 0.001 to 31,536,000; it is killed then with all that it
-   * started. Counted from the start, and again from each time when the last client left. Default: no limit.
+   * Optional. Maximum time without an attached client, 0.001 s to 31,536,000 s. When it expires, the process and all of
+   * its descendants are killed. The time starts when the process starts, and again whenever the last client detaches.
+   * Default: no limit.
    *
-   * @generated from field: optional double idle_timeout_secs = 11;
+   * @generated from field: google.protobuf.Duration idle_timeout = 11;
    */
-  idleTimeoutSecs?: number | undefined;
+  idleTimeout?: Duration | undefined;
 
   /**
-   * Whether it is killed, with all that it started, as soon as the last client that was attached has left. Default false.
+   * Optional. Whether the process and all of its descendants are killed as soon as the last attached client detaches.
+   * Default: false.
    *
    * @generated from field: bool kill_on_disconnect = 12;
    */
   killOnDisconnect: boolean;
 
   /**
-   * For how many seconds its record and the kept output stay after its end, 0 to 86,400; of more than 1,024 processes in
-   * a sandbox the oldest ended ones go before. Default 600.
+   * Optional. Time for which the record and the buffered output are retained after the process exited, 0 s to 86,400 s.
+   * If a sandbox has more than 1,024 processes, the oldest exited ones are deleted earlier. Default: 600 s.
    *
-   * @generated from field: optional double ttl_secs = 13;
+   * @generated from field: google.protobuf.Duration retention = 13;
    */
-  ttlSecs?: number | undefined;
+  retention?: Duration | undefined;
 
   /**
-   * How many of the last bytes of each stream are kept, 4,096 to 16,777,216. They count as the sandbox's memory. Default
-   * 1,048,576.
+   * Optional. Number of bytes that are buffered for each output stream, 4,096 to 16,777,216: the most recent ones. The
+   * buffers count as memory of the sandbox. Default: 1,048,576.
    *
    * @generated from field: optional int32 output_buffer_bytes = 14;
    */
   outputBufferBytes?: number | undefined;
 
   /**
-   * What happens when it prints more than is kept. Default OUTPUT_OVERFLOW_WAIT_ATTACHED.
+   * Optional. Behaviour when the process writes more output than the buffer can hold. Default:
+   * OUTPUT_OVERFLOW_WAIT_ATTACHED.
    *
    * @generated from field: sandpool.v1.OutputOverflow output_overflow = 15;
    */
   outputOverflow: OutputOverflow;
 
   /**
-   * Makes it a service that runs in the background. Default: it is none.
+   * Optional. Makes the process a service that runs in the background. Default: not a service.
    *
    * @generated from field: sandpool.v1.Service service = 16;
    */
@@ -152,23 +161,23 @@ export const StartProcessRequestSchema: GenMessage<StartProcessRequest> = /*@__P
  */
 export type Service = Message<"sandpool.v1.Service"> & {
   /**
-   * The service's name, unique among the processes that have not ended: lower-case letters, digits and hyphens, at most
-   * 63. A later service may take the name of one that has ended. Required.
+   * Required. Name of the service, unique among the processes of the sandbox that have not exited: 1 to 63 lower-case
+   * letters, digits and hyphens. A later service can reuse the name of an exited service.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * When it is started again, after 0.1 s at first and then twice as long each time, up to 30 s; a run of 60 s begins
-   * anew at 0.1 s. Default RESTART_POLICY_NEVER.
+   * Optional. When the service is restarted. The delay before a restart is 0.1 s at first and doubles with each
+   * restart, up to 30 s. After a run of at least 60 s the delay is 0.1 s again. Default: RESTART_POLICY_NEVER.
    *
    * @generated from field: sandpool.v1.RestartPolicy restart_policy = 2;
    */
   restartPolicy: RestartPolicy;
 
   /**
-   * How the sandbox finds out whether it is well. Default: not at all.
+   * Optional. Health check of the service. Default: none.
    *
    * @generated from field: sandpool.v1.HealthCheck health_check = 3;
    */
@@ -183,13 +192,13 @@ export const ServiceSchema: GenMessage<Service> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process_service, 1);
 
 /**
- * The answer of StartProcess.
+ * Response message for StartProcess.
  *
  * @generated from message sandpool.v1.StartProcessResponse
  */
 export type StartProcessResponse = Message<"sandpool.v1.StartProcessResponse"> & {
   /**
-   * The process.
+   * The started process, or the existing process with the same `process_id`.
    *
    * @generated from field: sandpool.v1.Process process = 1;
    */
@@ -204,46 +213,46 @@ export const StartProcessResponseSchema: GenMessage<StartProcessResponse> = /*@_
   messageDesc(file_sandpool_v1_process_service, 2);
 
 /**
- * Which process to attach to, and from where.
+ * Request message for AttachProcess.
  *
  * @generated from message sandpool.v1.AttachProcessRequest
  */
 export type AttachProcessRequest = Message<"sandpool.v1.AttachProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The process's identifier or the service's name. Required.
+   * Required. Identifier of the process, or name of the service.
    *
    * @generated from field: string process_id = 2;
    */
   processId: string;
 
   /**
-   * The first byte of standard output to send, counted from the first that was printed; -1 for what is printed from now
-   * on. Default 0. OUT_OF_RANGE when it lies after what was printed.
+   * Optional. Offset of the first byte of standard output to send, counted from the start of the process; -1 for output
+   * from now on. An offset after the end of the output is OUT_OF_RANGE (OFFSET_OUT_OF_RANGE). Default: 0.
    *
    * @generated from field: int64 stdout_offset = 3;
    */
   stdoutOffset: bigint;
 
   /**
-   * The same for standard error.
+   * Optional. Offset of the first byte of standard error to send. Values and default as for `stdout_offset`.
    *
    * @generated from field: int64 stderr_offset = 4;
    */
   stderrOffset: bigint;
 
   /**
-   * Seconds without an event after which a keep-alive is sent, 0.1 to 300. Default 15.
+   * Optional. Time without an event after which a KeepAlive is sent, 0.1 s to 300 s. Default: 15 s.
    *
-   * @generated from field: optional double keep_alive_secs = 5;
+   * @generated from field: google.protobuf.Duration keep_alive_interval = 5;
    */
-  keepAliveSecs?: number | undefined;
+  keepAliveInterval?: Duration | undefined;
 };
 
 /**
@@ -254,13 +263,13 @@ export const AttachProcessRequestSchema: GenMessage<AttachProcessRequest> = /*@_
   messageDesc(file_sandpool_v1_process_service, 3);
 
 /**
- * One message of AttachProcess.
+ * Response message for AttachProcess.
  *
  * @generated from message sandpool.v1.AttachProcessResponse
  */
 export type AttachProcessResponse = Message<"sandpool.v1.AttachProcessResponse"> & {
   /**
-   * What happened.
+   * Next event of the process.
    *
    * @generated from field: sandpool.v1.ProcessEvent event = 1;
    */
@@ -275,19 +284,19 @@ export const AttachProcessResponseSchema: GenMessage<AttachProcessResponse> = /*
   messageDesc(file_sandpool_v1_process_service, 4);
 
 /**
- * One message to a process.
+ * Request message for ConnectProcess.
  *
  * @generated from message sandpool.v1.ConnectProcessRequest
  */
 export type ConnectProcessRequest = Message<"sandpool.v1.ConnectProcessRequest"> & {
   /**
-   * What to do. Required. `start` or `attach` comes first, and only then.
+   * Required. What to do. The first request must be `start` or `attach`; later requests must be one of the others.
    *
    * @generated from oneof sandpool.v1.ConnectProcessRequest.message
    */
   message: {
     /**
-     * Start this process, unless there is one of its `process_id`, and attach to it from its first byte.
+     * Starts this process, unless a process with the same `process_id` exists, and attaches to it at offset 0.
      *
      * @generated from field: sandpool.v1.StartProcessRequest start = 1;
      */
@@ -295,7 +304,7 @@ export type ConnectProcessRequest = Message<"sandpool.v1.ConnectProcessRequest">
     case: "start";
   } | {
     /**
-     * Attach to this process.
+     * Attaches to this process.
      *
      * @generated from field: sandpool.v1.AttachProcessRequest attach = 2;
      */
@@ -303,7 +312,7 @@ export type ConnectProcessRequest = Message<"sandpool.v1.ConnectProcessRequest">
     case: "attach";
   } | {
     /**
-     * Write to its standard input or its terminal.
+     * Writes to the standard input or to the terminal of the process.
      *
      * @generated from field: sandpool.v1.ProcessInput input = 3;
      */
@@ -311,7 +320,7 @@ export type ConnectProcessRequest = Message<"sandpool.v1.ConnectProcessRequest">
     case: "input";
   } | {
     /**
-     * Change the size of its terminal.
+     * Changes the size of the terminal.
      *
      * @generated from field: sandpool.v1.TerminalSize resize = 4;
      */
@@ -319,7 +328,7 @@ export type ConnectProcessRequest = Message<"sandpool.v1.ConnectProcessRequest">
     case: "resize";
   } | {
     /**
-     * Send it this signal, 1 to 64.
+     * Sends the signal with this number, 1 to 64.
      *
      * @generated from field: int32 signal = 5;
      */
@@ -336,13 +345,13 @@ export const ConnectProcessRequestSchema: GenMessage<ConnectProcessRequest> = /*
   messageDesc(file_sandpool_v1_process_service, 5);
 
 /**
- * One message of ConnectProcess.
+ * Response message for ConnectProcess.
  *
  * @generated from message sandpool.v1.ConnectProcessResponse
  */
 export type ConnectProcessResponse = Message<"sandpool.v1.ConnectProcessResponse"> & {
   /**
-   * What happened.
+   * Next event of the process.
    *
    * @generated from field: sandpool.v1.ProcessEvent event = 1;
    */
@@ -363,22 +372,24 @@ export const ConnectProcessResponseSchema: GenMessage<ConnectProcessResponse> = 
  */
 export type ProcessInput = Message<"sandpool.v1.ProcessInput"> & {
   /**
-   * The bytes, at most 1,048,576. Default none.
+   * Optional. Bytes to write, at most 1,048,576. Default: none.
    *
    * @generated from field: bytes data = 1;
    */
   data: Uint8Array;
 
   /**
-   * The offset of the first byte in all the input of the process: what it was given before is left out, so a retry is
-   * safe. OUT_OF_RANGE when bytes before it are missing. Default: after all that it was given.
+   * Optional. Offset of the first byte of `data` in the input of the process. Bytes that the process received already
+   * are skipped, so a retry is safe. If bytes before the offset are missing, the call fails with OUT_OF_RANGE
+   * (OFFSET_OUT_OF_RANGE). Default: after all input so far.
    *
    * @generated from field: optional int64 offset = 2;
    */
   offset?: bigint | undefined;
 
   /**
-   * Whether the standard input ends here. On a terminal this types the end-of-file character. Default false.
+   * Optional. Whether to close the standard input after `data`. On a terminal this types the end-of-file character.
+   * Default: false.
    *
    * @generated from field: bool close = 3;
    */
@@ -393,27 +404,27 @@ export const ProcessInputSchema: GenMessage<ProcessInput> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_process_service, 7);
 
 /**
- * What to write to which process.
+ * Request message for WriteProcessInput.
  *
  * @generated from message sandpool.v1.WriteProcessInputRequest
  */
 export type WriteProcessInputRequest = Message<"sandpool.v1.WriteProcessInputRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The process's identifier. Required.
+   * Required. Identifier of the process.
    *
    * @generated from field: string process_id = 2;
    */
   processId: string;
 
   /**
-   * What to write. Required.
+   * Required. Input to write.
    *
    * @generated from field: sandpool.v1.ProcessInput input = 3;
    */
@@ -428,13 +439,13 @@ export const WriteProcessInputRequestSchema: GenMessage<WriteProcessInputRequest
   messageDesc(file_sandpool_v1_process_service, 8);
 
 /**
- * The answer of WriteProcessInput.
+ * Response message for WriteProcessInput.
  *
  * @generated from message sandpool.v1.WriteProcessInputResponse
  */
 export type WriteProcessInputResponse = Message<"sandpool.v1.WriteProcessInputResponse"> & {
   /**
-   * How many bytes the process was given so far: the offset of the next.
+   * Number of bytes of standard input that the process received so far. This is the offset of the next byte.
    *
    * @generated from field: int64 stdin_bytes = 1;
    */
@@ -449,27 +460,27 @@ export const WriteProcessInputResponseSchema: GenMessage<WriteProcessInputRespon
   messageDesc(file_sandpool_v1_process_service, 9);
 
 /**
- * Which terminal to resize.
+ * Request message for ResizeProcess.
  *
  * @generated from message sandpool.v1.ResizeProcessRequest
  */
 export type ResizeProcessRequest = Message<"sandpool.v1.ResizeProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The process's identifier. Required.
+   * Required. Identifier of the process.
    *
    * @generated from field: string process_id = 2;
    */
   processId: string;
 
   /**
-   * The new size. Required.
+   * Required. New size of the terminal.
    *
    * @generated from field: sandpool.v1.TerminalSize terminal = 3;
    */
@@ -484,7 +495,7 @@ export const ResizeProcessRequestSchema: GenMessage<ResizeProcessRequest> = /*@_
   messageDesc(file_sandpool_v1_process_service, 10);
 
 /**
- * The answer of ResizeProcess.
+ * Response message for ResizeProcess.
  *
  * @generated from message sandpool.v1.ResizeProcessResponse
  */
@@ -499,34 +510,34 @@ export const ResizeProcessResponseSchema: GenMessage<ResizeProcessResponse> = /*
   messageDesc(file_sandpool_v1_process_service, 11);
 
 /**
- * Which process to signal.
+ * Request message for SignalProcess.
  *
  * @generated from message sandpool.v1.SignalProcessRequest
  */
 export type SignalProcessRequest = Message<"sandpool.v1.SignalProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The process's identifier or the service's name. Required.
+   * Required. Identifier of the process, or name of the service.
    *
    * @generated from field: string process_id = 2;
    */
   processId: string;
 
   /**
-   * The signal's number, 1 to 64. Required.
+   * Required. Number of the signal, 1 to 64.
    *
    * @generated from field: int32 signal = 3;
    */
   signal: number;
 
   /**
-   * Whether it goes to every process that this one started, too. Default false.
+   * Optional. Whether to send the signal to all descendants of the process too. Default: false.
    *
    * @generated from field: bool tree = 4;
    */
@@ -541,7 +552,7 @@ export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@_
   messageDesc(file_sandpool_v1_process_service, 12);
 
 /**
- * The answer of SignalProcess.
+ * Response message for SignalProcess.
  *
  * @generated from message sandpool.v1.SignalProcessResponse
  */
@@ -556,20 +567,20 @@ export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*
   messageDesc(file_sandpool_v1_process_service, 13);
 
 /**
- * Which process to kill.
+ * Request message for KillProcess.
  *
  * @generated from message sandpool.v1.KillProcessRequest
  */
 export type KillProcessRequest = Message<"sandpool.v1.KillProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The process's identifier or the service's name. Required.
+   * Required. Identifier of the process, or name of the service.
    *
    * @generated from field: string process_id = 2;
    */
@@ -584,13 +595,13 @@ export const KillProcessRequestSchema: GenMessage<KillProcessRequest> = /*@__PUR
   messageDesc(file_sandpool_v1_process_service, 14);
 
 /**
- * The answer of KillProcess.
+ * Response message for KillProcess.
  *
  * @generated from message sandpool.v1.KillProcessResponse
  */
 export type KillProcessResponse = Message<"sandpool.v1.KillProcessResponse"> & {
   /**
-   * The process, ended.
+   * The exited process.
    *
    * @generated from field: sandpool.v1.Process process = 1;
    */
@@ -605,20 +616,20 @@ export const KillProcessResponseSchema: GenMessage<KillProcessResponse> = /*@__P
   messageDesc(file_sandpool_v1_process_service, 15);
 
 /**
- * Which process to read.
+ * Request message for GetProcess.
  *
  * @generated from message sandpool.v1.GetProcessRequest
  */
 export type GetProcessRequest = Message<"sandpool.v1.GetProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The process's identifier or the service's name. Required.
+   * Required. Identifier of the process, or name of the service.
    *
    * @generated from field: string process_id = 2;
    */
@@ -633,7 +644,7 @@ export const GetProcessRequestSchema: GenMessage<GetProcessRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_process_service, 16);
 
 /**
- * The answer of GetProcess.
+ * Response message for GetProcess.
  *
  * @generated from message sandpool.v1.GetProcessResponse
  */
@@ -654,34 +665,35 @@ export const GetProcessResponseSchema: GenMessage<GetProcessResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_process_service, 17);
 
 /**
- * Which processes to list, and which page of them.
+ * Request message for ListProcesses.
  *
  * @generated from message sandpool.v1.ListProcessesRequest
  */
 export type ListProcessesRequest = Message<"sandpool.v1.ListProcessesRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The most processes in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. Maximum number of processes in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 2;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; the filters must be the same. Default: the first page.
+   * Optional. `next_page_token` of the previous page; the filters must be the same as for that page. Default: the first
+   * page.
    *
    * @generated from field: string page_token = 3;
    */
   pageToken: string;
 
   /**
-   * Only processes in these states. Default: in any.
+   * Optional. Lists only processes in these states. Default: all states.
    *
    * @generated from field: repeated sandpool.v1.ProcessState states = 4;
    */
@@ -696,20 +708,20 @@ export const ListProcessesRequestSchema: GenMessage<ListProcessesRequest> = /*@_
   messageDesc(file_sandpool_v1_process_service, 18);
 
 /**
- * The answer of ListProcesses.
+ * Response message for ListProcesses.
  *
  * @generated from message sandpool.v1.ListProcessesResponse
  */
 export type ListProcessesResponse = Message<"sandpool.v1.ListProcessesResponse"> & {
   /**
-   * The processes of this page, oldest first.
+   * Processes of this page, oldest first.
    *
    * @generated from field: repeated sandpool.v1.Process processes = 1;
    */
   processes: Process[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * Value of `page_token` for the next page. Empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -724,20 +736,20 @@ export const ListProcessesResponseSchema: GenMessage<ListProcessesResponse> = /*
   messageDesc(file_sandpool_v1_process_service, 19);
 
 /**
- * Which service to start again.
+ * Request message for RestartProcess.
  *
  * @generated from message sandpool.v1.RestartProcessRequest
  */
 export type RestartProcessRequest = Message<"sandpool.v1.RestartProcessRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. Identifier or name of the sandbox.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The service's name or its process's identifier. Required.
+   * Required. Name of the service, or identifier of its process.
    *
    * @generated from field: string process_id = 2;
    */
@@ -752,13 +764,13 @@ export const RestartProcessRequestSchema: GenMessage<RestartProcessRequest> = /*
   messageDesc(file_sandpool_v1_process_service, 20);
 
 /**
- * The answer of RestartProcess.
+ * Response message for RestartProcess.
  *
  * @generated from message sandpool.v1.RestartProcessResponse
  */
 export type RestartProcessResponse = Message<"sandpool.v1.RestartProcessResponse"> & {
   /**
-   * The process.
+   * The service, with its new run.
    *
    * @generated from field: sandpool.v1.Process process = 1;
    */
@@ -773,7 +785,7 @@ export const RestartProcessResponseSchema: GenMessage<RestartProcessResponse> = 
   messageDesc(file_sandpool_v1_process_service, 21);
 
 /**
- * What happens when a process prints more than is kept and some of it was not sent yet.
+ * Behaviour when a process writes more output than the buffer can hold and some of it was not sent yet.
  *
  * @generated from enum sandpool.v1.OutputOverflow
  */
@@ -786,22 +798,22 @@ export enum OutputOverflow {
   UNSPECIFIED = 0,
 
   /**
-   * The process waits for the slowest client that is attached. With no client the oldest bytes go, and whoever attaches
-   * is told of the gap.
+   * The process waits for the slowest attached client. Without an attached client the oldest bytes are dropped, and
+   * clients that attach later receive an OutputGap.
    *
    * @generated from enum value: OUTPUT_OVERFLOW_WAIT_ATTACHED = 1;
    */
   WAIT_ATTACHED = 1,
 
   /**
-   * The oldest bytes go, whether somebody reads or not, and the process never waits. For services.
+   * The process never waits. The oldest bytes are dropped, with or without attached clients. Suitable for services.
    *
    * @generated from enum value: OUTPUT_OVERFLOW_DROP_OLDEST = 2;
    */
   DROP_OLDEST = 2,
 
   /**
-   * The process waits until a client has attached and read them: nothing is lost over a broken connection.
+   * The process waits until a client has attached and received the bytes. No output is lost when a connection breaks.
    *
    * @generated from enum value: OUTPUT_OVERFLOW_WAIT = 3;
    */
@@ -816,17 +828,24 @@ export const OutputOverflowSchema: GenEnum<OutputOverflow> = /*@__PURE__*/
 
 /**
  * ProcessService runs processes in a sandbox that outlive the call that started them: commands, terminals and services.
- * Every field `sandbox_id` takes the sandbox's identifier or name, every field `process_id` the process's identifier or
- * the service's name. All calls are NOT_FOUND where there is no such sandbox or process, FAILED_PRECONDITION when the
- * sandbox is not running, and UNAVAILABLE when it does not answer. None of them costs the container engine anything.
+ *
+ * Every field `sandbox_id` accepts the identifier or the name of a sandbox. Every field `process_id` accepts the
+ * identifier of a process or the name of a service. No method calls the container engine.
+ *
+ * Errors of all methods: INVALID_ARGUMENT (INVALID_FIELD), NOT_FOUND (SANDBOX_NOT_FOUND, PROCESS_NOT_FOUND),
+ * FAILED_PRECONDITION (SANDBOX_STARTING, SANDBOX_TERMINATED, AGENT_VERSION_UNSUPPORTED), UNAVAILABLE
+ * (SANDBOX_UNREACHABLE; SANDBOX_TERMINATED when the sandbox terminated during the call).
  *
  * @generated from service sandpool.v1.ProcessService
  */
 export const ProcessService: GenService<{
   /**
-   * Starts a process and answers at once. With the `process_id` of one that there is already it starts nothing and
-   * answers that one, so a retry never runs anything twice; ALREADY_EXISTS where that one was started differently.
-   * Errors for what cannot be started as RunCommand.
+   * Starts a process and returns immediately. If a process with the same `process_id` exists and was started by an
+   * equal request, the method starts nothing and returns that process, so a retry is safe.
+   *
+   * Errors: ALREADY_EXISTS (PROCESS_ALREADY_EXISTS) if the `process_id` belongs to a process that was started by a
+   * different request, FAILED_PRECONDITION (SERVICE_NAME_TAKEN) if a service with this name is running, and all errors
+   * of SandboxService.RunCommand for a command that cannot be started.
    *
    * @generated from rpc sandpool.v1.ProcessService.StartProcess
    */
@@ -836,8 +855,11 @@ export const ProcessService: GenService<{
     output: typeof StartProcessResponseSchema;
   },
   /**
-   * Streams a process's output from the given offsets on, and ends after its end. Any number of clients may be attached;
-   * a stream that broke is taken up at the offsets after the last bytes that were received.
+   * Streams the events and the output of a process from the given offsets. The stream ends after the event `exited`.
+   * Any number of clients can be attached. To resume a broken stream, attach again with the offsets after the last
+   * received bytes.
+   *
+   * Errors: OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
    *
    * @generated from rpc sandpool.v1.ProcessService.AttachProcess
    */
@@ -847,8 +869,11 @@ export const ProcessService: GenService<{
     output: typeof AttachProcessResponseSchema;
   },
   /**
-   * The same in both directions, for terminals: the first message starts a process or names one, the later ones are its
-   * input. Closing the requests leaves the process running, and the answers go on.
+   * Starts or attaches to a process and streams in both directions, for terminals. The first request starts or names a
+   * process, later requests are input for it. When the client closes the requests, the process keeps running and the
+   * responses continue.
+   *
+   * Errors: as StartProcess, AttachProcess, WriteProcessInput, ResizeProcess and SignalProcess.
    *
    * @generated from rpc sandpool.v1.ProcessService.ConnectProcess
    */
@@ -858,8 +883,11 @@ export const ProcessService: GenService<{
     output: typeof ConnectProcessResponseSchema;
   },
   /**
-   * Writes to a process's standard input, and closes it on demand. Answers when the process, or the pipe to it, has taken
-   * it all. FAILED_PRECONDITION (STDIN_CLOSED) where it has no open standard input.
+   * Writes to the standard input of a process and optionally closes it. Returns when the process, or the pipe to it,
+   * has accepted all bytes.
+   *
+   * Errors: FAILED_PRECONDITION (STDIN_CLOSED) if the process has no open standard input, OUT_OF_RANGE
+   * (OFFSET_OUT_OF_RANGE).
    *
    * @generated from rpc sandpool.v1.ProcessService.WriteProcessInput
    */
@@ -869,7 +897,9 @@ export const ProcessService: GenService<{
     output: typeof WriteProcessInputResponseSchema;
   },
   /**
-   * Changes the size of a process's terminal. FAILED_PRECONDITION (NO_TERMINAL) where it has none.
+   * Changes the size of the terminal of a process.
+   *
+   * Errors: FAILED_PRECONDITION (NO_TERMINAL) if the process has no terminal, FAILED_PRECONDITION (PROCESS_EXITED).
    *
    * @generated from rpc sandpool.v1.ProcessService.ResizeProcess
    */
@@ -879,8 +909,9 @@ export const ProcessService: GenService<{
     output: typeof ResizeProcessResponseSchema;
   },
   /**
-   * Sends a signal to a process, or to it and every process that it started. FAILED_PRECONDITION (PROCESS_ENDED) when it
-   * has ended.
+   * Sends a signal to a process, or to the process and all of its descendants.
+   *
+   * Errors: FAILED_PRECONDITION (PROCESS_EXITED) if the process exited.
    *
    * @generated from rpc sandpool.v1.ProcessService.SignalProcess
    */
@@ -890,8 +921,8 @@ export const ProcessService: GenService<{
     output: typeof SignalProcessResponseSchema;
   },
   /**
-   * Kills a process and every process that it started, those included that left its session, and answers when they are
-   * gone. A service is not started again. One that has ended already is answered as it is.
+   * Kills a process and all of its descendants, including those that left its session, and returns when they have
+   * ended. A killed service is not restarted. If the process exited already, the method returns it unchanged.
    *
    * @generated from rpc sandpool.v1.ProcessService.KillProcess
    */
@@ -901,7 +932,7 @@ export const ProcessService: GenService<{
     output: typeof KillProcessResponseSchema;
   },
   /**
-   * Reads one process, also one that ended a while ago.
+   * Returns a process. Exited processes are returned until their retention ends.
    *
    * @generated from rpc sandpool.v1.ProcessService.GetProcess
    */
@@ -911,7 +942,8 @@ export const ProcessService: GenService<{
     output: typeof GetProcessResponseSchema;
   },
   /**
-   * Lists processes that ProcessService started, oldest first, those that ended a while ago included.
+   * Lists the processes that ProcessService started, oldest first. Exited processes are listed until their retention
+   * ends.
    *
    * @generated from rpc sandpool.v1.ProcessService.ListProcesses
    */
@@ -921,8 +953,9 @@ export const ProcessService: GenService<{
     output: typeof ListProcessesResponseSchema;
   },
   /**
-   * Kills a service's present run, if there is one, and starts the next at once. FAILED_PRECONDITION (NOT_A_SERVICE) for
-   * a process that is no service.
+   * Kills the current run of a service, if one exists, and starts the next run immediately.
+   *
+   * Errors: FAILED_PRECONDITION (NOT_A_SERVICE) if the process is not a service, and the errors of StartProcess.
    *
    * @generated from rpc sandpool.v1.ProcessService.RestartProcess
    */

@@ -6,184 +6,144 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ContainerSpec } from "./container_pb.js";
+import { file_sandpool_v1_container } from "./container_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandpool/v1/sandbox.proto.
  */
 export const file_sandpool_v1_sandbox: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kcG9vbC92MS9zYW5kYm94LnByb3RvEgtzYW5kcG9vbC52MSKwBgoHU2FuZGJveBISCgpzYW5kYm94X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKAoFc3RhdGUYAyABKA4yGS5zYW5kcG9vbC52MS5TYW5kYm94U3RhdGUSDwoHcG9vbF9pZBgEIAEoCRIVCg10ZW1wbGF0ZV9uYW1lGAUgASgJEg0KBWltYWdlGAYgASgJEgwKBGNwdXMYByABKAESEQoJbWVtb3J5X21iGAggASgFEhkKEWVwaGVtZXJhbF9kaXNrX21iGAkgASgFEhQKDHRpbWVvdXRfc2VjcxgKIAEoBRIUCgxzZWNyZXRfbmFtZXMYCyADKAkSEgoKZW50cnlwb2ludBgMIAMoCRI0CghtZXRhZGF0YRgNIAMoCzIiLnNhbmRwb29sLnYxLlNhbmRib3guTWV0YWRhdGFFbnRyeRIoCgVzdGFydBgOIAEoDjIZLnNhbmRwb29sLnYxLlNhbmRib3hTdGFydBIxCg5zdGFydF9kdXJhdGlvbhgPIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIvCgtjcmVhdGVfdGltZRgQIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYESABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGBIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCgplbmRfcmVhc29uGBMgASgOMh0uc2FuZHBvb2wudjEuU2FuZGJveEVuZFJlYXNvbhITCgtlbmRfbWVzc2FnZRgUIAEoCRIWCglleGl0X2NvZGUYFSABKAVIAIgBARIMCgRldGFnGBYgASgJEioKA2VudhgXIAMoCzIdLnNhbmRwb29sLnYxLlNhbmRib3guRW52RW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKX2V4aXRfY29kZSqhAQoMU2FuZGJveFN0YXRlEh0KGVNBTkRCT1hfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZTQU5EQk9YX1NUQVRFX1NUQVJUSU5HEAESGQoVU0FOREJPWF9TVEFURV9SVU5OSU5HEAISHQoZU0FOREJPWF9TVEFURV9URVJNSU5BVElORxADEhwKGFNBTkRCT1hfU1RBVEVfVEVSTUlOQVRFRBAEKl0KDFNhbmRib3hTdGFydBIdChlTQU5EQk9YX1NUQVJUX1VOU1BFQ0lGSUVEEAASFgoSU0FOREJPWF9TVEFSVF9XQVJNEAESFgoSU0FOREJPWF9TVEFSVF9DT0xEEAIqnAIKEFNhbmRib3hFbmRSZWFzb24SIgoeU0FOREJPWF9FTkRfUkVBU09OX1VOU1BFQ0lGSUVEEAASHgoaU0FOREJPWF9FTkRfUkVBU09OX0RFTEVURUQQARIgChxTQU5EQk9YX0VORF9SRUFTT05fVElNRURfT1VUEAISHQoZU0FOREJPWF9FTkRfUkVBU09OX0VYSVRFRBADEiEKHVNBTkRCT1hfRU5EX1JFQVNPTl9PT01fS0lMTEVEEAQSJAogU0FOREJPWF9FTkRfUkVBU09OX0RJU0tfRVhDRUVERUQQBRIbChdTQU5EQk9YX0VORF9SRUFTT05fTE9TVBAGEh0KGVNBTkRCT1hfRU5EX1JFQVNPTl9GQUlMRUQQByrIAgoQQ29tbWFuZEVuZFJlYXNvbhIiCh5DT01NQU5EX0VORF9SRUFTT05fVU5TUEVDSUZJRUQQABIdChlDT01NQU5EX0VORF9SRUFTT05fRVhJVEVEEAESHwobQ09NTUFORF9FTkRfUkVBU09OX1NJR05BTEVEEAISIQodQ09NTUFORF9FTkRfUkVBU09OX09PTV9LSUxMRUQQAxIgChxDT01NQU5EX0VORF9SRUFTT05fVElNRURfT1VUEAQSHQoZQ09NTUFORF9FTkRfUkVBU09OX0tJTExFRBAFEiUKIUNPTU1BTkRfRU5EX1JFQVNPTl9JRExFX1RJTUVEX09VVBAGEiMKH0NPTU1BTkRfRU5EX1JFQVNPTl9ESVNDT05ORUNURUQQBxIgChxDT01NQU5EX0VORF9SRUFTT05fU0hVVF9ET1dOEAhiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChlzYW5kcG9vbC92MS9zYW5kYm94LnByb3RvEgtzYW5kcG9vbC52MSK2BQoHU2FuZGJveBISCgpzYW5kYm94X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKAoFc3RhdGUYAyABKA4yGS5zYW5kcG9vbC52MS5TYW5kYm94U3RhdGUSDwoHcG9vbF9pZBgEIAEoCRIVCg10ZW1wbGF0ZV9uYW1lGAUgASgJEigKBHNwZWMYBiABKAsyGi5zYW5kcG9vbC52MS5Db250YWluZXJTcGVjEioKB3RpbWVvdXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNAoIbWV0YWRhdGEYCCADKAsyIi5zYW5kcG9vbC52MS5TYW5kYm94Lk1ldGFkYXRhRW50cnkSKgoKc3RhcnRfdHlwZRgJIAEoDjIWLnNhbmRwb29sLnYxLlN0YXJ0VHlwZRIxCg5zdGFydF9kdXJhdGlvbhgKIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIvCgtjcmVhdGVfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI6ChJ0ZXJtaW5hdGlvbl9yZWFzb24YDiABKA4yHi5zYW5kcG9vbC52MS5UZXJtaW5hdGlvblJlYXNvbhIbChN0ZXJtaW5hdGlvbl9tZXNzYWdlGA8gASgJEhYKCWV4aXRfY29kZRgQIAEoBUgAiAEBEgwKBGV0YWcYESABKAkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUqoQEKDFNhbmRib3hTdGF0ZRIdChlTQU5EQk9YX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWU0FOREJPWF9TVEFURV9TVEFSVElORxABEhkKFVNBTkRCT1hfU1RBVEVfUlVOTklORxACEh0KGVNBTkRCT1hfU1RBVEVfVEVSTUlOQVRJTkcQAxIcChhTQU5EQk9YX1NUQVRFX1RFUk1JTkFURUQQBCpRCglTdGFydFR5cGUSGgoWU1RBUlRfVFlQRV9VTlNQRUNJRklFRBAAEhMKD1NUQVJUX1RZUEVfV0FSTRABEhMKD1NUQVJUX1RZUEVfQ09MRBACKp0CChFUZXJtaW5hdGlvblJlYXNvbhIiCh5URVJNSU5BVElPTl9SRUFTT05fVU5TUEVDSUZJRUQQABIeChpURVJNSU5BVElPTl9SRUFTT05fREVMRVRFRBABEiAKHFRFUk1JTkFUSU9OX1JFQVNPTl9USU1FRF9PVVQQAhIdChlURVJNSU5BVElPTl9SRUFTT05fRVhJVEVEEAMSIQodVEVSTUlOQVRJT05fUkVBU09OX09PTV9LSUxMRUQQBBIkCiBURVJNSU5BVElPTl9SRUFTT05fRElTS19FWENFRURFRBAFEhsKF1RFUk1JTkFUSU9OX1JFQVNPTl9MT1NUEAYSHQoZVEVSTUlOQVRJT05fUkVBU09OX0ZBSUxFRBAHKoMCCgpFeGl0UmVhc29uEhsKF0VYSVRfUkVBU09OX1VOU1BFQ0lGSUVEEAASFgoSRVhJVF9SRUFTT05fRVhJVEVEEAESGAoURVhJVF9SRUFTT05fU0lHTkFMRUQQAhIaChZFWElUX1JFQVNPTl9PT01fS0lMTEVEEAMSGQoVRVhJVF9SRUFTT05fVElNRURfT1VUEAQSFgoSRVhJVF9SRUFTT05fS0lMTEVEEAUSHgoaRVhJVF9SRUFTT05fSURMRV9USU1FRF9PVVQQBhIcChhFWElUX1JFQVNPTl9ESVNDT05ORUNURUQQBxIZChVFWElUX1JFQVNPTl9TSFVUX0RPV04QCGIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_container]);
 
 /**
- * A sandbox is one container that belongs to one caller, from its claim to its end.
+ * A sandbox is a container that is assigned to one caller until it is terminated.
  *
  * @generated from message sandpool.v1.Sandbox
  */
 export type Sandbox = Message<"sandpool.v1.Sandbox"> & {
   /**
-   * The server's identifier of the sandbox, `sbx-` and 20 characters. Output only, never changes.
+   * Output only. Immutable. The identifier that the server assigned: `sbx-` and 20 characters.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * A name of the caller's choice, unique among the sandboxes that have not ended, or empty. Lower-case letters, digits
-   * and hyphens, at most 63 characters. Mutable.
+   * The name, unique among sandboxes that are not terminated, or empty: lower-case letters, digits and hyphens, at most 63
+   * characters. Mutable.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * Where the sandbox is in its life. Output only.
+   * Output only. The state of the sandbox.
    *
    * @generated from field: sandpool.v1.SandboxState state = 3;
    */
   state: SandboxState;
 
   /**
-   * The pool that the sandbox counts in, or empty. Immutable.
+   * Immutable. The identifier of the pool that the sandbox belongs to, or empty.
    *
    * @generated from field: string pool_id = 4;
    */
   poolId: string;
 
   /**
-   * The name that the template had when the sandbox was made from it, directly or through its pool, or empty.
-   * Immutable.
+   * Immutable. The name of the template at the time of creation, or empty. The sandbox uses it directly or through its
+   * pool.
    *
    * @generated from field: string template_name = 5;
    */
   templateName: string;
 
   /**
-   * The container's image. Immutable.
+   * Immutable. The container specification. Its `env` contains the variables of the pool, of the template or of
+   * `spec.env` in the request; the additional `env` of the request is not returned.
    *
-   * @generated from field: string image = 6;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 6;
    */
-  image: string;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * The container's CPUs. Immutable.
+   * The lifetime, counted from the claim. Absent: no limit. Mutable: increase it at any time to extend the lifetime.
    *
-   * @generated from field: double cpus = 7;
+   * @generated from field: google.protobuf.Duration timeout = 7;
    */
-  cpus: number;
+  timeout?: Duration | undefined;
 
   /**
-   * The container's memory in MiB, without swap. Immutable.
+   * Labels that the caller chose: at most 64, keys of 1 to 63 characters, values of at most 1,024 characters. Mutable.
    *
-   * @generated from field: int32 memory_mb = 8;
-   */
-  memoryMb: number;
-
-  /**
-   * The container's disk in MiB. Immutable.
-   *
-   * @generated from field: int32 ephemeral_disk_mb = 9;
-   */
-  ephemeralDiskMb: number;
-
-  /**
-   * The sandbox's lifetime in seconds from its claim, 0 for none. Mutable: raise it at any time to extend the life.
-   *
-   * @generated from field: int32 timeout_secs = 10;
-   */
-  timeoutSecs: number;
-
-  /**
-   * Names of the secrets that the sandbox was given. Immutable.
-   *
-   * @generated from field: repeated string secret_names = 11;
-   */
-  secretNames: string[];
-
-  /**
-   * The command that runs beside the sandbox's commands. Immutable.
-   *
-   * @generated from field: repeated string entrypoint = 12;
-   */
-  entrypoint: string[];
-
-  /**
-   * Labels of the caller's choice: at most 64, keys of 1 to 63 characters, values of at most 1,024. Mutable.
-   *
-   * @generated from field: map<string, string> metadata = 13;
+   * @generated from field: map<string, string> metadata = 8;
    */
   metadata: { [key: string]: string };
 
   /**
-   * Whether a ready container was taken or one was started for this sandbox. Output only.
+   * Output only. Whether the sandbox started warm or cold.
    *
-   * @generated from field: sandpool.v1.SandboxStart start = 14;
+   * @generated from field: sandpool.v1.StartType start_type = 9;
    */
-  start: SandboxStart;
+  startType: StartType;
 
   /**
-   * How long the server took from the request to a sandbox that runs commands. Output only.
+   * Output only. The time from the request to a sandbox that runs commands, as the server measured it.
    *
-   * @generated from field: google.protobuf.Duration start_duration = 15;
+   * @generated from field: google.protobuf.Duration start_duration = 10;
    */
   startDuration?: Duration | undefined;
 
   /**
-   * When the sandbox was claimed. Output only.
+   * Output only. When the sandbox was claimed.
    *
-   * @generated from field: google.protobuf.Timestamp create_time = 16;
+   * @generated from field: google.protobuf.Timestamp create_time = 11;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When the sandbox will be ended; absent when it has no lifetime. Output only.
+   * Output only. When the lifetime ends; absent without a limit.
    *
-   * @generated from field: google.protobuf.Timestamp expire_time = 17;
+   * @generated from field: google.protobuf.Timestamp expire_time = 12;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * When the sandbox ended; absent until then. Output only.
+   * Output only. When the sandbox terminated; absent before.
    *
-   * @generated from field: google.protobuf.Timestamp end_time = 18;
+   * @generated from field: google.protobuf.Timestamp end_time = 13;
    */
   endTime?: Timestamp | undefined;
 
   /**
-   * Why the sandbox ended. Output only.
+   * Output only. Why the sandbox terminated.
    *
-   * @generated from field: sandpool.v1.SandboxEndReason end_reason = 19;
+   * @generated from field: sandpool.v1.TerminationReason termination_reason = 14;
    */
-  endReason: SandboxEndReason;
+  terminationReason: TerminationReason;
 
   /**
-   * More on why the sandbox ended, for a person; may be empty. Output only.
+   * Output only. Details about the termination for a person; may be empty.
    *
-   * @generated from field: string end_message = 20;
+   * @generated from field: string termination_message = 15;
    */
-  endMessage: string;
+  terminationMessage: string;
 
   /**
-   * The exit code of the container where it ended by itself. Output only.
+   * Output only. The exit code of the container if its first process exited.
    *
-   * @generated from field: optional int32 exit_code = 21;
+   * @generated from field: optional int32 exit_code = 16;
    */
   exitCode?: number | undefined;
 
   /**
-   * Changes with each update of name, metadata or lifetime; send it with an update to refuse to overwrite another's.
-   * Output only.
+   * Output only. Changes with every update of the name, the metadata or the lifetime. Pass it to an update to detect
+   * concurrent changes.
    *
-   * @generated from field: string etag = 22;
+   * @generated from field: string etag = 17;
    */
   etag: string;
-
-  /**
-   * Environment of the sandbox's processes from its pool, its template or its creation. What was given for this sandbox
-   * alone is not repeated. Immutable.
-   *
-   * @generated from field: map<string, string> env = 23;
-   */
-  env: { [key: string]: string };
 };
 
 /**
@@ -194,7 +154,7 @@ export const SandboxSchema: GenMessage<Sandbox> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_sandbox, 0);
 
 /**
- * Where a sandbox is in its life.
+ * The state of a sandbox.
  *
  * @generated from enum sandpool.v1.SandboxState
  */
@@ -207,28 +167,28 @@ export enum SandboxState {
   UNSPECIFIED = 0,
 
   /**
-   * Its container is being started.
+   * The container is being started.
    *
    * @generated from enum value: SANDBOX_STATE_STARTING = 1;
    */
   STARTING = 1,
 
   /**
-   * It runs commands.
+   * The sandbox runs commands.
    *
    * @generated from enum value: SANDBOX_STATE_RUNNING = 2;
    */
   RUNNING = 2,
 
   /**
-   * Its container is being removed.
+   * The container is being removed.
    *
    * @generated from enum value: SANDBOX_STATE_TERMINATING = 3;
    */
   TERMINATING = 3,
 
   /**
-   * Its container is gone. It stays visible for a time that the server's operator sets.
+   * The container is removed. The sandbox remains visible for the retention time that the operator configures.
    *
    * @generated from enum value: SANDBOX_STATE_TERMINATED = 4;
    */
@@ -244,179 +204,179 @@ export const SandboxStateSchema: GenEnum<SandboxState> = /*@__PURE__*/
 /**
  * How a sandbox got its container.
  *
- * @generated from enum sandpool.v1.SandboxStart
+ * @generated from enum sandpool.v1.StartType
  */
-export enum SandboxStart {
+export enum StartType {
   /**
-   * Not known yet: the sandbox is still starting.
+   * Not known while the sandbox is starting.
    *
-   * @generated from enum value: SANDBOX_START_UNSPECIFIED = 0;
+   * @generated from enum value: START_TYPE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A ready container was taken from a pool.
+   * The sandbox was assigned a warm container of a pool.
    *
-   * @generated from enum value: SANDBOX_START_WARM = 1;
+   * @generated from enum value: START_TYPE_WARM = 1;
    */
   WARM = 1,
 
   /**
    * A container was started for the sandbox.
    *
-   * @generated from enum value: SANDBOX_START_COLD = 2;
+   * @generated from enum value: START_TYPE_COLD = 2;
    */
   COLD = 2,
 }
 
 /**
- * Describes the enum sandpool.v1.SandboxStart.
+ * Describes the enum sandpool.v1.StartType.
  */
-export const SandboxStartSchema: GenEnum<SandboxStart> = /*@__PURE__*/
+export const StartTypeSchema: GenEnum<StartType> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_sandbox, 1);
 
 /**
- * Why a sandbox ended.
+ * Why a sandbox terminated.
  *
- * @generated from enum sandpool.v1.SandboxEndReason
+ * @generated from enum sandpool.v1.TerminationReason
  */
-export enum SandboxEndReason {
+export enum TerminationReason {
   /**
-   * It has not ended.
+   * The sandbox is not terminated.
    *
-   * @generated from enum value: SANDBOX_END_REASON_UNSPECIFIED = 0;
+   * @generated from enum value: TERMINATION_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
    * A caller deleted it.
    *
-   * @generated from enum value: SANDBOX_END_REASON_DELETED = 1;
+   * @generated from enum value: TERMINATION_REASON_DELETED = 1;
    */
   DELETED = 1,
 
   /**
-   * Its lifetime passed.
+   * Its lifetime ended.
    *
-   * @generated from enum value: SANDBOX_END_REASON_TIMED_OUT = 2;
+   * @generated from enum value: TERMINATION_REASON_TIMED_OUT = 2;
    */
   TIMED_OUT = 2,
 
   /**
-   * Its container's first process ended.
+   * The first process of its container exited.
    *
-   * @generated from enum value: SANDBOX_END_REASON_EXITED = 3;
+   * @generated from enum value: TERMINATION_REASON_EXITED = 3;
    */
   EXITED = 3,
 
   /**
-   * Its container ended because it ran out of memory.
+   * Its container ran out of memory.
    *
-   * @generated from enum value: SANDBOX_END_REASON_OOM_KILLED = 4;
+   * @generated from enum value: TERMINATION_REASON_OOM_KILLED = 4;
    */
   OOM_KILLED = 4,
 
   /**
-   * It used more disk than it may.
+   * It used more disk space than its limit.
    *
-   * @generated from enum value: SANDBOX_END_REASON_DISK_EXCEEDED = 5;
+   * @generated from enum value: TERMINATION_REASON_DISK_EXCEEDED = 5;
    */
   DISK_EXCEEDED = 5,
 
   /**
-   * Its container vanished: it was removed by somebody else, or the engine lost it.
+   * Its container disappeared: another process removed it, or the engine lost it.
    *
-   * @generated from enum value: SANDBOX_END_REASON_LOST = 6;
+   * @generated from enum value: TERMINATION_REASON_LOST = 6;
    */
   LOST = 6,
 
   /**
    * It could not be started.
    *
-   * @generated from enum value: SANDBOX_END_REASON_FAILED = 7;
+   * @generated from enum value: TERMINATION_REASON_FAILED = 7;
    */
   FAILED = 7,
 }
 
 /**
- * Describes the enum sandpool.v1.SandboxEndReason.
+ * Describes the enum sandpool.v1.TerminationReason.
  */
-export const SandboxEndReasonSchema: GenEnum<SandboxEndReason> = /*@__PURE__*/
+export const TerminationReasonSchema: GenEnum<TerminationReason> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_sandbox, 2);
 
 /**
- * How a command ended.
+ * How a command or process exited.
  *
- * @generated from enum sandpool.v1.CommandEndReason
+ * @generated from enum sandpool.v1.ExitReason
  */
-export enum CommandEndReason {
+export enum ExitReason {
   /**
    * Never sent.
    *
-   * @generated from enum value: COMMAND_END_REASON_UNSPECIFIED = 0;
+   * @generated from enum value: EXIT_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It exited by itself, with an exit code.
+   * It exited by itself with an exit code.
    *
-   * @generated from enum value: COMMAND_END_REASON_EXITED = 1;
+   * @generated from enum value: EXIT_REASON_EXITED = 1;
    */
   EXITED = 1,
 
   /**
-   * A signal ended it.
+   * A signal terminated it.
    *
-   * @generated from enum value: COMMAND_END_REASON_SIGNALED = 2;
+   * @generated from enum value: EXIT_REASON_SIGNALED = 2;
    */
   SIGNALED = 2,
 
   /**
    * The kernel killed it because the sandbox ran out of memory.
    *
-   * @generated from enum value: COMMAND_END_REASON_OOM_KILLED = 3;
+   * @generated from enum value: EXIT_REASON_OOM_KILLED = 3;
    */
   OOM_KILLED = 3,
 
   /**
-   * Its timeout passed; it was killed with every process that it had started.
+   * Its timeout passed. It was killed with all its descendants.
    *
-   * @generated from enum value: COMMAND_END_REASON_TIMED_OUT = 4;
+   * @generated from enum value: EXIT_REASON_TIMED_OUT = 4;
    */
   TIMED_OUT = 4,
 
   /**
-   * A caller killed it, with every process that it had started.
+   * A caller killed it with all its descendants.
    *
-   * @generated from enum value: COMMAND_END_REASON_KILLED = 5;
+   * @generated from enum value: EXIT_REASON_KILLED = 5;
    */
   KILLED = 5,
 
   /**
-   * No client was attached for its idle timeout; it was killed with every process that it had started.
+   * No client was attached for its idle timeout. It was killed with all its descendants.
    *
-   * @generated from enum value: COMMAND_END_REASON_IDLE_TIMED_OUT = 6;
+   * @generated from enum value: EXIT_REASON_IDLE_TIMED_OUT = 6;
    */
   IDLE_TIMED_OUT = 6,
 
   /**
-   * Its last client went away and it was to be killed then, with every process that it had started.
+   * Its last client disconnected and `kill_on_disconnect` was set. It was killed with all its descendants.
    *
-   * @generated from enum value: COMMAND_END_REASON_DISCONNECTED = 7;
+   * @generated from enum value: EXIT_REASON_DISCONNECTED = 7;
    */
   DISCONNECTED = 7,
 
   /**
-   * The sandbox was being stopped.
+   * The sandbox was being terminated.
    *
-   * @generated from enum value: COMMAND_END_REASON_SHUT_DOWN = 8;
+   * @generated from enum value: EXIT_REASON_SHUT_DOWN = 8;
    */
   SHUT_DOWN = 8,
 }
 
 /**
- * Describes the enum sandpool.v1.CommandEndReason.
+ * Describes the enum sandpool.v1.ExitReason.
  */
-export const CommandEndReasonSchema: GenEnum<CommandEndReason> = /*@__PURE__*/
+export const ExitReasonSchema: GenEnum<ExitReason> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_sandbox, 3);
 

@@ -4,10 +4,11 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
 import type { Duration, FieldMask } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
-import type { CommandEndReason, Sandbox, SandboxState } from "./sandbox_pb.js";
+import type { ContainerSpec } from "./container_pb.js";
+import { file_sandpool_v1_container } from "./container_pb.js";
+import type { ExitReason, Sandbox, SandboxState } from "./sandbox_pb.js";
 import { file_sandpool_v1_sandbox } from "./sandbox_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,150 +16,86 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/sandbox_service.proto.
  */
 export const file_sandpool_v1_sandbox_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzYW5kcG9vbC92MS9zYW5kYm94X3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIukQChRDcmVhdGVTYW5kYm94UmVxdWVzdBIdCgdwb29sX2lkGAEgASgJQgy6SAnYAQFyBLCsHQESIwoNdGVtcGxhdGVfbmFtZRgCIAEoCUIMukgJ2AEBcgSwrB0BEhsKBWltYWdlGAMgASgJQgy6SAnYAQFyBLisHQESLAoEY3B1cxgEIAEoAUIZukgWEhRAARkAAAAAAABwQCl7FK5H4XqEP0gAiAEBEiQKCW1lbW9yeV9tYhgFIAEoBUIMukgJGgcYgICAAigQSAGIAQESLAoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAVCDLpICRoHGICAgAgoAUgCiAEBEicKDHRpbWVvdXRfc2VjcxgHIAEoBUIMukgJGgcYgOeEDygASAOIAQESKAoMc2VjcmV0X25hbWVzGAggAygJQhK6SA+SAQwQQBgBIgZyBMCsHQESKQoKZW50cnlwb2ludBgJIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEhoKBG5hbWUYCiABKAlCDLpICdgBAXIEqKwdARJiCghtZXRhZGF0YRgLIAMoCzIvLnNhbmRwb29sLnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0Lk1ldGFkYXRhRW50cnlCH7pIHJoBGRBAIgpyCMisHQEQARg/KglyB8isHQEYgAgSIAoKcmVxdWVzdF9pZBgMIAEoCUIMukgJ2AEBcgTQrB0BElYKA2VudhgNIAMoCzIqLnNhbmRwb29sLnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0LkVudkVudHJ5Qh26SBqaARcQgAIiBnIEwKwdASoKcgjIrB0BGICACBIwChFyZWFkaW5lc3NfY29tbWFuZBgOIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEj8KF3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzGA8gASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SASIAQESPgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgQIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gFiAEBEioKEXJlYWRpbmVzc19yZXRyaWVzGBEgASgFQgq6SAcaBRjoBygBSAaIAQESNAoKd2hlbl9lbXB0eRgSIAEoDjIWLnNhbmRwb29sLnYxLldoZW5FbXB0eUIIukgFggECEAESMQoJd2FpdF9zZWNzGBMgASgBQhm6SBYSFEABGQAAAAAAIKxAKfyp8dJNYlA/SAeIAQEaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAE6twe6SLMHGrMBChZjcmVhdGVfc2FuZGJveC5wb29sX2lkEjRnaXZlIGV4YWN0bHkgb25lIG9mIHBvb2xfaWQsIHRlbXBsYXRlX25hbWUgYW5kIGltYWdlGmModGhpcy5wb29sX2lkID09ICcnID8gMCA6IDEpICsgKHRoaXMudGVtcGxhdGVfbmFtZSA9PSAnJyA/IDAgOiAxKSArICh0aGlzLmltYWdlID09ICcnID8gMCA6IDEpID09IDEa2QMKFGNyZWF0ZV9zYW5kYm94LmltYWdlEpoBY3B1cywgbWVtb3J5X21iLCBlcGhlbWVyYWxfZGlza19tYiwgc2VjcmV0X25hbWVzLCBlbnRyeXBvaW50IGFuZCByZWFkaW5lc3Nf4oCmIGNvbWUgZnJvbSB0aGUgcG9vbCBvciB0aGUgdGVtcGxhdGU7IGxlYXZlIHRoZW0gb3V0IG9yIGdpdmUgYW4gaW1hZ2UgaW5zdGVhZBqjAnRoaXMuaW1hZ2UgIT0gJycgfHwgIShoYXModGhpcy5jcHVzKSB8fCBoYXModGhpcy5tZW1vcnlfbWIpIHx8IGhhcyh0aGlzLmVwaGVtZXJhbF9kaXNrX21iKSB8fCBzaXplKHRoaXMuc2VjcmV0X25hbWVzKSA+IDAgfHwgc2l6ZSh0aGlzLmVudHJ5cG9pbnQpID4gMCB8fCBzaXplKHRoaXMucmVhZGluZXNzX2NvbW1hbmQpID4gMCB8fCBoYXModGhpcy5yZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcykgfHwgaGFzKHRoaXMucmVhZGluZXNzX3RpbWVvdXRfc2VjcykgfHwgaGFzKHRoaXMucmVhZGluZXNzX3JldHJpZXMpKRqpAQoZY3JlYXRlX3NhbmRib3gud2hlbl9lbXB0eRJiYSBzYW5kYm94IGZyb20gYW4gaW1hZ2UgaXMgYWx3YXlzIHN0YXJ0ZWQgY29sZDsgbGVhdmUgd2hlbl9lbXB0eSBvdXQsIG9yIGdpdmUgYSBwb29sIG9yIGEgdGVtcGxhdGUaKHRoaXMuaW1hZ2UgPT0gJycgfHwgdGhpcy53aGVuX2VtcHR5IDw9IDEacwoYY3JlYXRlX3NhbmRib3gud2FpdF9zZWNzEilnb2VzIHdpdGggd2hlbl9lbXB0eSBXSEVOX0VNUFRZX1dBSVQgb25seRosIWhhcyh0aGlzLndhaXRfc2VjcykgfHwgdGhpcy53aGVuX2VtcHR5ID09IDJCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCDwoNX3RpbWVvdXRfc2Vjc0IaChhfcmVhZGluZXNzX2ludGVydmFsX3NlY3NCGQoXX3JlYWRpbmVzc190aW1lb3V0X3NlY3NCFAoSX3JlYWRpbmVzc19yZXRyaWVzQgwKCl93YWl0X3NlY3MiPgoVQ3JlYXRlU2FuZGJveFJlc3BvbnNlEiUKB3NhbmRib3gYASABKAsyFC5zYW5kcG9vbC52MS5TYW5kYm94IvUCChtCYXRjaENyZWF0ZVNhbmRib3hlc1JlcXVlc3QSOgoHc2FuZGJveBgBIAEoCzIhLnNhbmRwb29sLnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0Qga6SAPIAQESGQoFY291bnQYAiABKAVCCrpIBxoFGOgHKAESIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BOtwBukjYARrVAQoeYmF0Y2hfY3JlYXRlX3NhbmRib3hlcy5zYW5kYm94EnlsZWF2ZSBzYW5kYm94Lm5hbWUgYW5kIHNhbmRib3gucmVxdWVzdF9pZCBlbXB0eSBpbiBhIGJhdGNoOiB0aGUgc2FuZGJveGVzIGFyZSBhbGlrZSwgYW5kIHRoZSBiYXRjaCBoYXMgaXRzIG93biByZXF1ZXN0X2lkGjh0aGlzLnNhbmRib3gubmFtZSA9PSAnJyAmJiB0aGlzLnNhbmRib3gucmVxdWVzdF9pZCA9PSAnJyJHChxCYXRjaENyZWF0ZVNhbmRib3hlc1Jlc3BvbnNlEicKCXNhbmRib3hlcxgBIAMoCzIULnNhbmRwb29sLnYxLlNhbmRib3giMgoRR2V0U2FuZGJveFJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BIjsKEkdldFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZHBvb2wudjEuU2FuZGJveCLsAgoUTGlzdFNhbmRib3hlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAEEh0KB3Bvb2xfaWQYAyABKAlCDLpICdgBAXIEsKwdARIjCg10ZW1wbGF0ZV9uYW1lGAQgASgJQgy6SAnYAQFyBLCsHQESPgoGc3RhdGVzGAUgAygOMhkuc2FuZHBvb2wudjEuU2FuZGJveFN0YXRlQhO6SBCSAQ0QBBgBIgeCAQQQASAAEmIKCG1ldGFkYXRhGAYgAygLMi8uc2FuZHBvb2wudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QuTWV0YWRhdGFFbnRyeUIfukgcmgEZEBAiCnIIyKwdARABGD8qCXIHyKwdARiACBovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiWQoVTGlzdFNhbmRib3hlc1Jlc3BvbnNlEicKCXNhbmRib3hlcxgBIAMoCzIULnNhbmRwb29sLnYxLlNhbmRib3gSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpUDChRVcGRhdGVTYW5kYm94UmVxdWVzdBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQESHAoEbmFtZRgCIAEoCUIJukgGcgTgrB0BSACIAQESYgoIbWV0YWRhdGEYAyADKAsyLy5zYW5kcG9vbC52MS5VcGRhdGVTYW5kYm94UmVxdWVzdC5NZXRhZGF0YUVudHJ5Qh+6SByaARkQQCIKcgjIrB0BEAEYPyoJcgfIrB0BGIAIEicKDHRpbWVvdXRfc2VjcxgEIAEoBUIMukgJGgcYgOeEDygASAGIAQESLwoLdXBkYXRlX21hc2sYBSABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKBGV0YWcYBiABKAlCB7pIBHICGEASIAoKcmVxdWVzdF9pZBgHIAEoCUIMukgJ2AEBcgTQrB0BGi8KDU1ldGFkYXRhRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfbmFtZUIPCg1fdGltZW91dF9zZWNzIj4KFVVwZGF0ZVNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZHBvb2wudjEuU2FuZGJveCJXChREZWxldGVTYW5kYm94UmVxdWVzdBIdCgpzYW5kYm94X2lkGAEgASgJQgm6SAZyBLCsHQESIAoKcmVxdWVzdF9pZBgCIAEoCUIMukgJ2AEBcgTQrB0BIj4KFURlbGV0ZVNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZHBvb2wudjEuU2FuZGJveCI0ChNXYXRjaFNhbmRib3hSZXF1ZXN0Eh0KCnNhbmRib3hfaWQYASABKAlCCbpIBnIEsKwdASI9ChRXYXRjaFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZHBvb2wudjEuU2FuZGJveCLXBgoRUnVuQ29tbWFuZFJlcXVlc3QSHQoKc2FuZGJveF9pZBgBIAEoCUIJukgGcgSwrB0BEh4KB2NvbW1hbmQYAiABKAlCDbpICnIIyKwdARiAgAgSIwoEYXJndhgDIAMoCUIVukgSkgEPEIAgIgpyCMisHQEYgIAIElMKA2VudhgEIAMoCzInLnNhbmRwb29sLnYxLlJ1bkNvbW1hbmRSZXF1ZXN0LkVudkVudHJ5Qh26SBqaARcQgAIiBnIEwKwdASoKcgjIrB0BGICACBIhCgt3b3JraW5nX2RpchgFIAEoCUIMukgJ2AEBcgTYrB0BEuYBCgR1c2VyGAYgASgJQtcBukjTAboBzAEKEHJ1bl9jb21tYW5kLnVzZXISYG11c3QgYmUgYSB1c2VyIG5hbWUgb3IgbnVtYmVyLCB3aXRoIGFuIG9wdGlvbmFsIGdyb3VwIGFmdGVyIGEgY29sb24sIHN1Y2ggYXMgbm9ib2R5IG9yIDEwMDA6MTAwMBpWdGhpcy5tYXRjaGVzKCdeW0EtWmEtejAtOV9dW0EtWmEtejAtOV8uLV17MCw2M30oOltBLVphLXowLTlfXVtBLVphLXowLTlfLi1dezAsNjN9KT8kJynYAQESNAoMdGltZW91dF9zZWNzGAcgASgBQhm6SBYSFEABGQAAAAAAGPVAKfyp8dJNYlA/SACIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ATqJArpIhQIamQEKE3J1bl9jb21tYW5kLmNvbW1hbmQSUmdpdmUgZWl0aGVyIGNvbW1hbmQgKGEgbGluZSBmb3IgdGhlIHNoZWxsKSBvciBhcmd2ICh0aGUgcHJvZ3JhbSBhbmQgaXRzIGFyZ3VtZW50cykaLih0aGlzLmNvbW1hbmQgPT0gJycpICE9IChzaXplKHRoaXMuYXJndikgPT0gMCkaZwoQcnVuX2NvbW1hbmQuYXJndhInYXJndlswXSwgdGhlIHByb2dyYW0sIG11c3Qgbm90IGJlIGVtcHR5GipzaXplKHRoaXMuYXJndikgPT0gMCB8fCB0aGlzLmFyZ3ZbMF0gIT0gJydCDwoNX3RpbWVvdXRfc2VjcyKnAgoSUnVuQ29tbWFuZFJlc3BvbnNlEg4KBnN0ZG91dBgBIAEoCRIOCgZzdGRlcnIYAiABKAkSFAoMc3Rkb3V0X2J5dGVzGAMgASgMEhQKDHN0ZGVycl9ieXRlcxgEIAEoDBITCglleGl0X2NvZGUYBSABKAVIABIQCgZzaWduYWwYBiABKAVIABItCgZyZWFzb24YByABKA4yHS5zYW5kcG9vbC52MS5Db21tYW5kRW5kUmVhc29uEisKCGR1cmF0aW9uGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhwKFHN0ZG91dF9kcm9wcGVkX2J5dGVzGAkgASgDEhwKFHN0ZGVycl9kcm9wcGVkX2J5dGVzGAogASgDQgYKBGV4aXQqbAoJV2hlbkVtcHR5EhoKFldIRU5fRU1QVFlfVU5TUEVDSUZJRUQQABIZChVXSEVOX0VNUFRZX1NUQVJUX0NPTEQQARITCg9XSEVOX0VNUFRZX1dBSVQQAhITCg9XSEVOX0VNUFRZX0ZBSUwQAzLSBQoOU2FuZGJveFNlcnZpY2USVgoNQ3JlYXRlU2FuZGJveBIhLnNhbmRwb29sLnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0GiIuc2FuZHBvb2wudjEuQ3JlYXRlU2FuZGJveFJlc3BvbnNlEmsKFEJhdGNoQ3JlYXRlU2FuZGJveGVzEiguc2FuZHBvb2wudjEuQmF0Y2hDcmVhdGVTYW5kYm94ZXNSZXF1ZXN0Gikuc2FuZHBvb2wudjEuQmF0Y2hDcmVhdGVTYW5kYm94ZXNSZXNwb25zZRJNCgpHZXRTYW5kYm94Eh4uc2FuZHBvb2wudjEuR2V0U2FuZGJveFJlcXVlc3QaHy5zYW5kcG9vbC52MS5HZXRTYW5kYm94UmVzcG9uc2USVgoNTGlzdFNhbmRib3hlcxIhLnNhbmRwb29sLnYxLkxpc3RTYW5kYm94ZXNSZXF1ZXN0GiIuc2FuZHBvb2wudjEuTGlzdFNhbmRib3hlc1Jlc3BvbnNlElYKDVVwZGF0ZVNhbmRib3gSIS5zYW5kcG9vbC52MS5VcGRhdGVTYW5kYm94UmVxdWVzdBoiLnNhbmRwb29sLnYxLlVwZGF0ZVNhbmRib3hSZXNwb25zZRJWCg1EZWxldGVTYW5kYm94EiEuc2FuZHBvb2wudjEuRGVsZXRlU2FuZGJveFJlcXVlc3QaIi5zYW5kcG9vbC52MS5EZWxldGVTYW5kYm94UmVzcG9uc2USVQoMV2F0Y2hTYW5kYm94EiAuc2FuZHBvb2wudjEuV2F0Y2hTYW5kYm94UmVxdWVzdBohLnNhbmRwb29sLnYxLldhdGNoU2FuZGJveFJlc3BvbnNlMAESTQoKUnVuQ29tbWFuZBIeLnNhbmRwb29sLnYxLlJ1bkNvbW1hbmRSZXF1ZXN0Gh8uc2FuZHBvb2wudjEuUnVuQ29tbWFuZFJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_sandpool_v1_sandbox]);
+  fileDesc("CiFzYW5kcG9vbC92MS9zYW5kYm94X3NlcnZpY2UucHJvdG8SC3NhbmRwb29sLnYxIu0DChRDcmVhdGVTYW5kYm94UmVxdWVzdBIPCgdwb29sX2lkGAEgASgJEhUKDXRlbXBsYXRlX25hbWUYAiABKAkSKAoEc3BlYxgDIAEoCzIaLnNhbmRwb29sLnYxLkNvbnRhaW5lclNwZWMSDAoEbmFtZRgEIAEoCRJBCghtZXRhZGF0YRgFIAMoCzIvLnNhbmRwb29sLnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0Lk1ldGFkYXRhRW50cnkSKgoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI3CgNlbnYYByADKAsyKi5zYW5kcG9vbC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdC5FbnZFbnRyeRIqCgp3aGVuX2VtcHR5GAggASgOMhYuc2FuZHBvb2wudjEuV2hlbkVtcHR5EjAKDXF1ZXVlX3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKcmVxdWVzdF9pZBgKIAEoCRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI+ChVDcmVhdGVTYW5kYm94UmVzcG9uc2USJQoHc2FuZGJveBgBIAEoCzIULnNhbmRwb29sLnYxLlNhbmRib3gidAobQmF0Y2hDcmVhdGVTYW5kYm94ZXNSZXF1ZXN0EjIKB3NhbmRib3gYASABKAsyIS5zYW5kcG9vbC52MS5DcmVhdGVTYW5kYm94UmVxdWVzdBINCgVjb3VudBgCIAEoBRISCgpyZXF1ZXN0X2lkGAMgASgJIkcKHEJhdGNoQ3JlYXRlU2FuZGJveGVzUmVzcG9uc2USJwoJc2FuZGJveGVzGAEgAygLMhQuc2FuZHBvb2wudjEuU2FuZGJveCInChFHZXRTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIjsKEkdldFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZHBvb2wudjEuU2FuZGJveCKEAgoUTGlzdFNhbmRib3hlc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkSDwoHcG9vbF9pZBgDIAEoCRIVCg10ZW1wbGF0ZV9uYW1lGAQgASgJEikKBnN0YXRlcxgFIAMoDjIZLnNhbmRwb29sLnYxLlNhbmRib3hTdGF0ZRJBCghtZXRhZGF0YRgGIAMoCzIvLnNhbmRwb29sLnYxLkxpc3RTYW5kYm94ZXNSZXF1ZXN0Lk1ldGFkYXRhRW50cnkaLwoNTWV0YWRhdGFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlkKFUxpc3RTYW5kYm94ZXNSZXNwb25zZRInCglzYW5kYm94ZXMYASADKAsyFC5zYW5kcG9vbC52MS5TYW5kYm94EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSK5AgoUVXBkYXRlU2FuZGJveFJlcXVlc3QSEgoKc2FuZGJveF9pZBgBIAEoCRIRCgRuYW1lGAIgASgJSACIAQESQQoIbWV0YWRhdGEYAyADKAsyLy5zYW5kcG9vbC52MS5VcGRhdGVTYW5kYm94UmVxdWVzdC5NZXRhZGF0YUVudHJ5EioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoLdXBkYXRlX21hc2sYBSABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBiABKAkSEgoKcmVxdWVzdF9pZBgHIAEoCRovCg1NZXRhZGF0YUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX25hbWUiPgoVVXBkYXRlU2FuZGJveFJlc3BvbnNlEiUKB3NhbmRib3gYASABKAsyFC5zYW5kcG9vbC52MS5TYW5kYm94Ij4KFERlbGV0ZVNhbmRib3hSZXF1ZXN0EhIKCnNhbmRib3hfaWQYASABKAkSEgoKcmVxdWVzdF9pZBgCIAEoCSI+ChVEZWxldGVTYW5kYm94UmVzcG9uc2USJQoHc2FuZGJveBgBIAEoCzIULnNhbmRwb29sLnYxLlNhbmRib3giKQoTV2F0Y2hTYW5kYm94UmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJIj0KFFdhdGNoU2FuZGJveFJlc3BvbnNlEiUKB3NhbmRib3gYASABKAsyFC5zYW5kcG9vbC52MS5TYW5kYm94IvcBChFSdW5Db21tYW5kUmVxdWVzdBISCgpzYW5kYm94X2lkGAEgASgJEg8KB2NvbW1hbmQYAiABKAkSDAoEYXJndhgDIAMoCRI0CgNlbnYYBCADKAsyJy5zYW5kcG9vbC52MS5SdW5Db21tYW5kUmVxdWVzdC5FbnZFbnRyeRITCgt3b3JraW5nX2RpchgFIAEoCRIMCgR1c2VyGAYgASgJEioKB3RpbWVvdXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAgoSUnVuQ29tbWFuZFJlc3BvbnNlEg4KBnN0ZG91dBgBIAEoCRIOCgZzdGRlcnIYAiABKAkSFAoMc3Rkb3V0X2J5dGVzGAMgASgMEhQKDHN0ZGVycl9ieXRlcxgEIAEoDBITCglleGl0X2NvZGUYBSABKAVIABIQCgZzaWduYWwYBiABKAVIABInCgZyZWFzb24YByABKA4yFy5zYW5kcG9vbC52MS5FeGl0UmVhc29uEisKCGR1cmF0aW9uGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhwKFHN0ZG91dF9kcm9wcGVkX2J5dGVzGAkgASgDEhwKFHN0ZGVycl9kcm9wcGVkX2J5dGVzGAogASgDQggKBnN0YXR1cypsCglXaGVuRW1wdHkSGgoWV0hFTl9FTVBUWV9VTlNQRUNJRklFRBAAEhkKFVdIRU5fRU1QVFlfU1RBUlRfQ09MRBABEhMKD1dIRU5fRU1QVFlfV0FJVBACEhMKD1dIRU5fRU1QVFlfRkFJTBADMtIFCg5TYW5kYm94U2VydmljZRJWCg1DcmVhdGVTYW5kYm94EiEuc2FuZHBvb2wudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaIi5zYW5kcG9vbC52MS5DcmVhdGVTYW5kYm94UmVzcG9uc2USawoUQmF0Y2hDcmVhdGVTYW5kYm94ZXMSKC5zYW5kcG9vbC52MS5CYXRjaENyZWF0ZVNhbmRib3hlc1JlcXVlc3QaKS5zYW5kcG9vbC52MS5CYXRjaENyZWF0ZVNhbmRib3hlc1Jlc3BvbnNlEk0KCkdldFNhbmRib3gSHi5zYW5kcG9vbC52MS5HZXRTYW5kYm94UmVxdWVzdBofLnNhbmRwb29sLnYxLkdldFNhbmRib3hSZXNwb25zZRJWCg1MaXN0U2FuZGJveGVzEiEuc2FuZHBvb2wudjEuTGlzdFNhbmRib3hlc1JlcXVlc3QaIi5zYW5kcG9vbC52MS5MaXN0U2FuZGJveGVzUmVzcG9uc2USVgoNVXBkYXRlU2FuZGJveBIhLnNhbmRwb29sLnYxLlVwZGF0ZVNhbmRib3hSZXF1ZXN0GiIuc2FuZHBvb2wudjEuVXBkYXRlU2FuZGJveFJlc3BvbnNlElYKDURlbGV0ZVNhbmRib3gSIS5zYW5kcG9vbC52MS5EZWxldGVTYW5kYm94UmVxdWVzdBoiLnNhbmRwb29sLnYxLkRlbGV0ZVNhbmRib3hSZXNwb25zZRJVCgxXYXRjaFNhbmRib3gSIC5zYW5kcG9vbC52MS5XYXRjaFNhbmRib3hSZXF1ZXN0GiEuc2FuZHBvb2wudjEuV2F0Y2hTYW5kYm94UmVzcG9uc2UwARJNCgpSdW5Db21tYW5kEh4uc2FuZHBvb2wudjEuUnVuQ29tbWFuZFJlcXVlc3QaHy5zYW5kcG9vbC52MS5SdW5Db21tYW5kUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_sandpool_v1_container, file_sandpool_v1_sandbox]);
 
 /**
- * A sandbox to create. Exactly one of `pool_id`, `template_name` and `image` says where it comes from.
+ * Request message for CreateSandbox. Exactly one of `pool_id`, `template_name` and `spec` is set.
  *
  * @generated from message sandpool.v1.CreateSandboxRequest
  */
 export type CreateSandboxRequest = Message<"sandpool.v1.CreateSandboxRequest"> & {
   /**
-   * The pool to draw from, by identifier or name.
+   * The identifier or name of the pool to claim from.
    *
    * @generated from field: string pool_id = 1;
    */
   poolId: string;
 
   /**
-   * The template, by name or identifier: drawn from any pool that follows it, started cold where none has a ready one.
+   * The name or identifier of a template. The sandbox is claimed from any pool that uses the template.
    *
    * @generated from field: string template_name = 2;
    */
   templateName: string;
 
   /**
-   * The image of a sandbox that belongs to no pool.
+   * The specification of a sandbox that belongs to no pool; `spec.image` is required.
    *
-   * @generated from field: string image = 3;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 3;
    */
-  image: string;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * CPUs, 0.01 to 256, with an image only. Default 1.0.
+   * Optional. The name, unique among sandboxes that are not terminated: lower-case letters, digits and hyphens, at most 63
+   * characters. Default: none.
    *
-   * @generated from field: optional double cpus = 4;
-   */
-  cpus?: number | undefined;
-
-  /**
-   * Memory in MiB, without swap, 16 to 4,194,304, with an image only. Default 512.
-   *
-   * @generated from field: optional int32 memory_mb = 5;
-   */
-  memoryMb?: number | undefined;
-
-  /**
-   * Disk in MiB, 1 to 16,777,216, with an image only. Default 1024.
-   *
-   * @generated from field: optional int32 ephemeral_disk_mb = 6;
-   */
-  ephemeralDiskMb?: number | undefined;
-
-  /**
-   * Lifetime in seconds from the claim, at most a year; 0 for none. Default the pool's or the template's, else 0.
-   *
-   * @generated from field: optional int32 timeout_secs = 7;
-   */
-  timeoutSecs?: number | undefined;
-
-  /**
-   * Names of secrets to give to the sandbox, at most 64, with an image only. Each must exist. Default none.
-   *
-   * @generated from field: repeated string secret_names = 8;
-   */
-  secretNames: string[];
-
-  /**
-   * A command that runs beside the sandbox's commands, at most 256 words, with an image only. Default none.
-   *
-   * @generated from field: repeated string entrypoint = 9;
-   */
-  entrypoint: string[];
-
-  /**
-   * A name, unique among the sandboxes that have not ended. Default none. Lower-case letters, digits and hyphens, at most
-   * 63.
-   *
-   * @generated from field: string name = 10;
+   * @generated from field: string name = 4;
    */
   name: string;
 
   /**
-   * Labels of the caller's choice: at most 64, keys of 1 to 63 characters, values of at most 1,024. Default none.
+   * Optional. Labels: at most 64, keys of 1 to 63 characters, values of at most 1,024 characters. Default: none.
    *
-   * @generated from field: map<string, string> metadata = 11;
+   * @generated from field: map<string, string> metadata = 5;
    */
   metadata: { [key: string]: string };
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. The lifetime, counted from the claim, at most 365 days; 0: no limit. Default: that of the pool or of the
+   * template, otherwise no limit.
    *
-   * @generated from field: string request_id = 12;
+   * @generated from field: google.protobuf.Duration timeout = 6;
    */
-  requestId: string;
+  timeout?: Duration | undefined;
 
   /**
-   * Environment of this sandbox's processes, over the pool's, the template's or the image's, at most 256 variables; a ready
-   * container is taken all the same. Default none.
+   * Optional. Additional environment variables of this sandbox, at most 256. They take precedence over `spec.env` and over
+   * the variables of the pool, of the template and of the image; a warm container can still be assigned. Default: none.
    *
-   * @generated from field: map<string, string> env = 13;
+   * @generated from field: map<string, string> env = 7;
    */
   env: { [key: string]: string };
 
   /**
-   * A command that must succeed in a container before it counts as ready, at most 256 words; with an image only.
-   * Default none.
+   * Optional. What to do when no warm container is available. Default: WHEN_EMPTY_START_COLD.
    *
-   * @generated from field: repeated string readiness_command = 14;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`, 0.01 to 300; with an image only. Default 0.5.
-   *
-   * @generated from field: optional double readiness_interval_secs = 15;
-   */
-  readinessIntervalSecs?: number | undefined;
-
-  /**
-   * Seconds that one try of `readiness_command` may take, 0.01 to 300; with an image only. Default 5.
-   *
-   * @generated from field: optional double readiness_timeout_secs = 16;
-   */
-  readinessTimeoutSecs?: number | undefined;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; with an image only. Default
-   * 20.
-   *
-   * @generated from field: optional int32 readiness_retries = 17;
-   */
-  readinessRetries?: number | undefined;
-
-  /**
-   * What to do when no container is ready. Default WHEN_EMPTY_START_COLD.
-   *
-   * @generated from field: sandpool.v1.WhenEmpty when_empty = 18;
+   * @generated from field: sandpool.v1.WhenEmpty when_empty = 8;
    */
   whenEmpty: WhenEmpty;
 
   /**
-   * With WHEN_EMPTY_WAIT: how long to wait in line in seconds, 0.001 to 3,600. Default 30.
+   * Optional. The time limit in the wait queue with WHEN_EMPTY_WAIT, 0.001 s to 3,600 s. Default: 30 s.
    *
-   * @generated from field: optional double wait_secs = 19;
+   * @generated from field: google.protobuf.Duration queue_timeout = 9;
    */
-  waitSecs?: number | undefined;
+  queueTimeout?: Duration | undefined;
+
+  /**
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
+   *
+   * @generated from field: string request_id = 10;
+   */
+  requestId: string;
 };
 
 /**
@@ -169,13 +106,13 @@ export const CreateSandboxRequestSchema: GenMessage<CreateSandboxRequest> = /*@_
   messageDesc(file_sandpool_v1_sandbox_service, 0);
 
 /**
- * The answer of CreateSandbox.
+ * Response message for CreateSandbox.
  *
  * @generated from message sandpool.v1.CreateSandboxResponse
  */
 export type CreateSandboxResponse = Message<"sandpool.v1.CreateSandboxResponse"> & {
   /**
-   * The new sandbox; `start` says whether it was taken ready (WARM) or started (COLD), `start_duration` how long it took.
+   * The new sandbox.
    *
    * @generated from field: sandpool.v1.Sandbox sandbox = 1;
    */
@@ -190,27 +127,27 @@ export const CreateSandboxResponseSchema: GenMessage<CreateSandboxResponse> = /*
   messageDesc(file_sandpool_v1_sandbox_service, 1);
 
 /**
- * Several sandboxes to create, all alike.
+ * Request message for BatchCreateSandboxes.
  *
  * @generated from message sandpool.v1.BatchCreateSandboxesRequest
  */
 export type BatchCreateSandboxesRequest = Message<"sandpool.v1.BatchCreateSandboxesRequest"> & {
   /**
-   * What each sandbox is. Required; its `name` and `request_id` stay empty.
+   * Required. The request for each sandbox; its `name` and `request_id` must be empty.
    *
    * @generated from field: sandpool.v1.CreateSandboxRequest sandbox = 1;
    */
   sandbox?: CreateSandboxRequest | undefined;
 
   /**
-   * How many, 1 to 1,000. Required.
+   * Required. The number of sandboxes, 1 to 1,000.
    *
    * @generated from field: int32 count = 2;
    */
   count: number;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
    * @generated from field: string request_id = 3;
    */
@@ -225,13 +162,13 @@ export const BatchCreateSandboxesRequestSchema: GenMessage<BatchCreateSandboxesR
   messageDesc(file_sandpool_v1_sandbox_service, 2);
 
 /**
- * The answer of BatchCreateSandboxes.
+ * Response message for BatchCreateSandboxes.
  *
  * @generated from message sandpool.v1.BatchCreateSandboxesResponse
  */
 export type BatchCreateSandboxesResponse = Message<"sandpool.v1.BatchCreateSandboxesResponse"> & {
   /**
-   * The new sandboxes, as many as asked for.
+   * The new sandboxes, `count` of them.
    *
    * @generated from field: repeated sandpool.v1.Sandbox sandboxes = 1;
    */
@@ -246,13 +183,13 @@ export const BatchCreateSandboxesResponseSchema: GenMessage<BatchCreateSandboxes
   messageDesc(file_sandpool_v1_sandbox_service, 3);
 
 /**
- * Which sandbox to read.
+ * Request message for GetSandbox.
  *
  * @generated from message sandpool.v1.GetSandboxRequest
  */
 export type GetSandboxRequest = Message<"sandpool.v1.GetSandboxRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. The sandbox's identifier or name.
    *
    * @generated from field: string sandbox_id = 1;
    */
@@ -267,7 +204,7 @@ export const GetSandboxRequestSchema: GenMessage<GetSandboxRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_sandbox_service, 4);
 
 /**
- * The answer of GetSandbox.
+ * Response message for GetSandbox.
  *
  * @generated from message sandpool.v1.GetSandboxResponse
  */
@@ -288,48 +225,48 @@ export const GetSandboxResponseSchema: GenMessage<GetSandboxResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_sandbox_service, 5);
 
 /**
- * Which sandboxes to list, and which page of them. Filters add up: a sandbox is listed when it meets all.
+ * Request message for ListSandboxes. A sandbox is listed when it matches all filters.
  *
  * @generated from message sandpool.v1.ListSandboxesRequest
  */
 export type ListSandboxesRequest = Message<"sandpool.v1.ListSandboxesRequest"> & {
   /**
-   * The most sandboxes in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. The maximum number of sandboxes in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; the filters must be the same. Default: the first page.
+   * Optional. The `next_page_token` of the previous page; the filters must be the same. Default: the first page.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only sandboxes of this pool, by identifier or name. Default: of any and none.
+   * Optional. Only sandboxes of this pool, by identifier or name. Default: all.
    *
    * @generated from field: string pool_id = 3;
    */
   poolId: string;
 
   /**
-   * Only sandboxes of this template, by name or identifier, directly or through a pool. Default: of any and none.
+   * Optional. Only sandboxes of this template, by name or identifier, directly or through a pool. Default: all.
    *
    * @generated from field: string template_name = 4;
    */
   templateName: string;
 
   /**
-   * Only sandboxes in these states. Default: all but TERMINATED.
+   * Optional. Only sandboxes in these states. Default: all states except SANDBOX_STATE_TERMINATED.
    *
    * @generated from field: repeated sandpool.v1.SandboxState states = 5;
    */
   states: SandboxState[];
 
   /**
-   * Only sandboxes whose metadata has all of these pairs, at most 16. Default: any.
+   * Optional. Only sandboxes whose metadata contains all these entries, at most 16. Default: all.
    *
    * @generated from field: map<string, string> metadata = 6;
    */
@@ -344,20 +281,20 @@ export const ListSandboxesRequestSchema: GenMessage<ListSandboxesRequest> = /*@_
   messageDesc(file_sandpool_v1_sandbox_service, 6);
 
 /**
- * The answer of ListSandboxes.
+ * Response message for ListSandboxes.
  *
  * @generated from message sandpool.v1.ListSandboxesResponse
  */
 export type ListSandboxesResponse = Message<"sandpool.v1.ListSandboxesResponse"> & {
   /**
-   * The sandboxes of this page, oldest first.
+   * The sandboxes of this page.
    *
    * @generated from field: repeated sandpool.v1.Sandbox sandboxes = 1;
    */
   sandboxes: Sandbox[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * The `page_token` of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -372,57 +309,58 @@ export const ListSandboxesResponseSchema: GenMessage<ListSandboxesResponse> = /*
   messageDesc(file_sandpool_v1_sandbox_service, 7);
 
 /**
- * What to change of a sandbox. Without a mask every field that is present is changed.
+ * Request message for UpdateSandbox. Without `update_mask`, the update changes every field that is present.
  *
  * @generated from message sandpool.v1.UpdateSandboxRequest
  */
 export type UpdateSandboxRequest = Message<"sandpool.v1.UpdateSandboxRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. The sandbox's identifier or name.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * The new name; empty takes the name away. Rules as in CreateSandbox.
+   * Optional. The new name; an empty string removes the name.
    *
    * @generated from field: optional string name = 2;
    */
   name?: string | undefined;
 
   /**
-   * The new metadata in place of the old; name it in the mask to empty it. Limits as in CreateSandbox.
+   * Optional. The new metadata, which replaces the previous metadata. To remove all, name the field in `update_mask` and
+   * leave it empty.
    *
    * @generated from field: map<string, string> metadata = 3;
    */
   metadata: { [key: string]: string };
 
   /**
-   * The new lifetime in seconds, counted from the claim, at most a year; 0 for none. One that has passed already is
-   * refused.
+   * Optional. The new lifetime, counted from the claim, at most 365 days; 0: no limit. A lifetime that has already passed
+   * is rejected.
    *
-   * @generated from field: optional int32 timeout_secs = 4;
+   * @generated from field: google.protobuf.Duration timeout = 4;
    */
-  timeoutSecs?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * Which fields of this request to change, by name; fields named here and absent above go back to their default.
-   * Default: every field that is present.
+   * Optional. The fields to change: `name`, `metadata`, `timeout`, or `*` for all. A field that is named here and absent
+   * above returns to its default.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 5;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * Refuse the change with ABORTED unless this is the sandbox's present etag. Default: change whatever is there.
+   * Optional. The sandbox's etag. If it is not current, the update fails with ABORTED. Default: update unconditionally.
    *
    * @generated from field: string etag = 6;
    */
   etag: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
    * @generated from field: string request_id = 7;
    */
@@ -437,13 +375,13 @@ export const UpdateSandboxRequestSchema: GenMessage<UpdateSandboxRequest> = /*@_
   messageDesc(file_sandpool_v1_sandbox_service, 8);
 
 /**
- * The answer of UpdateSandbox.
+ * Response message for UpdateSandbox.
  *
  * @generated from message sandpool.v1.UpdateSandboxResponse
  */
 export type UpdateSandboxResponse = Message<"sandpool.v1.UpdateSandboxResponse"> & {
   /**
-   * The sandbox after the change.
+   * The updated sandbox.
    *
    * @generated from field: sandpool.v1.Sandbox sandbox = 1;
    */
@@ -458,20 +396,20 @@ export const UpdateSandboxResponseSchema: GenMessage<UpdateSandboxResponse> = /*
   messageDesc(file_sandpool_v1_sandbox_service, 9);
 
 /**
- * Which sandbox to end.
+ * Request message for DeleteSandbox.
  *
  * @generated from message sandpool.v1.DeleteSandboxRequest
  */
 export type DeleteSandboxRequest = Message<"sandpool.v1.DeleteSandboxRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. The sandbox's identifier or name.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
    * @generated from field: string request_id = 2;
    */
@@ -486,13 +424,13 @@ export const DeleteSandboxRequestSchema: GenMessage<DeleteSandboxRequest> = /*@_
   messageDesc(file_sandpool_v1_sandbox_service, 10);
 
 /**
- * The answer of DeleteSandbox.
+ * Response message for DeleteSandbox.
  *
  * @generated from message sandpool.v1.DeleteSandboxResponse
  */
 export type DeleteSandboxResponse = Message<"sandpool.v1.DeleteSandboxResponse"> & {
   /**
-   * The sandbox as it is now: ending or ended.
+   * The sandbox: terminating or terminated.
    *
    * @generated from field: sandpool.v1.Sandbox sandbox = 1;
    */
@@ -507,13 +445,13 @@ export const DeleteSandboxResponseSchema: GenMessage<DeleteSandboxResponse> = /*
   messageDesc(file_sandpool_v1_sandbox_service, 11);
 
 /**
- * Which sandbox to watch.
+ * Request message for WatchSandbox.
  *
  * @generated from message sandpool.v1.WatchSandboxRequest
  */
 export type WatchSandboxRequest = Message<"sandpool.v1.WatchSandboxRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. The sandbox's identifier or name.
    *
    * @generated from field: string sandbox_id = 1;
    */
@@ -528,13 +466,13 @@ export const WatchSandboxRequestSchema: GenMessage<WatchSandboxRequest> = /*@__P
   messageDesc(file_sandpool_v1_sandbox_service, 12);
 
 /**
- * One message of WatchSandbox.
+ * Response message for WatchSandbox.
  *
  * @generated from message sandpool.v1.WatchSandboxResponse
  */
 export type WatchSandboxResponse = Message<"sandpool.v1.WatchSandboxResponse"> & {
   /**
-   * The sandbox as it is now.
+   * The current state of the sandbox.
    *
    * @generated from field: sandpool.v1.Sandbox sandbox = 1;
    */
@@ -549,59 +487,61 @@ export const WatchSandboxResponseSchema: GenMessage<WatchSandboxResponse> = /*@_
   messageDesc(file_sandpool_v1_sandbox_service, 13);
 
 /**
- * A command to run. Either `command`, for the shell, or `argv`.
+ * Request message for RunCommand. Exactly one of `command` and `argv` is set.
  *
  * @generated from message sandpool.v1.RunCommandRequest
  */
 export type RunCommandRequest = Message<"sandpool.v1.RunCommandRequest"> & {
   /**
-   * The sandbox's identifier or name. Required.
+   * Required. The sandbox's identifier or name.
    *
    * @generated from field: string sandbox_id = 1;
    */
   sandboxId: string;
 
   /**
-   * A line for the shell: /bin/bash, or /bin/sh where there is no bash. At most 131,072 characters.
+   * A shell command, run by /bin/bash, or by /bin/sh if the image has no bash. At most 131,072 characters.
    *
    * @generated from field: string command = 2;
    */
   command: string;
 
   /**
-   * The program, found on PATH or by its path, and its arguments; at most 4,096 words. No shell is needed.
+   * The program, a path or a name that is looked up in PATH, and its arguments; at most 4,096 strings. No shell is needed.
    *
    * @generated from field: repeated string argv = 3;
    */
   argv: string[];
 
   /**
-   * Environment variables over those of the image, at most 256. Default none.
+   * Optional. Additional environment variables, at most 256. They take precedence over those of the sandbox. Default: none.
    *
    * @generated from field: map<string, string> env = 4;
    */
   env: { [key: string]: string };
 
   /**
-   * The working directory, an absolute path that exists. Default the image's.
+   * Optional. The working directory, an existing absolute path. Default: that of the image.
    *
    * @generated from field: string working_dir = 5;
    */
   workingDir: string;
 
   /**
-   * The user to run as: a name that the image knows, or a number with an optional group, `1000:1000`. Default the image's.
+   * Optional. The user that runs the command: a name that the image knows, or a number, with an optional group, for example
+   * `1000:1000`. Default: that of the image.
    *
    * @generated from field: string user = 6;
    */
   user: string;
 
   /**
-   * How long the command may run in seconds, 0.001 to 86,400. Default 60.
+   * Optional. The time limit of the command, 0.001 s to 86,400 s. The command is then killed with all its descendants.
+   * Default: 60 s.
    *
-   * @generated from field: optional double timeout_secs = 7;
+   * @generated from field: google.protobuf.Duration timeout = 7;
    */
-  timeoutSecs?: number | undefined;
+  timeout?: Duration | undefined;
 };
 
 /**
@@ -612,45 +552,45 @@ export const RunCommandRequestSchema: GenMessage<RunCommandRequest> = /*@__PURE_
   messageDesc(file_sandpool_v1_sandbox_service, 14);
 
 /**
- * How the command ended and what it printed. At most 1 MiB of each stream is returned; the rest is counted and dropped.
+ * Response message for RunCommand. At most 1 MiB of each stream is returned; the rest is counted and dropped.
  *
  * @generated from message sandpool.v1.RunCommandResponse
  */
 export type RunCommandResponse = Message<"sandpool.v1.RunCommandResponse"> & {
   /**
-   * Standard output as text; bytes that are not UTF-8 are replaced by U+FFFD.
+   * The standard output as text. Bytes that are not UTF-8 are replaced by U+FFFD.
    *
    * @generated from field: string stdout = 1;
    */
   stdout: string;
 
   /**
-   * Standard error as text; bytes that are not UTF-8 are replaced by U+FFFD.
+   * The standard error as text. Bytes that are not UTF-8 are replaced by U+FFFD.
    *
    * @generated from field: string stderr = 2;
    */
   stderr: string;
 
   /**
-   * Standard output as it was, only where it is not UTF-8.
+   * The standard output as bytes; empty if it is valid UTF-8.
    *
    * @generated from field: bytes stdout_bytes = 3;
    */
   stdoutBytes: Uint8Array;
 
   /**
-   * Standard error as it was, only where it is not UTF-8.
+   * The standard error as bytes; empty if it is valid UTF-8.
    *
    * @generated from field: bytes stderr_bytes = 4;
    */
   stderrBytes: Uint8Array;
 
   /**
-   * How it ended: by itself or by a signal.
+   * The exit status.
    *
-   * @generated from oneof sandpool.v1.RunCommandResponse.exit
+   * @generated from oneof sandpool.v1.RunCommandResponse.status
    */
-  exit: {
+  status: {
     /**
      * The exit code, 0 to 255.
      *
@@ -660,7 +600,7 @@ export type RunCommandResponse = Message<"sandpool.v1.RunCommandResponse"> & {
     case: "exitCode";
   } | {
     /**
-     * The number of the signal that ended it.
+     * The number of the signal that terminated the command.
      *
      * @generated from field: int32 signal = 6;
      */
@@ -669,28 +609,28 @@ export type RunCommandResponse = Message<"sandpool.v1.RunCommandResponse"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Why it ended.
+   * How the command exited.
    *
-   * @generated from field: sandpool.v1.CommandEndReason reason = 7;
+   * @generated from field: sandpool.v1.ExitReason reason = 7;
    */
-  reason: CommandEndReason;
+  reason: ExitReason;
 
   /**
-   * How long it ran.
+   * How long the command ran.
    *
    * @generated from field: google.protobuf.Duration duration = 8;
    */
   duration?: Duration | undefined;
 
   /**
-   * How many bytes of standard output were dropped because there were more than 1 MiB.
+   * The number of bytes of standard output that were dropped because the output exceeded 1 MiB.
    *
    * @generated from field: int64 stdout_dropped_bytes = 9;
    */
   stdoutDroppedBytes: bigint;
 
   /**
-   * How many bytes of standard error were dropped because there were more than 1 MiB.
+   * The number of bytes of standard error that were dropped because the output exceeded 1 MiB.
    *
    * @generated from field: int64 stderr_dropped_bytes = 10;
    */
@@ -705,35 +645,36 @@ export const RunCommandResponseSchema: GenMessage<RunCommandResponse> = /*@__PUR
   messageDesc(file_sandpool_v1_sandbox_service, 15);
 
 /**
- * What a creation does when its pool, or the pools of its template, have no container ready.
+ * Behaviour of CreateSandbox when the pool, or the pools of the template, have no warm container.
  *
  * @generated from enum sandpool.v1.WhenEmpty
  */
 export enum WhenEmpty {
   /**
-   * The default, WHEN_EMPTY_START_COLD.
+   * WHEN_EMPTY_START_COLD.
    *
    * @generated from enum value: WHEN_EMPTY_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Start a container for this sandbox; where `max_containers` leaves no room for it, take one that the pool is making.
-   * RESOURCE_EXHAUSTED (POOL_AT_MAX) when there is none for this caller either.
+   * Start a container for this sandbox. If `max_containers` leaves no room, use a container that the pool is creating.
+   * Without one the call fails with RESOURCE_EXHAUSTED (POOL_LIMIT_REACHED).
    *
    * @generated from enum value: WHEN_EMPTY_START_COLD = 1;
    */
   START_COLD = 1,
 
   /**
-   * Wait in line, first come, first served, until one is ready. DEADLINE_EXCEEDED (NOT_READY_IN_TIME) after `wait_secs`.
+   * Wait in the queue, in FIFO order, for a warm container. After `queue_timeout` the call fails with DEADLINE_EXCEEDED
+   * (QUEUE_TIMEOUT).
    *
    * @generated from enum value: WHEN_EMPTY_WAIT = 2;
    */
   WAIT = 2,
 
   /**
-   * Fail at once: RESOURCE_EXHAUSTED (POOL_EMPTY).
+   * Fail at once with RESOURCE_EXHAUSTED (POOL_EMPTY).
    *
    * @generated from enum value: WHEN_EMPTY_FAIL = 3;
    */
@@ -747,15 +688,18 @@ export const WhenEmptySchema: GenEnum<WhenEmpty> = /*@__PURE__*/
   enumDesc(file_sandpool_v1_sandbox_service, 0);
 
 /**
- * SandboxService hands out sandboxes and runs commands in them. Every call that changes something takes a `request_id`;
- * every field `sandbox_id` takes the identifier or the name.
+ * SandboxService creates and manages sandboxes and runs short commands in them. Every mutation accepts a `request_id`;
+ * every field `sandbox_id` accepts the identifier or the name.
  *
  * @generated from service sandpool.v1.SandboxService
  */
 export const SandboxService: GenService<{
   /**
-   * Creates a sandbox: takes a ready container where there is one and starts one where there is none. Answers when the
-   * sandbox runs commands. RESOURCE_EXHAUSTED, with when to retry, when the pool is at `max_containers`.
+   * Creates a sandbox and returns it when it runs commands. It is assigned a warm container if there is one; otherwise
+   * `when_empty` applies. Errors: NOT_FOUND if the pool, the template or a secret does not exist; ALREADY_EXISTS if the name
+   * is in use; FAILED_PRECONDITION if the pool is paused or drained, or the container cannot be started;
+   * RESOURCE_EXHAUSTED, with RetryInfo, if the pool is at `max_containers` (POOL_LIMIT_REACHED) or empty (POOL_EMPTY);
+   * DEADLINE_EXCEEDED after `queue_timeout` (QUEUE_TIMEOUT).
    *
    * @generated from rpc sandpool.v1.SandboxService.CreateSandbox
    */
@@ -765,7 +709,7 @@ export const SandboxService: GenService<{
     output: typeof CreateSandboxResponseSchema;
   },
   /**
-   * Creates several sandboxes alike, all or none. Errors as CreateSandbox.
+   * Creates several identical sandboxes, all or none. Errors: those of CreateSandbox.
    *
    * @generated from rpc sandpool.v1.SandboxService.BatchCreateSandboxes
    */
@@ -775,7 +719,7 @@ export const SandboxService: GenService<{
     output: typeof BatchCreateSandboxesResponseSchema;
   },
   /**
-   * Reads one sandbox, also one that ended a while ago. NOT_FOUND when there is none.
+   * Returns a sandbox, including one that terminated within the retention time. Errors: NOT_FOUND if it does not exist.
    *
    * @generated from rpc sandpool.v1.SandboxService.GetSandbox
    */
@@ -785,7 +729,7 @@ export const SandboxService: GenService<{
     output: typeof GetSandboxResponseSchema;
   },
   /**
-   * Lists sandboxes, oldest first.
+   * Lists sandboxes in order of creation, oldest first.
    *
    * @generated from rpc sandpool.v1.SandboxService.ListSandboxes
    */
@@ -795,8 +739,8 @@ export const SandboxService: GenService<{
     output: typeof ListSandboxesResponseSchema;
   },
   /**
-   * Changes a sandbox's name, metadata or lifetime. FAILED_PRECONDITION when it has ended, ABORTED when the etag is not
-   * the present one.
+   * Updates the name, the metadata or the lifetime of a sandbox. Errors: FAILED_PRECONDITION (SANDBOX_TERMINATED) if it is
+   * terminated; ALREADY_EXISTS if the new name is in use; ABORTED if `etag` is not current.
    *
    * @generated from rpc sandpool.v1.SandboxService.UpdateSandbox
    */
@@ -806,8 +750,8 @@ export const SandboxService: GenService<{
     output: typeof UpdateSandboxResponseSchema;
   },
   /**
-   * Ends a sandbox, also one that is still starting. Its container is removed and never used again. A sandbox that has
-   * ended already is answered as it is.
+   * Terminates a sandbox, including one that is starting. Its container is removed and never reused. Deleting a terminated
+   * sandbox returns it unchanged. Errors: NOT_FOUND if it does not exist.
    *
    * @generated from rpc sandpool.v1.SandboxService.DeleteSandbox
    */
@@ -817,7 +761,7 @@ export const SandboxService: GenService<{
     output: typeof DeleteSandboxResponseSchema;
   },
   /**
-   * Streams the sandbox's present state and then each change; ends after the state TERMINATED.
+   * Streams the current state of a sandbox and then each change. The stream ends after SANDBOX_STATE_TERMINATED.
    *
    * @generated from rpc sandpool.v1.SandboxService.WatchSandbox
    */
@@ -827,9 +771,9 @@ export const SandboxService: GenService<{
     output: typeof WatchSandboxResponseSchema;
   },
   /**
-   * Runs one command in a sandbox and answers when it has ended, with its output. FAILED_PRECONDITION when the sandbox is
-   * not running or the command cannot be run, UNAVAILABLE when the sandbox does not answer. The command is killed, with
-   * every process that it started, when its timeout passes or the call is cancelled.
+   * Runs a command in a sandbox and returns its output when it has exited. The command is killed with all its descendants
+   * when its timeout passes or the call is cancelled. Errors: FAILED_PRECONDITION if the sandbox is not running or the
+   * command cannot be started; UNAVAILABLE if the sandbox does not respond.
    *
    * @generated from rpc sandpool.v1.SandboxService.RunCommand
    */

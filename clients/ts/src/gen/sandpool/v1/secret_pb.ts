@@ -15,27 +15,27 @@ export const file_sandpool_v1_secret: GenFile = /*@__PURE__*/
   fileDesc("ChhzYW5kcG9vbC92MS9zZWNyZXQucHJvdG8SC3NhbmRwb29sLnYxIngKBlNlY3JldBIMCgRuYW1lGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
- * A secret as callers see it: its name. Its value is returned by no call.
+ * A secret without its value. No method returns the value.
  *
  * @generated from message sandpool.v1.Secret
  */
 export type Secret = Message<"sandpool.v1.Secret"> & {
   /**
-   * The secret's name, and that of the environment variable that holds its value in a sandbox. Never changes.
+   * Immutable. The name of the secret and of the environment variable that contains its value in a sandbox.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * When the secret was created. Output only.
+   * Output only. When the secret was created.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 2;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When its value was changed last. Output only.
+   * Output only. When the value was last updated.
    *
    * @generated from field: google.protobuf.Timestamp update_time = 3;
    */

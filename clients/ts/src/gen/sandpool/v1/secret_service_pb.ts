@@ -4,7 +4,6 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
 import type { Secret } from "./secret_pb.js";
 import { file_sandpool_v1_secret } from "./secret_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -13,32 +12,32 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/secret_service.proto.
  */
 export const file_sandpool_v1_secret_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYW5kcG9vbC92MS9zZWNyZXRfc2VydmljZS5wcm90bxILc2FuZHBvb2wudjEicAoTQ3JlYXRlU2VjcmV0UmVxdWVzdBIXCgRuYW1lGAEgASgJQgm6SAZyBMCsHQESHgoFdmFsdWUYAiABKAlCD7pIDHIKyKwdARABGICABBIgCgpyZXF1ZXN0X2lkGAMgASgJQgy6SAnYAQFyBNCsHQEiOwoUQ3JlYXRlU2VjcmV0UmVzcG9uc2USIwoGc2VjcmV0GAEgASgLMhMuc2FuZHBvb2wudjEuU2VjcmV0InAKE1VwZGF0ZVNlY3JldFJlcXVlc3QSFwoEbmFtZRgBIAEoCUIJukgGcgTArB0BEh4KBXZhbHVlGAIgASgJQg+6SAxyCsisHQEQARiAgAQSIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BIjsKFFVwZGF0ZVNlY3JldFJlc3BvbnNlEiMKBnNlY3JldBgBIAEoCzITLnNhbmRwb29sLnYxLlNlY3JldCJRChJMaXN0U2VjcmV0c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAEIlQKE0xpc3RTZWNyZXRzUmVzcG9uc2USJAoHc2VjcmV0cxgBIAMoCzITLnNhbmRwb29sLnYxLlNlY3JldBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiXwoTRGVsZXRlU2VjcmV0UmVxdWVzdBIXCgRuYW1lGAEgASgJQgm6SAZyBMCsHQESDQoFZm9yY2UYAiABKAgSIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BIhYKFERlbGV0ZVNlY3JldFJlc3BvbnNlMuACCg1TZWNyZXRTZXJ2aWNlElMKDENyZWF0ZVNlY3JldBIgLnNhbmRwb29sLnYxLkNyZWF0ZVNlY3JldFJlcXVlc3QaIS5zYW5kcG9vbC52MS5DcmVhdGVTZWNyZXRSZXNwb25zZRJTCgxVcGRhdGVTZWNyZXQSIC5zYW5kcG9vbC52MS5VcGRhdGVTZWNyZXRSZXF1ZXN0GiEuc2FuZHBvb2wudjEuVXBkYXRlU2VjcmV0UmVzcG9uc2USUAoLTGlzdFNlY3JldHMSHy5zYW5kcG9vbC52MS5MaXN0U2VjcmV0c1JlcXVlc3QaIC5zYW5kcG9vbC52MS5MaXN0U2VjcmV0c1Jlc3BvbnNlElMKDERlbGV0ZVNlY3JldBIgLnNhbmRwb29sLnYxLkRlbGV0ZVNlY3JldFJlcXVlc3QaIS5zYW5kcG9vbC52MS5EZWxldGVTZWNyZXRSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_sandpool_v1_secret]);
+  fileDesc("CiBzYW5kcG9vbC92MS9zZWNyZXRfc2VydmljZS5wcm90bxILc2FuZHBvb2wudjEiRgoTQ3JlYXRlU2VjcmV0UmVxdWVzdBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiOwoUQ3JlYXRlU2VjcmV0UmVzcG9uc2USIwoGc2VjcmV0GAEgASgLMhMuc2FuZHBvb2wudjEuU2VjcmV0IiAKEEdldFNlY3JldFJlcXVlc3QSDAoEbmFtZRgBIAEoCSI4ChFHZXRTZWNyZXRSZXNwb25zZRIjCgZzZWNyZXQYASABKAsyEy5zYW5kcG9vbC52MS5TZWNyZXQiOwoSTGlzdFNlY3JldHNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlQKE0xpc3RTZWNyZXRzUmVzcG9uc2USJAoHc2VjcmV0cxgBIAMoCzITLnNhbmRwb29sLnYxLlNlY3JldBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoTVXBkYXRlU2VjcmV0UmVxdWVzdBIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiOwoUVXBkYXRlU2VjcmV0UmVzcG9uc2USIwoGc2VjcmV0GAEgASgLMhMuc2FuZHBvb2wudjEuU2VjcmV0IkYKE0RlbGV0ZVNlY3JldFJlcXVlc3QSDAoEbmFtZRgBIAEoCRINCgVmb3JjZRgCIAEoCBISCgpyZXF1ZXN0X2lkGAMgASgJIhYKFERlbGV0ZVNlY3JldFJlc3BvbnNlMqwDCg1TZWNyZXRTZXJ2aWNlElMKDENyZWF0ZVNlY3JldBIgLnNhbmRwb29sLnYxLkNyZWF0ZVNlY3JldFJlcXVlc3QaIS5zYW5kcG9vbC52MS5DcmVhdGVTZWNyZXRSZXNwb25zZRJKCglHZXRTZWNyZXQSHS5zYW5kcG9vbC52MS5HZXRTZWNyZXRSZXF1ZXN0Gh4uc2FuZHBvb2wudjEuR2V0U2VjcmV0UmVzcG9uc2USUAoLTGlzdFNlY3JldHMSHy5zYW5kcG9vbC52MS5MaXN0U2VjcmV0c1JlcXVlc3QaIC5zYW5kcG9vbC52MS5MaXN0U2VjcmV0c1Jlc3BvbnNlElMKDFVwZGF0ZVNlY3JldBIgLnNhbmRwb29sLnYxLlVwZGF0ZVNlY3JldFJlcXVlc3QaIS5zYW5kcG9vbC52MS5VcGRhdGVTZWNyZXRSZXNwb25zZRJTCgxEZWxldGVTZWNyZXQSIC5zYW5kcG9vbC52MS5EZWxldGVTZWNyZXRSZXF1ZXN0GiEuc2FuZHBvb2wudjEuRGVsZXRlU2VjcmV0UmVzcG9uc2ViBnByb3RvMw", [file_sandpool_v1_secret]);
 
 /**
- * A secret to keep.
+ * Request message for CreateSecret.
  *
  * @generated from message sandpool.v1.CreateSecretRequest
  */
 export type CreateSecretRequest = Message<"sandpool.v1.CreateSecretRequest"> & {
   /**
-   * Its name. Required. A letter or an underscore, then at most 127 letters, digits and underscores, not beginning with
-   * SANDPOOL_.
+   * Required. The name: a letter or an underscore, then at most 127 letters, digits and underscores. It must not start with
+   * `SANDPOOL_`.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * Its value, text of 1 to 65,536 characters without NUL. Required. Write only.
+   * Required. Input only. The value, 1 to 65,536 characters without NUL.
    *
    * @generated from field: string value = 2;
    */
   value: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer; its `value`
-   * is not compared. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response; the secret's
+   * `value` is not compared. Default: none.
    *
    * @generated from field: string request_id = 3;
    */
@@ -53,7 +52,7 @@ export const CreateSecretRequestSchema: GenMessage<CreateSecretRequest> = /*@__P
   messageDesc(file_sandpool_v1_secret_service, 0);
 
 /**
- * The answer of CreateSecret.
+ * Response message for CreateSecret.
  *
  * @generated from message sandpool.v1.CreateSecretResponse
  */
@@ -74,49 +73,34 @@ export const CreateSecretResponseSchema: GenMessage<CreateSecretResponse> = /*@_
   messageDesc(file_sandpool_v1_secret_service, 1);
 
 /**
- * A secret's new value.
+ * Request message for GetSecret.
  *
- * @generated from message sandpool.v1.UpdateSecretRequest
+ * @generated from message sandpool.v1.GetSecretRequest
  */
-export type UpdateSecretRequest = Message<"sandpool.v1.UpdateSecretRequest"> & {
+export type GetSecretRequest = Message<"sandpool.v1.GetSecretRequest"> & {
   /**
-   * The secret's name. Required.
+   * Required. The name of the secret.
    *
    * @generated from field: string name = 1;
    */
   name: string;
-
-  /**
-   * The new value, text of 1 to 65,536 characters without NUL. Required. Write only.
-   *
-   * @generated from field: string value = 2;
-   */
-  value: string;
-
-  /**
-   * Names this request, so that a retry within a day returns the first answer; its `value`
-   * is not compared. Default none: every call counts.
-   *
-   * @generated from field: string request_id = 3;
-   */
-  requestId: string;
 };
 
 /**
- * Describes the message sandpool.v1.UpdateSecretRequest.
- * Use `create(UpdateSecretRequestSchema)` to create a new message.
+ * Describes the message sandpool.v1.GetSecretRequest.
+ * Use `create(GetSecretRequestSchema)` to create a new message.
  */
-export const UpdateSecretRequestSchema: GenMessage<UpdateSecretRequest> = /*@__PURE__*/
+export const GetSecretRequestSchema: GenMessage<GetSecretRequest> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_secret_service, 2);
 
 /**
- * The answer of UpdateSecret.
+ * Response message for GetSecret.
  *
- * @generated from message sandpool.v1.UpdateSecretResponse
+ * @generated from message sandpool.v1.GetSecretResponse
  */
-export type UpdateSecretResponse = Message<"sandpool.v1.UpdateSecretResponse"> & {
+export type GetSecretResponse = Message<"sandpool.v1.GetSecretResponse"> & {
   /**
-   * The secret after the change.
+   * The secret.
    *
    * @generated from field: sandpool.v1.Secret secret = 1;
    */
@@ -124,27 +108,27 @@ export type UpdateSecretResponse = Message<"sandpool.v1.UpdateSecretResponse"> &
 };
 
 /**
- * Describes the message sandpool.v1.UpdateSecretResponse.
- * Use `create(UpdateSecretResponseSchema)` to create a new message.
+ * Describes the message sandpool.v1.GetSecretResponse.
+ * Use `create(GetSecretResponseSchema)` to create a new message.
  */
-export const UpdateSecretResponseSchema: GenMessage<UpdateSecretResponse> = /*@__PURE__*/
+export const GetSecretResponseSchema: GenMessage<GetSecretResponse> = /*@__PURE__*/
   messageDesc(file_sandpool_v1_secret_service, 3);
 
 /**
- * Which page of secrets to list.
+ * Request message for ListSecrets.
  *
  * @generated from message sandpool.v1.ListSecretsRequest
  */
 export type ListSecretsRequest = Message<"sandpool.v1.ListSecretsRequest"> & {
   /**
-   * The most secrets in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. The maximum number of secrets in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before. Default: the first page.
+   * Optional. The `next_page_token` of the previous page. Default: the first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -159,20 +143,20 @@ export const ListSecretsRequestSchema: GenMessage<ListSecretsRequest> = /*@__PUR
   messageDesc(file_sandpool_v1_secret_service, 4);
 
 /**
- * The answer of ListSecrets.
+ * Response message for ListSecrets.
  *
  * @generated from message sandpool.v1.ListSecretsResponse
  */
 export type ListSecretsResponse = Message<"sandpool.v1.ListSecretsResponse"> & {
   /**
-   * The secrets of this page, by name.
+   * The secrets of this page.
    *
    * @generated from field: repeated sandpool.v1.Secret secrets = 1;
    */
   secrets: Secret[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * The `page_token` of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -187,28 +171,85 @@ export const ListSecretsResponseSchema: GenMessage<ListSecretsResponse> = /*@__P
   messageDesc(file_sandpool_v1_secret_service, 5);
 
 /**
- * Which secret to delete.
+ * Request message for UpdateSecret.
  *
- * @generated from message sandpool.v1.DeleteSecretRequest
+ * @generated from message sandpool.v1.UpdateSecretRequest
  */
-export type DeleteSecretRequest = Message<"sandpool.v1.DeleteSecretRequest"> & {
+export type UpdateSecretRequest = Message<"sandpool.v1.UpdateSecretRequest"> & {
   /**
-   * The secret's name. Required.
+   * Required. The name of the secret.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * Delete it even while pools or templates name it: they cannot be filled until there is one of that name again, or they
-   * name it no more. Default false.
+   * Required. Input only. The new value, 1 to 65,536 characters without NUL.
+   *
+   * @generated from field: string value = 2;
+   */
+  value: string;
+
+  /**
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response; the secret's
+   * `value` is not compared. Default: none.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message sandpool.v1.UpdateSecretRequest.
+ * Use `create(UpdateSecretRequestSchema)` to create a new message.
+ */
+export const UpdateSecretRequestSchema: GenMessage<UpdateSecretRequest> = /*@__PURE__*/
+  messageDesc(file_sandpool_v1_secret_service, 6);
+
+/**
+ * Response message for UpdateSecret.
+ *
+ * @generated from message sandpool.v1.UpdateSecretResponse
+ */
+export type UpdateSecretResponse = Message<"sandpool.v1.UpdateSecretResponse"> & {
+  /**
+   * The updated secret.
+   *
+   * @generated from field: sandpool.v1.Secret secret = 1;
+   */
+  secret?: Secret | undefined;
+};
+
+/**
+ * Describes the message sandpool.v1.UpdateSecretResponse.
+ * Use `create(UpdateSecretResponseSchema)` to create a new message.
+ */
+export const UpdateSecretResponseSchema: GenMessage<UpdateSecretResponse> = /*@__PURE__*/
+  messageDesc(file_sandpool_v1_secret_service, 7);
+
+/**
+ * Request message for DeleteSecret.
+ *
+ * @generated from message sandpool.v1.DeleteSecretRequest
+ */
+export type DeleteSecretRequest = Message<"sandpool.v1.DeleteSecretRequest"> & {
+  /**
+   * Required. The name of the secret.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Optional. Whether to delete the secret while pools or templates reference it. Their sandboxes cannot start until a
+   * secret of this name exists again or they no longer reference it. Default: false.
    *
    * @generated from field: bool force = 2;
    */
   force: boolean;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
    * @generated from field: string request_id = 3;
    */
@@ -220,10 +261,10 @@ export type DeleteSecretRequest = Message<"sandpool.v1.DeleteSecretRequest"> & {
  * Use `create(DeleteSecretRequestSchema)` to create a new message.
  */
 export const DeleteSecretRequestSchema: GenMessage<DeleteSecretRequest> = /*@__PURE__*/
-  messageDesc(file_sandpool_v1_secret_service, 6);
+  messageDesc(file_sandpool_v1_secret_service, 8);
 
 /**
- * The answer of DeleteSecret: the secret is gone.
+ * Response message for DeleteSecret.
  *
  * @generated from message sandpool.v1.DeleteSecretResponse
  */
@@ -235,17 +276,17 @@ export type DeleteSecretResponse = Message<"sandpool.v1.DeleteSecretResponse"> &
  * Use `create(DeleteSecretResponseSchema)` to create a new message.
  */
 export const DeleteSecretResponseSchema: GenMessage<DeleteSecretResponse> = /*@__PURE__*/
-  messageDesc(file_sandpool_v1_secret_service, 7);
+  messageDesc(file_sandpool_v1_secret_service, 9);
 
 /**
- * SecretService keeps secrets, encrypted, for pools, templates and sandboxes that name them. A sandbox gets their values as
- * environment variables when it is claimed; no call returns a value.
+ * SecretService stores encrypted secrets for the pools, templates and sandboxes that reference them by name. A sandbox
+ * receives the values as environment variables when it is claimed. No method returns a value.
  *
  * @generated from service sandpool.v1.SecretService
  */
 export const SecretService: GenService<{
   /**
-   * Keeps a new secret. ALREADY_EXISTS when there is one of that name.
+   * Creates a secret. Errors: ALREADY_EXISTS if the name is in use.
    *
    * @generated from rpc sandpool.v1.SecretService.CreateSecret
    */
@@ -255,17 +296,17 @@ export const SecretService: GenService<{
     output: typeof CreateSecretResponseSchema;
   },
   /**
-   * Changes a secret's value: sandboxes claimed from now on get the new one. NOT_FOUND when there is none.
+   * Returns a secret without its value. Errors: NOT_FOUND if it does not exist.
    *
-   * @generated from rpc sandpool.v1.SecretService.UpdateSecret
+   * @generated from rpc sandpool.v1.SecretService.GetSecret
    */
-  updateSecret: {
+  getSecret: {
     methodKind: "unary";
-    input: typeof UpdateSecretRequestSchema;
-    output: typeof UpdateSecretResponseSchema;
+    input: typeof GetSecretRequestSchema;
+    output: typeof GetSecretResponseSchema;
   },
   /**
-   * Lists secrets by name, without values.
+   * Lists secrets by name, without their values.
    *
    * @generated from rpc sandpool.v1.SecretService.ListSecrets
    */
@@ -275,7 +316,19 @@ export const SecretService: GenService<{
     output: typeof ListSecretsResponseSchema;
   },
   /**
-   * Deletes a secret. FAILED_PRECONDITION, naming them, while pools or templates name it.
+   * Updates the value of a secret. Sandboxes that are claimed later receive the new value. Errors: NOT_FOUND if the secret
+   * does not exist.
+   *
+   * @generated from rpc sandpool.v1.SecretService.UpdateSecret
+   */
+  updateSecret: {
+    methodKind: "unary";
+    input: typeof UpdateSecretRequestSchema;
+    output: typeof UpdateSecretResponseSchema;
+  },
+  /**
+   * Deletes a secret. Errors: FAILED_PRECONDITION (SECRET_IN_USE) while pools or templates reference it, with their names,
+   * unless `force` is set.
    *
    * @generated from rpc sandpool.v1.SecretService.DeleteSecret
    */

@@ -4,142 +4,72 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { ContainerSpec } from "./container_pb.js";
+import { file_sandpool_v1_container } from "./container_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandpool/v1/template.proto.
  */
 export const file_sandpool_v1_template: GenFile = /*@__PURE__*/
-  fileDesc("ChpzYW5kcG9vbC92MS90ZW1wbGF0ZS5wcm90bxILc2FuZHBvb2wudjEi+AMKCFRlbXBsYXRlEhMKC3RlbXBsYXRlX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDQoFaW1hZ2UYAyABKAkSDAoEY3B1cxgEIAEoARIRCgltZW1vcnlfbWIYBSABKAUSGQoRZXBoZW1lcmFsX2Rpc2tfbWIYBiABKAUSFAoMdGltZW91dF9zZWNzGAcgASgFEhQKDHNlY3JldF9uYW1lcxgIIAMoCRISCgplbnRyeXBvaW50GAkgAygJEgwKBGV0YWcYCiABKAkSLwoLY3JlYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgNlbnYYDSADKAsyHi5zYW5kcG9vbC52MS5UZW1wbGF0ZS5FbnZFbnRyeRIZChFyZWFkaW5lc3NfY29tbWFuZBgOIAMoCRIfChdyZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcxgPIAEoARIeChZyZWFkaW5lc3NfdGltZW91dF9zZWNzGBAgASgBEhkKEXJlYWRpbmVzc19yZXRyaWVzGBEgASgFGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("ChpzYW5kcG9vbC92MS90ZW1wbGF0ZS5wcm90bxILc2FuZHBvb2wudjEi8wEKCFRlbXBsYXRlEhMKC3RlbXBsYXRlX2lkGAEgASgJEgwKBG5hbWUYAiABKAkSKAoEc3BlYxgDIAEoCzIaLnNhbmRwb29sLnYxLkNvbnRhaW5lclNwZWMSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIMCgRldGFnGAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandpool_v1_container]);
 
 /**
- * A template is a named specification of containers, for pools and for sandboxes.
+ * A named container specification for pools and sandboxes.
  *
  * @generated from message sandpool.v1.Template
  */
 export type Template = Message<"sandpool.v1.Template"> & {
   /**
-   * The server's identifier of the template, `tpl-` and 20 characters. Output only, never changes.
+   * Output only. Immutable. The identifier that the server assigned: `tpl-` and 20 characters.
    *
    * @generated from field: string template_id = 1;
    */
   templateId: string;
 
   /**
-   * The template's name, unique among the living templates. Lower-case letters, digits and hyphens, at most 63
-   * characters. Mutable; pools follow it.
+   * The name, unique among existing templates: lower-case letters, digits and hyphens, at most 63 characters. Mutable.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * The image of each container. Mutable.
+   * The container specification. Mutable. A change applies to every pool that uses the template.
    *
-   * @generated from field: string image = 3;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 3;
    */
-  image: string;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * CPUs of each container. Mutable. Default 1.0.
+   * The lifetime of a sandbox, counted from its claim. Absent: no limit. Mutable.
    *
-   * @generated from field: double cpus = 4;
+   * @generated from field: google.protobuf.Duration timeout = 4;
    */
-  cpus: number;
+  timeout?: Duration | undefined;
 
   /**
-   * Memory of each container in MiB, without swap. Mutable. Default 512.
+   * Output only. Changes with every update. Pass it to an update or delete to detect concurrent changes.
    *
-   * @generated from field: int32 memory_mb = 5;
-   */
-  memoryMb: number;
-
-  /**
-   * Disk of each container in MiB. Mutable. Default 1024.
-   *
-   * @generated from field: int32 ephemeral_disk_mb = 6;
-   */
-  ephemeralDiskMb: number;
-
-  /**
-   * The lifetime of a sandbox in seconds from its claim, 0 for none. Mutable. Default 0.
-   *
-   * @generated from field: int32 timeout_secs = 7;
-   */
-  timeoutSecs: number;
-
-  /**
-   * Names of the secrets given to each sandbox. Mutable. Default none.
-   *
-   * @generated from field: repeated string secret_names = 8;
-   */
-  secretNames: string[];
-
-  /**
-   * The command that runs in each container beside the sandbox's commands. Empty: none. Mutable.
-   *
-   * @generated from field: repeated string entrypoint = 9;
-   */
-  entrypoint: string[];
-
-  /**
-   * Changes with each update; send it with an update to refuse to overwrite another's. Output only.
-   *
-   * @generated from field: string etag = 10;
+   * @generated from field: string etag = 5;
    */
   etag: string;
 
   /**
-   * When the template was created. Output only.
+   * Output only. When the template was created.
    *
-   * @generated from field: google.protobuf.Timestamp create_time = 11;
+   * @generated from field: google.protobuf.Timestamp create_time = 6;
    */
   createTime?: Timestamp | undefined;
 
   /**
-   * When the template was changed last. Output only.
+   * Output only. When the template was last updated.
    *
-   * @generated from field: google.protobuf.Timestamp update_time = 12;
+   * @generated from field: google.protobuf.Timestamp update_time = 7;
    */
   updateTime?: Timestamp | undefined;
-
-  /**
-   * Environment of the sandbox's processes and of the entrypoint, over the image's. Mutable.
-   *
-   * @generated from field: map<string, string> env = 13;
-   */
-  env: { [key: string]: string };
-
-  /**
-   * A command that must succeed in a container before it counts as ready: the program and its arguments. Empty: a container
-   * is ready when it runs commands. Mutable.
-   *
-   * @generated from field: repeated string readiness_command = 14;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`. Mutable. Default 0.5.
-   *
-   * @generated from field: double readiness_interval_secs = 15;
-   */
-  readinessIntervalSecs: number;
-
-  /**
-   * Seconds that one try of `readiness_command` may take. Mutable. Default 5.
-   *
-   * @generated from field: double readiness_timeout_secs = 16;
-   */
-  readinessTimeoutSecs: number;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up. Mutable. Default 20.
-   *
-   * @generated from field: int32 readiness_retries = 17;
-   */
-  readinessRetries: number;
 };
 
 /**

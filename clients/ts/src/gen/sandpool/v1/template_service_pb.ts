@@ -4,9 +4,10 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_buf_validate_validate } from "../../buf/validate/validate_pb.js";
-import type { FieldMask } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
+import type { ContainerSpec } from "./container_pb.js";
+import { file_sandpool_v1_container } from "./container_pb.js";
 import type { Template } from "./template_pb.js";
 import { file_sandpool_v1_template } from "./template_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -15,112 +16,41 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandpool/v1/template_service.proto.
  */
 export const file_sandpool_v1_template_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJzYW5kcG9vbC92MS90ZW1wbGF0ZV9zZXJ2aWNlLnByb3RvEgtzYW5kcG9vbC52MSLFBgoVQ3JlYXRlVGVtcGxhdGVSZXF1ZXN0EhcKBG5hbWUYASABKAlCCbpIBnIEqKwdARIYCgVpbWFnZRgCIAEoCUIJukgGcgS4rB0BEiwKBGNwdXMYAyABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAIgBARIkCgltZW1vcnlfbWIYBCABKAVCDLpICRoHGICAgAIoEEgBiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAUgASgFQgy6SAkaBxiAgIAIKAFIAogBARIiCgx0aW1lb3V0X3NlY3MYBiABKAVCDLpICRoHGIDnhA8oABIoCgxzZWNyZXRfbmFtZXMYByADKAlCErpID5IBDBBAGAEiBnIEwKwdARIpCgplbnRyeXBvaW50GAggAygJQhW6SBKSAQ8QgAIiCnIIyKwdARiAgAISIAoKcmVxdWVzdF9pZBgJIAEoCUIMukgJ2AEBcgTQrB0BElcKA2VudhgKIAMoCzIrLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVxdWVzdC5FbnZFbnRyeUIdukgamgEXEIACIgZyBMCsHQEqCnIIyKwdARiAgAgSMAoRcmVhZGluZXNzX2NvbW1hbmQYCyADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhI/ChdyZWFkaW5lc3NfaW50ZXJ2YWxfc2VjcxgMIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gDiAEBEj4KFnJlYWRpbmVzc190aW1lb3V0X3NlY3MYDSABKAFCGbpIFhIUQAEZAAAAAADAckApexSuR+F6hD9IBIgBARIqChFyZWFkaW5lc3NfcmV0cmllcxgOIAEoBUIKukgHGgUY6AcoAUgFiAEBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCGgoYX3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzQhkKF19yZWFkaW5lc3NfdGltZW91dF9zZWNzQhQKEl9yZWFkaW5lc3NfcmV0cmllcyJBChZDcmVhdGVUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUiNgoSR2V0VGVtcGxhdGVSZXF1ZXN0EiAKDXRlbXBsYXRlX25hbWUYASABKAlCCbpIBnIEsKwdASI+ChNHZXRUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUiUwoUTGlzdFRlbXBsYXRlc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAEIloKFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIoCgl0ZW1wbGF0ZXMYASADKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki4gcKFVVwZGF0ZVRlbXBsYXRlUmVxdWVzdBIgCg10ZW1wbGF0ZV9uYW1lGAEgASgJQgm6SAZyBLCsHQESHAoEbmFtZRgCIAEoCUIJukgGcgSorB0BSACIAQESHQoFaW1hZ2UYAyABKAlCCbpIBnIEuKwdAUgBiAEBEiwKBGNwdXMYBCABKAFCGbpIFhIUQAEZAAAAAAAAcEApexSuR+F6hD9IAogBARIkCgltZW1vcnlfbWIYBSABKAVCDLpICRoHGICAgAIoEEgDiAEBEiwKEWVwaGVtZXJhbF9kaXNrX21iGAYgASgFQgy6SAkaBxiAgIAIKAFIBIgBARInCgx0aW1lb3V0X3NlY3MYByABKAVCDLpICRoHGIDnhA8oAEgFiAEBEigKDHNlY3JldF9uYW1lcxgIIAMoCUISukgPkgEMEEAYASIGcgTArB0BEikKCmVudHJ5cG9pbnQYCSADKAlCFbpIEpIBDxCAAiIKcgjIrB0BGICAAhIvCgt1cGRhdGVfbWFzaxgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSFQoEZXRhZxgLIAEoCUIHukgEcgIYQBIgCgpyZXF1ZXN0X2lkGAwgASgJQgy6SAnYAQFyBNCsHQESVwoDZW52GA0gAygLMisuc2FuZHBvb2wudjEuVXBkYXRlVGVtcGxhdGVSZXF1ZXN0LkVudkVudHJ5Qh26SBqaARcQgAIiBnIEwKwdASoKcgjIrB0BGICACBIwChFyZWFkaW5lc3NfY29tbWFuZBgOIAMoCUIVukgSkgEPEIACIgpyCMisHQEYgIACEj8KF3JlYWRpbmVzc19pbnRlcnZhbF9zZWNzGA8gASgBQhm6SBYSFEABGQAAAAAAwHJAKXsUrkfheoQ/SAaIAQESPgoWcmVhZGluZXNzX3RpbWVvdXRfc2VjcxgQIAEoAUIZukgWEhRAARkAAAAAAMByQCl7FK5H4XqEP0gHiAEBEioKEXJlYWRpbmVzc19yZXRyaWVzGBEgASgFQgq6SAcaBRjoBygBSAiIAQEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIHCgVfbmFtZUIICgZfaW1hZ2VCBwoFX2NwdXNCDAoKX21lbW9yeV9tYkIUChJfZXBoZW1lcmFsX2Rpc2tfbWJCDwoNX3RpbWVvdXRfc2Vjc0IaChhfcmVhZGluZXNzX2ludGVydmFsX3NlY3NCGQoXX3JlYWRpbmVzc190aW1lb3V0X3NlY3NCFAoSX3JlYWRpbmVzc19yZXRyaWVzIkEKFlVwZGF0ZVRlbXBsYXRlUmVzcG9uc2USJwoIdGVtcGxhdGUYASABKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZSJyChVEZWxldGVUZW1wbGF0ZVJlcXVlc3QSIAoNdGVtcGxhdGVfbmFtZRgBIAEoCUIJukgGcgSwrB0BEhUKBGV0YWcYAiABKAlCB7pIBHICGEASIAoKcmVxdWVzdF9pZBgDIAEoCUIMukgJ2AEBcgTQrB0BIhgKFkRlbGV0ZVRlbXBsYXRlUmVzcG9uc2UyzAMKD1RlbXBsYXRlU2VydmljZRJZCg5DcmVhdGVUZW1wbGF0ZRIiLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVxdWVzdBojLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVzcG9uc2USUAoLR2V0VGVtcGxhdGUSHy5zYW5kcG9vbC52MS5HZXRUZW1wbGF0ZVJlcXVlc3QaIC5zYW5kcG9vbC52MS5HZXRUZW1wbGF0ZVJlc3BvbnNlElYKDUxpc3RUZW1wbGF0ZXMSIS5zYW5kcG9vbC52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBoiLnNhbmRwb29sLnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJZCg5VcGRhdGVUZW1wbGF0ZRIiLnNhbmRwb29sLnYxLlVwZGF0ZVRlbXBsYXRlUmVxdWVzdBojLnNhbmRwb29sLnYxLlVwZGF0ZVRlbXBsYXRlUmVzcG9uc2USWQoORGVsZXRlVGVtcGxhdGUSIi5zYW5kcG9vbC52MS5EZWxldGVUZW1wbGF0ZVJlcXVlc3QaIy5zYW5kcG9vbC52MS5EZWxldGVUZW1wbGF0ZVJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_field_mask, file_sandpool_v1_template]);
+  fileDesc("CiJzYW5kcG9vbC92MS90ZW1wbGF0ZV9zZXJ2aWNlLnByb3RvEgtzYW5kcG9vbC52MSKPAQoVQ3JlYXRlVGVtcGxhdGVSZXF1ZXN0EgwKBG5hbWUYASABKAkSKAoEc3BlYxgCIAEoCzIaLnNhbmRwb29sLnYxLkNvbnRhaW5lclNwZWMSKgoHdGltZW91dBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpyZXF1ZXN0X2lkGAQgASgJIkEKFkNyZWF0ZVRlbXBsYXRlUmVzcG9uc2USJwoIdGVtcGxhdGUYASABKAsyFS5zYW5kcG9vbC52MS5UZW1wbGF0ZSIrChJHZXRUZW1wbGF0ZVJlcXVlc3QSFQoNdGVtcGxhdGVfbmFtZRgBIAEoCSI+ChNHZXRUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUiPQoUTGlzdFRlbXBsYXRlc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiWgoVTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEigKCXRlbXBsYXRlcxgBIAMoCzIVLnNhbmRwb29sLnYxLlRlbXBsYXRlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLzAQoVVXBkYXRlVGVtcGxhdGVSZXF1ZXN0EhUKDXRlbXBsYXRlX25hbWUYASABKAkSEQoEbmFtZRgCIAEoCUgAiAEBEigKBHNwZWMYAyABKAsyGi5zYW5kcG9vbC52MS5Db250YWluZXJTcGVjEioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoLdXBkYXRlX21hc2sYBSABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEgwKBGV0YWcYBiABKAkSEgoKcmVxdWVzdF9pZBgHIAEoCUIHCgVfbmFtZSJBChZVcGRhdGVUZW1wbGF0ZVJlc3BvbnNlEicKCHRlbXBsYXRlGAEgASgLMhUuc2FuZHBvb2wudjEuVGVtcGxhdGUiUAoVRGVsZXRlVGVtcGxhdGVSZXF1ZXN0EhUKDXRlbXBsYXRlX25hbWUYASABKAkSDAoEZXRhZxgCIAEoCRISCgpyZXF1ZXN0X2lkGAMgASgJIhgKFkRlbGV0ZVRlbXBsYXRlUmVzcG9uc2UyzAMKD1RlbXBsYXRlU2VydmljZRJZCg5DcmVhdGVUZW1wbGF0ZRIiLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVxdWVzdBojLnNhbmRwb29sLnYxLkNyZWF0ZVRlbXBsYXRlUmVzcG9uc2USUAoLR2V0VGVtcGxhdGUSHy5zYW5kcG9vbC52MS5HZXRUZW1wbGF0ZVJlcXVlc3QaIC5zYW5kcG9vbC52MS5HZXRUZW1wbGF0ZVJlc3BvbnNlElYKDUxpc3RUZW1wbGF0ZXMSIS5zYW5kcG9vbC52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBoiLnNhbmRwb29sLnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJZCg5VcGRhdGVUZW1wbGF0ZRIiLnNhbmRwb29sLnYxLlVwZGF0ZVRlbXBsYXRlUmVxdWVzdBojLnNhbmRwb29sLnYxLlVwZGF0ZVRlbXBsYXRlUmVzcG9uc2USWQoORGVsZXRlVGVtcGxhdGUSIi5zYW5kcG9vbC52MS5EZWxldGVUZW1wbGF0ZVJlcXVlc3QaIy5zYW5kcG9vbC52MS5EZWxldGVUZW1wbGF0ZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_sandpool_v1_container, file_sandpool_v1_template]);
 
 /**
- * A template to create.
+ * Request message for CreateTemplate.
  *
  * @generated from message sandpool.v1.CreateTemplateRequest
  */
 export type CreateTemplateRequest = Message<"sandpool.v1.CreateTemplateRequest"> & {
   /**
-   * The template's name, unique among the living templates. Required. Lower-case letters, digits and hyphens, at most 63.
+   * Required. The name, unique among existing templates: lower-case letters, digits and hyphens, at most 63 characters.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * The container image, pulled when the engine does not have it. Required.
+   * Required. The container specification; `spec.image` is required.
    *
-   * @generated from field: string image = 2;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 2;
    */
-  image: string;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * CPUs of each container, 0.01 to 256. Default 1.0.
+   * Optional. The lifetime of a sandbox, counted from its claim, at most 365 days. Absent or 0: no limit.
    *
-   * @generated from field: optional double cpus = 3;
+   * @generated from field: google.protobuf.Duration timeout = 3;
    */
-  cpus?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * Memory of each container in MiB, without swap, 16 to 4,194,304. Default 512.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
-   * @generated from field: optional int32 memory_mb = 4;
-   */
-  memoryMb?: number | undefined;
-
-  /**
-   * Disk of each container in MiB, 1 to 16,777,216. Default 1024.
-   *
-   * @generated from field: optional int32 ephemeral_disk_mb = 5;
-   */
-  ephemeralDiskMb?: number | undefined;
-
-  /**
-   * The lifetime of a sandbox in seconds from its claim, at most a year; 0 for none. Default 0.
-   *
-   * @generated from field: int32 timeout_secs = 6;
-   */
-  timeoutSecs: number;
-
-  /**
-   * Names of secrets to give to each sandbox, at most 64. Each must exist. Default none.
-   *
-   * @generated from field: repeated string secret_names = 7;
-   */
-  secretNames: string[];
-
-  /**
-   * A command that runs in each container beside the sandbox's commands, at most 256 words. Default none.
-   *
-   * @generated from field: repeated string entrypoint = 8;
-   */
-  entrypoint: string[];
-
-  /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
-   *
-   * @generated from field: string request_id = 9;
+   * @generated from field: string request_id = 4;
    */
   requestId: string;
-
-  /**
-   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables. Default
-   * none.
-   *
-   * @generated from field: map<string, string> env = 10;
-   */
-  env: { [key: string]: string };
-
-  /**
-   * A command that must succeed in a container before it counts as ready, at most 256 words. Default none.
-   *
-   * @generated from field: repeated string readiness_command = 11;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`, 0.01 to 300. Default 0.5.
-   *
-   * @generated from field: optional double readiness_interval_secs = 12;
-   */
-  readinessIntervalSecs?: number | undefined;
-
-  /**
-   * Seconds that one try of `readiness_command` may take, 0.01 to 300. Default 5.
-   *
-   * @generated from field: optional double readiness_timeout_secs = 13;
-   */
-  readinessTimeoutSecs?: number | undefined;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up, 1 to 1,000. Default 20.
-   *
-   * @generated from field: optional int32 readiness_retries = 14;
-   */
-  readinessRetries?: number | undefined;
 };
 
 /**
@@ -131,7 +61,7 @@ export const CreateTemplateRequestSchema: GenMessage<CreateTemplateRequest> = /*
   messageDesc(file_sandpool_v1_template_service, 0);
 
 /**
- * The answer of CreateTemplate.
+ * Response message for CreateTemplate.
  *
  * @generated from message sandpool.v1.CreateTemplateResponse
  */
@@ -152,13 +82,13 @@ export const CreateTemplateResponseSchema: GenMessage<CreateTemplateResponse> = 
   messageDesc(file_sandpool_v1_template_service, 1);
 
 /**
- * Which template to read.
+ * Request message for GetTemplate.
  *
  * @generated from message sandpool.v1.GetTemplateRequest
  */
 export type GetTemplateRequest = Message<"sandpool.v1.GetTemplateRequest"> & {
   /**
-   * The template's name or identifier. Required.
+   * Required. The template's name or identifier.
    *
    * @generated from field: string template_name = 1;
    */
@@ -173,7 +103,7 @@ export const GetTemplateRequestSchema: GenMessage<GetTemplateRequest> = /*@__PUR
   messageDesc(file_sandpool_v1_template_service, 2);
 
 /**
- * The answer of GetTemplate.
+ * Response message for GetTemplate.
  *
  * @generated from message sandpool.v1.GetTemplateResponse
  */
@@ -194,20 +124,20 @@ export const GetTemplateResponseSchema: GenMessage<GetTemplateResponse> = /*@__P
   messageDesc(file_sandpool_v1_template_service, 3);
 
 /**
- * Which page of templates to list.
+ * Request message for ListTemplates.
  *
  * @generated from message sandpool.v1.ListTemplatesRequest
  */
 export type ListTemplatesRequest = Message<"sandpool.v1.ListTemplatesRequest"> & {
   /**
-   * The most templates in the answer, 0 to 1,000. Default (0) 100.
+   * Optional. The maximum number of templates in the response, 0 to 1,000. Default (0): 100.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before. Default: the first page.
+   * Optional. The `next_page_token` of the previous page. Default: the first page.
    *
    * @generated from field: string page_token = 2;
    */
@@ -222,20 +152,20 @@ export const ListTemplatesRequestSchema: GenMessage<ListTemplatesRequest> = /*@_
   messageDesc(file_sandpool_v1_template_service, 4);
 
 /**
- * The answer of ListTemplates.
+ * Response message for ListTemplates.
  *
  * @generated from message sandpool.v1.ListTemplatesResponse
  */
 export type ListTemplatesResponse = Message<"sandpool.v1.ListTemplatesResponse"> & {
   /**
-   * The templates of this page, oldest first.
+   * The templates of this page.
    *
    * @generated from field: repeated sandpool.v1.Template templates = 1;
    */
   templates: Template[];
 
   /**
-   * Give this as `page_token` for the page after; empty on the last page.
+   * The `page_token` of the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -250,130 +180,61 @@ export const ListTemplatesResponseSchema: GenMessage<ListTemplatesResponse> = /*
   messageDesc(file_sandpool_v1_template_service, 5);
 
 /**
- * What to change of a template. Without a mask every field that is present is changed.
+ * Request message for UpdateTemplate. Without `update_mask`, the update changes every field that is present, including
+ * fields of `spec`; lists and maps count as present when they are not empty.
  *
  * @generated from message sandpool.v1.UpdateTemplateRequest
  */
 export type UpdateTemplateRequest = Message<"sandpool.v1.UpdateTemplateRequest"> & {
   /**
-   * The template's name or identifier. Required.
+   * Required. The template's name or identifier.
    *
    * @generated from field: string template_name = 1;
    */
   templateName: string;
 
   /**
-   * The new name. Rules as in CreateTemplate.
+   * Optional. The new name.
    *
    * @generated from field: optional string name = 2;
    */
   name?: string | undefined;
 
   /**
-   * The new image.
+   * Optional. The new values of the specification's fields.
    *
-   * @generated from field: optional string image = 3;
+   * @generated from field: sandpool.v1.ContainerSpec spec = 3;
    */
-  image?: string | undefined;
+  spec?: ContainerSpec | undefined;
 
   /**
-   * The new CPUs of each container, 0.01 to 256.
+   * Optional. The new lifetime of sandboxes that are claimed later, at most 365 days; 0: no limit.
    *
-   * @generated from field: optional double cpus = 4;
+   * @generated from field: google.protobuf.Duration timeout = 4;
    */
-  cpus?: number | undefined;
+  timeout?: Duration | undefined;
 
   /**
-   * The new memory of each container in MiB, 16 to 4,194,304.
+   * Optional. The fields to change, for example `name` or `spec.image`; `spec` stands for all fields of the specification
+   * and `*` for all fields. A field that is named here and absent above returns to its default.
    *
-   * @generated from field: optional int32 memory_mb = 5;
-   */
-  memoryMb?: number | undefined;
-
-  /**
-   * The new disk of each container in MiB, 1 to 16,777,216.
-   *
-   * @generated from field: optional int32 ephemeral_disk_mb = 6;
-   */
-  ephemeralDiskMb?: number | undefined;
-
-  /**
-   * The new lifetime of sandboxes claimed from now on in seconds, at most a year; 0 for none.
-   *
-   * @generated from field: optional int32 timeout_secs = 7;
-   */
-  timeoutSecs?: number | undefined;
-
-  /**
-   * The new names of secrets, at most 64; name it in the mask to empty it.
-   *
-   * @generated from field: repeated string secret_names = 8;
-   */
-  secretNames: string[];
-
-  /**
-   * The new command beside the sandbox's commands, at most 256 words; name it in the mask to empty it.
-   *
-   * @generated from field: repeated string entrypoint = 9;
-   */
-  entrypoint: string[];
-
-  /**
-   * Which fields of this request to change, by name; fields named here and absent above go back to their default.
-   * Default: every field that is present.
-   *
-   * @generated from field: google.protobuf.FieldMask update_mask = 10;
+   * @generated from field: google.protobuf.FieldMask update_mask = 5;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * Refuse the change with ABORTED unless this is the template's present etag. Default: change whatever is there.
+   * Optional. The template's etag. If it is not current, the update fails with ABORTED. Default: update unconditionally.
    *
-   * @generated from field: string etag = 11;
+   * @generated from field: string etag = 6;
    */
   etag: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
-   * @generated from field: string request_id = 12;
+   * @generated from field: string request_id = 7;
    */
   requestId: string;
-
-  /**
-   * Environment of the sandbox's processes and of the entrypoint, over the image's, at most 256 variables; name it in the mask to go back to the default.
-   *
-   * @generated from field: map<string, string> env = 13;
-   */
-  env: { [key: string]: string };
-
-  /**
-   * A command that must succeed in a container before it counts as ready, at most 256 words; name it in the mask to go back to the default.
-   *
-   * @generated from field: repeated string readiness_command = 14;
-   */
-  readinessCommand: string[];
-
-  /**
-   * Seconds between two tries of `readiness_command`, 0.01 to 300; name it in the mask to go back to the default.
-   *
-   * @generated from field: optional double readiness_interval_secs = 15;
-   */
-  readinessIntervalSecs?: number | undefined;
-
-  /**
-   * Seconds that one try of `readiness_command` may take, 0.01 to 300; name it in the mask to go back to the default.
-   *
-   * @generated from field: optional double readiness_timeout_secs = 16;
-   */
-  readinessTimeoutSecs?: number | undefined;
-
-  /**
-   * How often `readiness_command` may fail before the container is given up, 1 to 1,000; name it in the mask to go back to the default.
-   *
-   * @generated from field: optional int32 readiness_retries = 17;
-   */
-  readinessRetries?: number | undefined;
 };
 
 /**
@@ -384,13 +245,13 @@ export const UpdateTemplateRequestSchema: GenMessage<UpdateTemplateRequest> = /*
   messageDesc(file_sandpool_v1_template_service, 6);
 
 /**
- * The answer of UpdateTemplate.
+ * Response message for UpdateTemplate.
  *
  * @generated from message sandpool.v1.UpdateTemplateResponse
  */
 export type UpdateTemplateResponse = Message<"sandpool.v1.UpdateTemplateResponse"> & {
   /**
-   * The template after the change.
+   * The updated template.
    *
    * @generated from field: sandpool.v1.Template template = 1;
    */
@@ -405,27 +266,27 @@ export const UpdateTemplateResponseSchema: GenMessage<UpdateTemplateResponse> = 
   messageDesc(file_sandpool_v1_template_service, 7);
 
 /**
- * Which template to delete.
+ * Request message for DeleteTemplate.
  *
  * @generated from message sandpool.v1.DeleteTemplateRequest
  */
 export type DeleteTemplateRequest = Message<"sandpool.v1.DeleteTemplateRequest"> & {
   /**
-   * The template's name or identifier. Required.
+   * Required. The template's name or identifier.
    *
    * @generated from field: string template_name = 1;
    */
   templateName: string;
 
   /**
-   * Refuse with ABORTED unless this is the template's present etag. Default: delete whatever is there.
+   * Optional. The template's etag. If it is not current, the deletion fails with ABORTED. Default: delete unconditionally.
    *
    * @generated from field: string etag = 2;
    */
   etag: string;
 
   /**
-   * Names this request, so that a retry within a day returns the first answer. Default none: every call counts.
+   * Optional. Identifies the request: a retry with the same value within a day returns the first response. Default: none.
    *
    * @generated from field: string request_id = 3;
    */
@@ -440,7 +301,7 @@ export const DeleteTemplateRequestSchema: GenMessage<DeleteTemplateRequest> = /*
   messageDesc(file_sandpool_v1_template_service, 8);
 
 /**
- * The answer of DeleteTemplate: the template is gone.
+ * Response message for DeleteTemplate.
  *
  * @generated from message sandpool.v1.DeleteTemplateResponse
  */
@@ -455,13 +316,13 @@ export const DeleteTemplateResponseSchema: GenMessage<DeleteTemplateResponse> = 
   messageDesc(file_sandpool_v1_template_service, 9);
 
 /**
- * TemplateService keeps named specifications of containers. Every field `template_name` takes the name or the identifier.
+ * TemplateService manages named container specifications. Every field `template_name` accepts the name or the identifier.
  *
  * @generated from service sandpool.v1.TemplateService
  */
 export const TemplateService: GenService<{
   /**
-   * Creates a template. ALREADY_EXISTS when the name is taken, NOT_FOUND when a secret does not exist.
+   * Creates a template. Errors: ALREADY_EXISTS if the name is in use; NOT_FOUND if a secret does not exist.
    *
    * @generated from rpc sandpool.v1.TemplateService.CreateTemplate
    */
@@ -471,7 +332,7 @@ export const TemplateService: GenService<{
     output: typeof CreateTemplateResponseSchema;
   },
   /**
-   * Reads one template. NOT_FOUND when there is none.
+   * Returns a template. Errors: NOT_FOUND if it does not exist.
    *
    * @generated from rpc sandpool.v1.TemplateService.GetTemplate
    */
@@ -481,7 +342,7 @@ export const TemplateService: GenService<{
     output: typeof GetTemplateResponseSchema;
   },
   /**
-   * Lists templates, oldest first.
+   * Lists templates in order of creation, oldest first.
    *
    * @generated from rpc sandpool.v1.TemplateService.ListTemplates
    */
@@ -491,7 +352,8 @@ export const TemplateService: GenService<{
     output: typeof ListTemplatesResponseSchema;
   },
   /**
-   * Changes a template and with it every pool that follows it. ABORTED when the etag is not the present one.
+   * Updates a template and every pool that uses it. Errors: NOT_FOUND if the template or a secret does not exist;
+   * ALREADY_EXISTS if the new name is in use; ABORTED if `etag` is not current.
    *
    * @generated from rpc sandpool.v1.TemplateService.UpdateTemplate
    */
@@ -501,7 +363,8 @@ export const TemplateService: GenService<{
     output: typeof UpdateTemplateResponseSchema;
   },
   /**
-   * Deletes a template. FAILED_PRECONDITION, naming them, while pools follow it.
+   * Deletes a template. Errors: FAILED_PRECONDITION (TEMPLATE_IN_USE) while pools use it, with their names; ABORTED if
+   * `etag` is not current.
    *
    * @generated from rpc sandpool.v1.TemplateService.DeleteTemplate
    */

@@ -1,1 +1,0 @@
-"""The generated stubs of the private contract between server and agent."""

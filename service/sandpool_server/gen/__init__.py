@@ -1,0 +1,1 @@
+"""The server's generated code: services and descriptors of both contracts."""

@@ -1,0 +1,1 @@
+"""The private contract between server and agent."""
