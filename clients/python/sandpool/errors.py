@@ -1,39 +1,49 @@
-"""What can go wrong with a call, one class for each cause.
+"""The errors of calls, one class for each cause.
 
     SandpoolError
-    ├── SandboxConnectionError         server, engine or sandbox does not answer         UNAVAILABLE
-    ├── ClientClosedError              the client was closed
-    ├── SandboxAuthenticationError     the API key is missing or wrong                   UNAUTHENTICATED
-    ├── PermissionDeniedError          the API key may not do this                       PERMISSION_DENIED
-    ├── ValidationError                a field of the request is wrong (a ValueError)    INVALID_ARGUMENT
-    ├── ResourceNotFoundError          there is no such resource                         NOT_FOUND
+    ├── SandboxConnectionError         The server, the engine or the sandbox      UNAVAILABLE
+    │                                  does not respond. Also a ConnectionError.
+    ├── ClientClosedError              The client or the handle was closed.
+    ├── AuthenticationError            The API key is missing or wrong.           UNAUTHENTICATED
+    ├── PermissionDeniedError          The API key does not allow this call.      PERMISSION_DENIED
+    ├── ValidationError                A field of the request is invalid.         INVALID_ARGUMENT,
+    │                                  Also a ValueError.                         OUT_OF_RANGE
+    ├── ResourceNotFoundError          The resource does not exist.               NOT_FOUND
     │   ├── PoolNotFoundError
     │   ├── TemplateNotFoundError
     │   ├── SandboxNotFoundError
     │   ├── SecretNotFoundError
-    │   ├── ProcessNotFoundError       no such process in the sandbox
-    │   └── PathNotFoundError          no such file in the sandbox (a FileNotFoundError)
-    ├── ResourceAlreadyExistsError     the name is taken                                 ALREADY_EXISTS
-    ├── ResourceStateError             the resource's state forbids it                   FAILED_PRECONDITION
+    │   ├── ProcessNotFoundError
+    │   └── PathNotFoundError          Also a FileNotFoundError.
+    ├── ResourceAlreadyExistsError     The name or the path is in use.            ALREADY_EXISTS
+    ├── ResourceStateError             The state of the resource does not allow   FAILED_PRECONDITION
+    │   │                              the call.
     │   ├── ResourceInUseError
-    │   │   ├── PoolInUseError         the pool has active sandboxes
-    │   │   ├── TemplateInUseError     pools follow the template
-    │   │   └── SecretInUseError       pools or templates name the secret
-    │   ├── PoolPausedError            the pool is paused or drained
-    │   ├── SecretUnavailableError     a secret that is named was deleted, or cannot be read
-    │   ├── SandboxNotReadyError       the sandbox is not running
-    │   ├── TunnelConnectionRefusedError  nothing listens on the port
-    │   ├── TunnelPortNotAllowedError  the server serves no ports by HTTP
-    │   └── ResourceCreationError      the container could not be started
-    ├── ResourceChangedError           somebody else changed it since its etag was read  ABORTED
-    ├── QuotaExceededError             a limit is reached                                RESOURCE_EXHAUSTED
-    ├── PoolEmptyError                 no container is ready, and the call was to fail   RESOURCE_EXHAUSTED
-    ├── ResourceTimeoutError           not done in time (a TimeoutError)                 DEADLINE_EXCEEDED
-    │   └── CommandTimeoutError        the answer about a command did not come in time
-    ├── RequestCancelledError          the call was cancelled                            CANCELLED
-    └── RemoteAPIError                 anything else: a fault of the server's            INTERNAL, UNKNOWN, …
+    │   │   ├── PoolInUseError         The pool has active sandboxes.
+    │   │   ├── TemplateInUseError     Pools use the template.
+    │   │   └── SecretInUseError       Pools or templates reference the secret.
+    │   ├── PoolPausedError            The pool is paused or drained.
+    │   ├── SecretUnavailableError     A referenced secret is deleted or
+    │   │                              cannot be decrypted.
+    │   ├── SandboxNotReadyError       The sandbox is not running.
+    │   ├── TunnelConnectionRefusedError  No process listens on the port.
+    │   │                              Also a ConnectionRefusedError.
+    │   ├── PortExposureDisabledError  The server has no web port.
+    │   └── ResourceCreationError      The container could not be started.
+    ├── ConflictError                  The resource changed since its etag        ABORTED
+    │                                  was read.
+    ├── QuotaExceededError             A limit is reached.                        RESOURCE_EXHAUSTED
+    ├── PoolEmptyError                 The pool has no warm container, and        RESOURCE_EXHAUSTED
+    │                                  the call was to fail.
+    ├── ResourceTimeoutError           A time limit passed.                       DEADLINE_EXCEEDED
+    │   │                              Also a TimeoutError.
+    │   └── CommandTimeoutError        The result of a command was not received
+    │                                  in time.
+    ├── RequestCancelledError          The call was cancelled.                    CANCELLED
+    └── ServerError                    The server failed, or its response was     INTERNAL,
+                                       not understood.                            UNKNOWN, …
 
-Wrong combinations of arguments are a TypeError before anything is sent.
+Wrong combinations of arguments raise TypeError before anything is sent.
 """
 
 from __future__ import annotations
@@ -43,224 +53,187 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One wrong field of a request: its path, such as `sandbox.cpus`, and what would be right."""
+    """One invalid field of a request."""
 
     field: str
+    """The path of the field in the request, for example `spec.cpus`."""
     description: str
+    """The allowed values."""
 
 
 class SandpoolError(Exception):
-    """Base of all errors of calls. The text says what happened and what to do."""
+    """The base class of all errors of calls. The message states the failure and the next action."""
 
     def __init__(
         self,
         message: str,
         *,
-        code: str = "",
-        reason: str = "",
-        resource_type: str = "",
-        resource_name: str = "",
+        code: str | None = None,
+        reason: str | None = None,
+        resource_type: str | None = None,
+        resource_name: str | None = None,
         field_violations: tuple[FieldViolation, ...] = (),
-        quota_subject: str = "",
+        quota_subject: str | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        """The failure and the next action."""
         self.code = code
-        """The status code's name, such as `NOT_FOUND`; empty for what this client found itself."""
+        """The name of the gRPC status code, for example `NOT_FOUND`, or None for an error of the client itself."""
         self.reason = reason
-        """The cause in a stable word in upper case, such as `POOL_NOT_FOUND`; may be empty."""
+        """A stable identifier of the cause, for example `POOL_NOT_FOUND`, or None."""
         self.resource_type = resource_type
-        """`pool`, `template`, `sandbox`, `secret`; in a sandbox `process`, `file`, `upload`, `port`; empty for none."""
+        """`pool`, `template`, `sandbox`, `secret`, `process`, `file`, `upload`, `port`, or None."""
         self.resource_name = resource_name
-        """The identifier or name of the resource; empty where the error is about none."""
+        """The identifier or the name of the resource, or None."""
         self.field_violations = field_violations
-        """The wrong fields of the request, for a ValidationError."""
+        """The invalid fields of the request. Empty for other errors than ValidationError."""
         self.quota_subject = quota_subject
-        """Whose limit is reached, for a QuotaExceededError."""
+        """The resource whose limit is reached, or None for other errors than QuotaExceededError."""
         self.retry_after = retry_after
-        """In how many seconds another try makes sense; None where the server does not say."""
+        """Seconds after which a retry can succeed, or None if the server does not specify one."""
 
 
-class SandboxConnectionError(SandpoolError):
-    """The server, its container engine or the sandbox does not answer now."""
+class SandboxConnectionError(SandpoolError, ConnectionError):
+    """The server, its container engine or the sandbox does not respond."""
 
 
 class ClientClosedError(SandpoolError):
-    """The client was closed before the call or during it."""
+    """The client or the handle was closed before or during the call."""
 
 
-class SandboxAuthenticationError(SandpoolError):
+class AuthenticationError(SandpoolError):
     """The API key is missing or wrong."""
 
 
 class PermissionDeniedError(SandpoolError):
-    """The API key may not do this."""
+    """The API key does not allow this call."""
 
 
 class ValidationError(SandpoolError, ValueError):
-    """One or more fields of the request are wrong; `field_violations` says which and why."""
+    """One or more fields of the request are invalid. See `field_violations`."""
 
     @property
-    def field(self) -> str:
-        """The path of the first wrong field, or empty."""
-        return self.field_violations[0].field if self.field_violations else ""
-
-    @property
-    def details(self) -> tuple[FieldViolation, ...]:
-        """The same as `field_violations`."""
-        return self.field_violations
+    def field(self) -> str | None:
+        """The path of the first invalid field, or None if the server did not name one."""
+        return self.field_violations[0].field if self.field_violations else None
 
 
 class ResourceNotFoundError(SandpoolError):
-    """There is no such resource."""
+    """The resource does not exist."""
 
 
 class PoolNotFoundError(ResourceNotFoundError):
-    """There is no such pool."""
+    """The pool does not exist."""
 
 
 class TemplateNotFoundError(ResourceNotFoundError):
-    """There is no such template."""
+    """The template does not exist."""
 
 
 class SandboxNotFoundError(ResourceNotFoundError):
-    """There is no such sandbox, or it ended so long ago that it is forgotten."""
+    """The sandbox does not exist, or it terminated and its retention time passed."""
 
 
 class SecretNotFoundError(ResourceNotFoundError):
-    """There is no such secret."""
+    """The secret does not exist."""
 
 
 class ProcessNotFoundError(ResourceNotFoundError):
-    """There is no such process in the sandbox, or it ended so long ago that it is forgotten."""
+    """The process does not exist in the sandbox, or it exited and its retention time passed."""
 
 
 class PathNotFoundError(ResourceNotFoundError, FileNotFoundError):
-    """There is nothing at this path in the sandbox."""
+    """The path does not exist in the sandbox."""
 
 
 class ResourceAlreadyExistsError(SandpoolError):
-    """The name is taken by a living resource."""
-
-
-ResourceNameConflictError = ResourceAlreadyExistsError
-"""Another name of it, for those who look for this one."""
+    """The name or the path is in use."""
 
 
 class ResourceStateError(SandpoolError):
-    """The resource's present state forbids the call; repeating it alone does not help."""
+    """The current state of the resource does not allow the call. A retry alone does not help."""
 
 
 class ResourceInUseError(ResourceStateError):
-    """The resource cannot be deleted while something uses it."""
+    """The resource cannot be deleted while it is in use."""
 
 
 class PoolInUseError(ResourceInUseError):
-    """The pool has active sandboxes; delete them first, or the pool with `force`. The message names them."""
-
-    @property
-    def pool_id(self) -> str:
-        """The pool."""
-        return self.resource_name
+    """The pool has active sandboxes. The message lists them. Delete them first, or use `force=True`."""
 
 
 class TemplateInUseError(ResourceInUseError):
-    """Pools follow the template; delete them first. The message names them."""
+    """Pools use the template. The message lists them. Delete them first."""
 
 
 class SecretInUseError(ResourceInUseError):
-    """Pools or templates name the secret; change them first, or delete it with `force`. The message names them."""
+    """Pools or templates reference the secret. The message lists them. Update them first, or use `force=True`."""
 
 
 class PoolPausedError(ResourceStateError):
-    """The pool is paused or drained, so that nothing is taken from it; `reason` says which. `resume_pool` ends it."""
+    """The pool is paused or drained. Resume it with `update_pool(pool_id, paused=False, drained=False)`."""
 
 
 class SecretUnavailableError(ResourceStateError):
-    """A secret that the pool or the template names was deleted, or was encrypted with a key that the server lacks."""
+    """A referenced secret was deleted, or the server does not have the key that encrypted it."""
 
 
 class SandboxNotReadyError(ResourceStateError):
-    """The sandbox is not running: it is still starting, or it has ended."""
+    """The sandbox is not running: it is starting, or it is terminated."""
 
 
-SandboxPending = SandboxNotReadyError
-"""Another name of it, for those who look for this one."""
+class TunnelConnectionRefusedError(ResourceStateError, ConnectionRefusedError):
+    """No process listens on the port inside the sandbox. Start the process first."""
+
+    port: int | None = None
+    """The port inside the sandbox, or None if it is not known."""
 
 
-class TunnelConnectionRefusedError(ResourceStateError):
-    """Nothing listens on the port inside the sandbox; start what is to listen first."""
+class PortExposureDisabledError(ResourceStateError):
+    """The server cannot expose ports by HTTP, because it has no web port."""
 
-    port: int = 0
-    """The port inside the sandbox; 0 where it is not known."""
-
-
-class TunnelPortNotAllowedError(ResourceStateError):
-    """The port cannot be served by HTTP: the server has no web port."""
-
-    port: int = 0
-    """The port inside the sandbox; 0 where it is not known."""
+    port: int | None = None
+    """The port inside the sandbox, or None if it is not known."""
 
 
 class ResourceCreationError(ResourceStateError):
-    """The container could not be started; `reason` says why."""
-
-    @property
-    def error_type(self) -> str:
-        """The cause in a word of the template style: `ImagePull`, `CrashLoop` or `SandboxConfig`."""
-        return CREATION_ERROR_TYPES.get(self.reason, "SandboxConfig")
+    """The container could not be started. `reason` contains the cause."""
 
 
-CREATION_ERROR_TYPES = {
-    "IMAGE_NOT_FOUND": "ImagePull",
-    "PULL_FAILED": "ImagePull",
-    "START_FAILED": "CrashLoop",
-    "LIMIT_UNSUPPORTED": "SandboxConfig",
-}
-"""Reasons of the server why trying again does not start the container, and what the template style calls them."""
-
-
-class ResourceChangedError(SandpoolError):
-    """Somebody else changed the resource since its etag was read; read it again and repeat the change."""
+class ConflictError(SandpoolError):
+    """The resource changed since its etag was read. Read it again and repeat the change."""
 
 
 class QuotaExceededError(SandpoolError):
-    """A limit is reached, `max_containers` of a pool for instance. `retry_after` says when to try again."""
-
-    @property
-    def quota_type(self) -> str:
-        """Which limit, in a stable word: the same as `reason`."""
-        return self.reason
+    """A limit is reached, for example `max_containers` of a pool. `reason` names the limit."""
 
 
 class PoolEmptyError(SandpoolError):
-    """No container of the pool is ready, and the call said `when_empty="fail"`. `retry_after` says when to try again.
+    """The pool has no warm container, and the call requested `when_empty="fail"`.
 
-    It is no quota that is reached: the pool may have room, and the same call may start one or wait for one.
+    This is not a quota error: the same call with another `when_empty` can start a container or wait for one.
     """
 
 
 class ResourceTimeoutError(SandpoolError, TimeoutError):
-    """It was not done in time: within the call's timeout, `wait_secs` or the server's own limit."""
-
-    last_status: str = ""
-    """The last known state of what was waited for, where that is known."""
+    """A time limit passed: `timeout`, `request_timeout`, `queue_timeout` or a limit of the server."""
 
 
 class CommandTimeoutError(ResourceTimeoutError):
-    """The server did not say in time how a command ended. Whether it ended is not known.
+    """The server did not return the result of a command in time. It is not known whether the command exited.
 
-    A command that passes its timeout while the server answers is no error: see `CommandResult.timed_out`.
+    A command that exceeds its own timeout raises no error. See `CommandResult.timed_out`.
     """
 
     timeout: float | None = None
-    """The command's timeout in seconds."""
+    """The timeout of the command in seconds, or None if it is not known."""
 
 
 class RequestCancelledError(SandpoolError):
     """The call was cancelled."""
 
 
-class RemoteAPIError(SandpoolError):
-    """A fault of the server's, or an answer that this client does not understand."""
+class ServerError(SandpoolError):
+    """The server failed, or it returned a response that this version of the client does not understand."""

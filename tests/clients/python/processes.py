@@ -1,4 +1,4 @@
-"""ProcessService in memory: commands follow a script, their output is kept, and a test breaks connections."""
+"""ProcessService in memory: commands follow a script, their output is buffered, and a test breaks connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2 as rpc
 
-from sandpool.v1 import process_pb2, process_service_pb2, process_service_pb2_grpc, sandbox_pb2
+from sandpool.v1 import process_pb2, process_service_pb2, sandbox_pb2
+from sandpool_server.gen.v1 import process_service_pb2_grpc
 from tests.clients.python.state import Failure, State, abort, not_found
 
 OUT, ERR = process_pb2.OUTPUT_STREAM_STDOUT, process_pb2.OUTPUT_STREAM_STDERR
@@ -20,12 +21,12 @@ LOST = Failure(grpc.StatusCode.UNAVAILABLE, "connection cut")
 
 @dataclass
 class Script:
-    """What a command prints, in pieces, and how it ends; None: only when it is killed or its input ends."""
+    """The output of a command in pieces, and its exit code. None: it exits when it is killed or its input is closed."""
 
     pieces: list[tuple[int, bytes]] = field(default_factory=list)
     exit_code: int | None = 0
     gap: int = 0
-    """How many bytes at the beginning of standard output are not kept."""
+    """The number of bytes at the start of standard output that are no longer buffered."""
 
 
 @dataclass
@@ -44,13 +45,13 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
         """By command line."""
         self.entries: dict[str, Entry] = {}
         self.cuts: list[int] = []
-        """After how many events each next stream breaks."""
+        """The number of events after which each next stream breaks."""
         self.quiet = False
-        """Whether a stream that breaks ends as if all were well."""
+        """Whether a broken stream ends without an error."""
         self.starts = 0
 
-    def let_go(self) -> None:
-        """End the streams that wait for a command's end: their threads hold up the end of this process."""
+    def stop(self) -> None:
+        """End the streams that wait for an exit: their threads delay the exit of this process."""
         for entry in self.entries.values():
             entry.ended.set()
 
@@ -72,17 +73,17 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
         )
         for stream, data in script.pieces:
             kept = message.stdout if stream == OUT else message.stderr
-            kept.end += len(data)
-        message.stdout.begin = script.gap
+            kept.end_offset += len(data)
+        message.stdout.start_offset = script.gap
         entry = self.entries[request.process_id] = Entry(message, script, request)
         if script.exit_code is not None:
-            self._finish(entry, process_pb2.ProcessEnd(exit_code=script.exit_code, reason="COMMAND_END_REASON_EXITED"))
+            self._finish(entry, process_pb2.ProcessExit(exit_code=script.exit_code, reason="EXIT_REASON_EXITED"))
         return entry
 
-    def _finish(self, entry: Entry, end: process_pb2.ProcessEnd) -> None:
+    def _finish(self, entry: Entry, end: process_pb2.ProcessExit) -> None:
         if not entry.ended.is_set():
-            entry.message.state = process_pb2.PROCESS_STATE_ENDED
-            entry.message.end.CopyFrom(end)
+            entry.message.state = process_pb2.PROCESS_STATE_EXITED
+            entry.message.exit.CopyFrom(end)
             entry.ended.set()
 
     def _entry(self, request: Any, context: grpc.ServicerContext) -> Entry:
@@ -96,10 +97,11 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
         event = process_pb2.ProcessEvent
         yield event(process=entry.message)
         kept = entry.message
-        places = {OUT: kept.stdout.end if out < 0 else out, ERR: kept.stderr.end if err < 0 else err}
-        if places[OUT] < kept.stdout.begin:
-            yield event(gap=process_pb2.OutputGap(stream=OUT, begin=places[OUT], end=kept.stdout.begin))
-            places[OUT] = kept.stdout.begin
+        places = {OUT: kept.stdout.end_offset if out < 0 else out, ERR: kept.stderr.end_offset if err < 0 else err}
+        if places[OUT] < kept.stdout.start_offset:
+            gap = process_pb2.OutputGap(stream=OUT, start_offset=places[OUT], end_offset=kept.stdout.start_offset)
+            yield event(gap=gap)
+            places[OUT] = kept.stdout.start_offset
         at = {OUT: 0, ERR: 0}
         for stream, data in entry.script.pieces:
             begin, at[stream] = at[stream], at[stream] + len(data)
@@ -109,7 +111,7 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
                 yield event(output=output)
         yield event(keep_alive=process_pb2.KeepAlive())
         if entry.ended.wait(20):
-            yield event(ended=entry.message.end)
+            yield event(exited=entry.message.exit)
 
     def _stream(
         self, events: Iterator[process_pb2.ProcessEvent], context: grpc.ServicerContext
@@ -127,12 +129,12 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
         def work():
             return process_service_pb2.StartProcessResponse(process=self._start(request).message)
 
-        return self.state.answer("StartProcess", request, context, work)
+        return self.state.respond("StartProcess", request, context, work)
 
     def ConnectProcess(self, requests, context):
         first = next(requests)
-        self.state.answer("ConnectProcess", first, context, lambda: None)
-        if self.cuts[:1] == [-1]:  # the connection breaks before the server has the request
+        self.state.respond("ConnectProcess", first, context, lambda: None)
+        if self.cuts[:1] == [-1]:  # The connection breaks before the server receives the request.
             self.cuts.pop(0)
             abort(context, LOST)
         entry = self._start(first.start)
@@ -140,7 +142,7 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
             yield process_service_pb2.ConnectProcessResponse(event=event)
 
     def AttachProcess(self, request, context):
-        self.state.answer("AttachProcess", request, context, lambda: None)
+        self.state.respond("AttachProcess", request, context, lambda: None)
         entry = self._entry(request, context)
         for event in self._stream(self._events(entry, request.stdout_offset, request.stderr_offset), context):
             yield process_service_pb2.AttachProcessResponse(event=event)
@@ -150,18 +152,20 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
 
         def work():
             if not (entry.message.stdin_open or entry.message.HasField("terminal")):
-                abort(context, Failure(grpc.StatusCode.FAILED_PRECONDITION, "it has no input", (STDIN_CLOSED,)))
+                abort(
+                    context, Failure(grpc.StatusCode.FAILED_PRECONDITION, "standard input is closed", (STDIN_CLOSED,))
+                )
             data = request.input.data
             if request.input.HasField("offset"):
                 data = data[len(entry.stdin) - request.input.offset :]
             entry.stdin += data
             if request.input.close:
                 entry.message.stdin_open = False
-                end = process_pb2.ProcessEnd(exit_code=len(entry.stdin) % 256, reason="COMMAND_END_REASON_EXITED")
+                end = process_pb2.ProcessExit(exit_code=len(entry.stdin) % 256, reason="EXIT_REASON_EXITED")
                 self._finish(entry, end)
             return process_service_pb2.WriteProcessInputResponse(stdin_bytes=len(entry.stdin))
 
-        return self.state.answer("WriteProcessInput", request, context, work)
+        return self.state.respond("WriteProcessInput", request, context, work)
 
     def ResizeProcess(self, request, context):
         entry = self._entry(request, context)
@@ -170,25 +174,25 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
             entry.message.terminal.CopyFrom(request.terminal)
             return process_service_pb2.ResizeProcessResponse()
 
-        return self.state.answer("ResizeProcess", request, context, work)
+        return self.state.respond("ResizeProcess", request, context, work)
 
     def SignalProcess(self, request, context):
         self._entry(request, context)
-        return self.state.answer("SignalProcess", request, context, process_service_pb2.SignalProcessResponse)
+        return self.state.respond("SignalProcess", request, context, process_service_pb2.SignalProcessResponse)
 
     def KillProcess(self, request, context):
         entry = self._entry(request, context)
 
         def work():
-            end = process_pb2.ProcessEnd(signal=9, reason=sandbox_pb2.COMMAND_END_REASON_KILLED)
+            end = process_pb2.ProcessExit(signal=9, reason=sandbox_pb2.EXIT_REASON_KILLED)
             self._finish(entry, end)
             return process_service_pb2.KillProcessResponse(process=entry.message)
 
-        return self.state.answer("KillProcess", request, context, work)
+        return self.state.respond("KillProcess", request, context, work)
 
     def GetProcess(self, request, context):
         entry = self._entry(request, context)
-        return self.state.answer(
+        return self.state.respond(
             "GetProcess", request, context, lambda: process_service_pb2.GetProcessResponse(process=entry.message)
         )
 
@@ -204,7 +208,7 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
             token = str(end) if end < len(found) else ""
             return process_service_pb2.ListProcessesResponse(processes=found[start:end], next_page_token=token)
 
-        return self.state.answer("ListProcesses", request, context, work)
+        return self.state.respond("ListProcesses", request, context, work)
 
     def RestartProcess(self, request, context):
         entry = self._entry(request, context)
@@ -213,4 +217,4 @@ class Processes(process_service_pb2_grpc.ProcessServiceServicer):
             entry.message.restarts += 1
             return process_service_pb2.RestartProcessResponse(process=entry.message)
 
-        return self.state.answer("RestartProcess", request, context, work)
+        return self.state.respond("RestartProcess", request, context, work)

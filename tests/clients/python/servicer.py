@@ -1,4 +1,4 @@
-"""A small server of the public contract that keeps everything in memory, for tests of the client alone."""
+"""A server that keeps everything in memory, for tests of the client without an engine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,40 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from sandpool.v1 import (
+    container_pb2,
     pool_pb2,
     pool_service_pb2,
-    pool_service_pb2_grpc,
-    process_service_pb2_grpc,
     sandbox_pb2,
     sandbox_service_pb2,
-    sandbox_service_pb2_grpc,
     secret_pb2,
     secret_service_pb2,
-    secret_service_pb2_grpc,
     template_pb2,
     template_service_pb2,
+)
+from sandpool_server.gen.v1 import (
+    pool_service_pb2_grpc,
+    process_service_pb2_grpc,
+    sandbox_service_pb2_grpc,
+    secret_service_pb2_grpc,
     template_service_pb2_grpc,
 )
 from tests.clients.python.processes import Processes
 from tests.clients.python.state import State, assign, page
+
+
+def effective(spec: container_pb2.ContainerSpec) -> container_pb2.ContainerSpec:
+    """Return a specification with the server's defaults filled in."""
+    found = container_pb2.ContainerSpec(
+        cpus=1.0, memory_mb=512, ephemeral_disk_mb=1024, pull_policy=container_pb2.PULL_POLICY_MISSING
+    )
+    found.MergeFrom(spec)
+    if spec.HasField("readiness_probe"):
+        probe = container_pb2.ReadinessProbe(failure_threshold=20)
+        probe.interval.FromMilliseconds(500)
+        probe.timeout.FromSeconds(5)
+        probe.MergeFrom(spec.readiness_probe)
+        found.readiness_probe.CopyFrom(probe)
+    return found
 
 
 class Pools(pool_service_pb2_grpc.PoolServiceServicer):
@@ -35,42 +53,33 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
 
     def CreatePool(self, request, context):
         def work():
+            spec = request.spec if request.HasField("spec") else container_pb2.ContainerSpec(image="template-image")
             pool = pool_pb2.Pool(
                 pool_id=self.state.next_id("pool"),
                 name=request.name,
                 template_name=request.template_name,
-                image=request.image or "template-image",
-                cpus=request.cpus if request.HasField("cpus") else 1.0,
-                memory_mb=request.memory_mb or 512,
-                ephemeral_disk_mb=request.ephemeral_disk_mb or 1024,
-                warm_containers=request.warm_containers,
-                timeout_secs=request.timeout_secs,
-                secret_names=request.secret_names,
-                entrypoint=request.entrypoint,
-                env=request.env,
-                readiness_command=request.readiness_command,
-                readiness_interval_secs=request.readiness_interval_secs or 0.5,
-                readiness_timeout_secs=request.readiness_timeout_secs or 5.0,
-                readiness_retries=request.readiness_retries or 20,
-                pull_policy=request.pull_policy or pool_pb2.PULL_POLICY_MISSING,
-                image_check_secs=request.image_check_secs,
-                max_age_secs=request.max_age_secs,
+                spec=effective(spec),
                 paused=request.paused,
-                drain=request.drain,
+                drained=request.drained,
                 etag="e1",
                 status=pool_pb2.PoolStatus(
                     state=pool_pb2.POOL_STATE_FILLING,
-                    wanted=request.warm_containers,
+                    desired=request.warm_containers,
                     hits=2**40,
                 ),
             )
+            for name in ("timeout", "image_refresh_interval", "warm_ttl"):
+                if request.HasField(name):
+                    getattr(pool, name).CopyFrom(getattr(request, name))
+            if request.HasField("warm_containers"):
+                pool.warm_containers = request.warm_containers
             pool.create_time.FromJsonString("2026-11-22T10:00:00.123456Z")
             if request.HasField("max_containers"):
                 pool.max_containers = request.max_containers
             self.state.pools[pool.pool_id] = pool
             return pool_service_pb2.CreatePoolResponse(pool=pool)
 
-        return self.state.answer("CreatePool", request, context, work)
+        return self.state.respond("CreatePool", request, context, work)
 
     def GetPool(self, request, context):
         def work():
@@ -78,14 +87,14 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
                 pool=self.state.find("pool", self.state.pools, request.pool_id, context)
             )
 
-        return self.state.answer("GetPool", request, context, work)
+        return self.state.respond("GetPool", request, context, work)
 
     def ListPools(self, request, context):
         def work():
             items, token = page(self.state.pools, request)
             return pool_service_pb2.ListPoolsResponse(pools=items, next_page_token=token)
 
-        return self.state.answer("ListPools", request, context, work)
+        return self.state.respond("ListPools", request, context, work)
 
     def UpdatePool(self, request, context):
         def work():
@@ -93,7 +102,7 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
             assign(pool, request)
             return pool_service_pb2.UpdatePoolResponse(pool=pool)
 
-        return self.state.answer("UpdatePool", request, context, work)
+        return self.state.respond("UpdatePool", request, context, work)
 
     def DeletePool(self, request, context):
         def work():
@@ -101,13 +110,13 @@ class Pools(pool_service_pb2_grpc.PoolServiceServicer):
             del self.state.pools[pool.pool_id]
             return pool_service_pb2.DeletePoolResponse()
 
-        return self.state.answer("DeletePool", request, context, work)
+        return self.state.respond("DeletePool", request, context, work)
 
     def WatchPools(self, request, context):
-        self.state.answer("WatchPools", request, context, lambda: None)
+        self.state.respond("WatchPools", request, context, lambda: None)
         event = pool_service_pb2.WatchPoolsResponse
         for pool in self.state.pools.values():
-            yield event(pool=pool, type=pool_service_pb2.WATCH_EVENT_TYPE_PRESENT)
+            yield event(pool=pool, type=pool_service_pb2.WATCH_EVENT_TYPE_CURRENT)
             for status in self.state.pool_steps:
                 pool.status.CopyFrom(status)
                 yield event(pool=pool, type=pool_service_pb2.WATCH_EVENT_TYPE_CHANGED)
@@ -127,35 +136,29 @@ class Templates(template_service_pb2_grpc.TemplateServiceServicer):
             template = template_pb2.Template(
                 template_id=self.state.next_id("tpl"),
                 name=request.name,
-                image=request.image,
-                cpus=request.cpus if request.HasField("cpus") else 1.0,
-                memory_mb=request.memory_mb or 512,
-                ephemeral_disk_mb=request.ephemeral_disk_mb or 1024,
-                env=request.env,
-                readiness_command=request.readiness_command,
-                readiness_interval_secs=request.readiness_interval_secs or 0.5,
-                readiness_timeout_secs=request.readiness_timeout_secs or 5.0,
-                readiness_retries=request.readiness_retries or 20,
+                spec=effective(request.spec),
                 etag="t1",
             )
+            if request.HasField("timeout"):
+                template.timeout.CopyFrom(request.timeout)
             self.state.templates[template.template_id] = template
             return template_service_pb2.CreateTemplateResponse(template=template)
 
-        return self.state.answer("CreateTemplate", request, context, work)
+        return self.state.respond("CreateTemplate", request, context, work)
 
     def GetTemplate(self, request, context):
         def work():
             found = self.state.find("template", self.state.templates, request.template_name, context)
             return template_service_pb2.GetTemplateResponse(template=found)
 
-        return self.state.answer("GetTemplate", request, context, work)
+        return self.state.respond("GetTemplate", request, context, work)
 
     def ListTemplates(self, request, context):
         def work():
             items, token = page(self.state.templates, request)
             return template_service_pb2.ListTemplatesResponse(templates=items, next_page_token=token)
 
-        return self.state.answer("ListTemplates", request, context, work)
+        return self.state.respond("ListTemplates", request, context, work)
 
     def UpdateTemplate(self, request, context):
         def work():
@@ -163,7 +166,7 @@ class Templates(template_service_pb2_grpc.TemplateServiceServicer):
             assign(found, request)
             return template_service_pb2.UpdateTemplateResponse(template=found)
 
-        return self.state.answer("UpdateTemplate", request, context, work)
+        return self.state.respond("UpdateTemplate", request, context, work)
 
     def DeleteTemplate(self, request, context):
         def work():
@@ -171,7 +174,7 @@ class Templates(template_service_pb2_grpc.TemplateServiceServicer):
             del self.state.templates[found.template_id]
             return template_service_pb2.DeleteTemplateResponse()
 
-        return self.state.answer("DeleteTemplate", request, context, work)
+        return self.state.respond("DeleteTemplate", request, context, work)
 
 
 class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
@@ -179,20 +182,22 @@ class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
         self.state = state
 
     def _make(self, request):
+        own = request.HasField("spec")
+        spec = request.spec if own else container_pb2.ContainerSpec(image="inherited", env={"FROM": "pool"})
         sandbox = sandbox_pb2.Sandbox(
             sandbox_id=self.state.next_id("sbx"),
             name=request.name,
             state=sandbox_pb2.SANDBOX_STATE_RUNNING,
             pool_id=request.pool_id,
             template_name=request.template_name,
-            image=request.image or "inherited",
-            env=request.env if request.image else {"FROM": "pool"},
+            spec=effective(spec),
             metadata=request.metadata,
-            timeout_secs=request.timeout_secs,
-            start=sandbox_pb2.SANDBOX_START_COLD if request.image else sandbox_pb2.SANDBOX_START_WARM,
+            start_type=sandbox_pb2.START_TYPE_COLD if own else sandbox_pb2.START_TYPE_WARM,
             start_duration=Duration(nanos=2_500_000),
             etag="s1",
         )
+        if request.HasField("timeout"):
+            sandbox.timeout.CopyFrom(request.timeout)
         self.state.sandboxes[sandbox.sandbox_id] = sandbox
         return sandbox
 
@@ -200,28 +205,28 @@ class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
         def work():
             return sandbox_service_pb2.CreateSandboxResponse(sandbox=self._make(request))
 
-        return self.state.answer("CreateSandbox", request, context, work)
+        return self.state.respond("CreateSandbox", request, context, work)
 
     def BatchCreateSandboxes(self, request, context):
         def work():
             made = [self._make(request.sandbox) for _ in range(request.count)]
             return sandbox_service_pb2.BatchCreateSandboxesResponse(sandboxes=made)
 
-        return self.state.answer("BatchCreateSandboxes", request, context, work)
+        return self.state.respond("BatchCreateSandboxes", request, context, work)
 
     def GetSandbox(self, request, context):
         def work():
             found = self.state.find("sandbox", self.state.sandboxes, request.sandbox_id, context)
             return sandbox_service_pb2.GetSandboxResponse(sandbox=found)
 
-        return self.state.answer("GetSandbox", request, context, work)
+        return self.state.respond("GetSandbox", request, context, work)
 
     def ListSandboxes(self, request, context):
         def work():
             items, token = page(self.state.sandboxes, request)
             return sandbox_service_pb2.ListSandboxesResponse(sandboxes=items, next_page_token=token)
 
-        return self.state.answer("ListSandboxes", request, context, work)
+        return self.state.respond("ListSandboxes", request, context, work)
 
     def UpdateSandbox(self, request, context):
         def work():
@@ -229,16 +234,16 @@ class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
             assign(found, request)
             return sandbox_service_pb2.UpdateSandboxResponse(sandbox=found)
 
-        return self.state.answer("UpdateSandbox", request, context, work)
+        return self.state.respond("UpdateSandbox", request, context, work)
 
     def DeleteSandbox(self, request, context):
         def work():
             found = self.state.find("sandbox", self.state.sandboxes, request.sandbox_id, context)
             found.state = sandbox_pb2.SANDBOX_STATE_TERMINATED
-            found.end_reason = sandbox_pb2.SANDBOX_END_REASON_DELETED
+            found.termination_reason = sandbox_pb2.TERMINATION_REASON_DELETED
             return sandbox_service_pb2.DeleteSandboxResponse(sandbox=found)
 
-        return self.state.answer("DeleteSandbox", request, context, work)
+        return self.state.respond("DeleteSandbox", request, context, work)
 
     def WatchSandbox(self, request, context):
         found = self.state.find("sandbox", self.state.sandboxes, request.sandbox_id, context)
@@ -250,7 +255,7 @@ class Sandboxes(sandbox_service_pb2_grpc.SandboxServiceServicer):
             yield sandbox_service_pb2.WatchSandboxResponse(sandbox=later)
 
     def RunCommand(self, request, context):
-        return self.state.answer("RunCommand", request, context, lambda: self.state.command)
+        return self.state.respond("RunCommand", request, context, lambda: self.state.command)
 
 
 class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
@@ -265,7 +270,14 @@ class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
             self.state.values[request.name] = request.value
             return secret_service_pb2.CreateSecretResponse(secret=secret)
 
-        return self.state.answer("CreateSecret", request, context, work)
+        return self.state.respond("CreateSecret", request, context, work)
+
+    def GetSecret(self, request, context):
+        def work():
+            secret = self.state.find("secret", self.state.secrets, request.name, context)
+            return secret_service_pb2.GetSecretResponse(secret=secret)
+
+        return self.state.respond("GetSecret", request, context, work)
 
     def UpdateSecret(self, request, context):
         def work():
@@ -274,14 +286,14 @@ class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
             self.state.values[request.name] = request.value
             return secret_service_pb2.UpdateSecretResponse(secret=secret)
 
-        return self.state.answer("UpdateSecret", request, context, work)
+        return self.state.respond("UpdateSecret", request, context, work)
 
     def ListSecrets(self, request, context):
         def work():
             items, token = page(dict(sorted(self.state.secrets.items())), request)
             return secret_service_pb2.ListSecretsResponse(secrets=items, next_page_token=token)
 
-        return self.state.answer("ListSecrets", request, context, work)
+        return self.state.respond("ListSecrets", request, context, work)
 
     def DeleteSecret(self, request, context):
         def work():
@@ -289,7 +301,7 @@ class Secrets(secret_service_pb2_grpc.SecretServiceServicer):
             del self.state.secrets[request.name]
             return secret_service_pb2.DeleteSecretResponse()
 
-        return self.state.answer("DeleteSecret", request, context, work)
+        return self.state.respond("DeleteSecret", request, context, work)
 
 
 @contextmanager
@@ -309,4 +321,4 @@ def serving(state: State, address: str = "127.0.0.1:0", *, processes: Processes 
     finally:
         state.hang.set()
         server.stop(grace=None).wait()
-        processes.let_go()
+        processes.stop()

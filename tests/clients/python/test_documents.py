@@ -59,7 +59,7 @@ def test_the_line_after_a_loop_is_indented_and_only_that():
 def test_only_the_import_line_is_replaced():
     first = python_blocks(TEXT)[0]
     ours = with_our_import(first.source)
-    assert ours.splitlines()[0] == "from sandpool.sandbox import SandboxClient"
+    assert ours.splitlines()[0] == "from sandpool import SandboxClient"
     assert ours.splitlines()[1:] == first.source.splitlines()[1:]
 
 

@@ -1,5 +1,6 @@
-"""Statuses become typed errors that carry what the server said; nothing of gRPC gets through."""
+"""The error class for each status, its attributes, and that no error of gRPC is raised."""
 
+import re
 import threading
 
 import grpc
@@ -13,7 +14,7 @@ from tests.clients.python.state import Failure, State
 
 CODES = [
     ("CANCELLED", errors.RequestCancelledError),
-    ("UNKNOWN", errors.RemoteAPIError),
+    ("UNKNOWN", errors.ServerError),
     ("INVALID_ARGUMENT", errors.ValidationError),
     ("DEADLINE_EXCEEDED", errors.ResourceTimeoutError),
     ("NOT_FOUND", errors.ResourceNotFoundError),
@@ -21,17 +22,19 @@ CODES = [
     ("PERMISSION_DENIED", errors.PermissionDeniedError),
     ("RESOURCE_EXHAUSTED", errors.QuotaExceededError),
     ("FAILED_PRECONDITION", errors.ResourceStateError),
-    ("ABORTED", errors.ResourceChangedError),
+    ("ABORTED", errors.ConflictError),
     ("OUT_OF_RANGE", errors.ValidationError),
-    ("UNIMPLEMENTED", errors.RemoteAPIError),
-    ("INTERNAL", errors.RemoteAPIError),
-    ("DATA_LOSS", errors.RemoteAPIError),
-    ("UNAUTHENTICATED", errors.SandboxAuthenticationError),
+    ("UNIMPLEMENTED", errors.ServerError),
+    ("INTERNAL", errors.ServerError),
+    ("DATA_LOSS", errors.ServerError),
+    ("UNAUTHENTICATED", errors.AuthenticationError),
 ]
 
 
 @pytest.mark.parametrize(("name", "kind"), CODES)
-def test_each_code_has_its_class(client: SandboxClient, state: State, name: str, kind: type[errors.SandpoolError]):
+def test_each_status_code_has_its_class(
+    client: SandboxClient, state: State, name: str, kind: type[errors.SandpoolError]
+):
     state.fail("GetPool", Failure(grpc.StatusCode[name], "what to do"))
     with pytest.raises(errors.SandpoolError) as caught:
         client.get_pool("p")
@@ -41,8 +44,8 @@ def test_each_code_has_its_class(client: SandboxClient, state: State, name: str,
     assert not isinstance(caught.value, grpc.RpcError)
 
 
-def test_every_code_is_covered():
-    named = {name for name, _ in CODES} | {"OK", "UNAVAILABLE"}  # UNAVAILABLE is repeated: test_retries.py
+def test_every_status_code_is_covered():
+    named = {name for name, _ in CODES} | {"OK", "UNAVAILABLE"}  # UNAVAILABLE is retried: test_retries.py
     assert named == {code.name for code in grpc.StatusCode}
 
 
@@ -62,16 +65,16 @@ def test_every_code_is_covered():
         ("FAILED_PRECONDITION", "POOL_PAUSED", "pool", errors.PoolPausedError),
         ("FAILED_PRECONDITION", "POOL_DRAINED", "pool", errors.PoolPausedError),
         ("ALREADY_EXISTS", "SECRET_ALREADY_EXISTS", "secret", errors.ResourceAlreadyExistsError),
-        ("RESOURCE_EXHAUSTED", "POOL_AT_MAX", "pool", errors.QuotaExceededError),
+        ("RESOURCE_EXHAUSTED", "POOL_LIMIT_REACHED", "pool", errors.QuotaExceededError),
         ("RESOURCE_EXHAUSTED", "POOL_EMPTY", "pool", errors.PoolEmptyError),
-        ("DEADLINE_EXCEEDED", "NOT_READY_IN_TIME", "pool", errors.ResourceTimeoutError),
+        ("DEADLINE_EXCEEDED", "QUEUE_TIMEOUT", "pool", errors.ResourceTimeoutError),
         ("FAILED_PRECONDITION", "SANDBOX_STARTING", "sandbox", errors.SandboxNotReadyError),
-        ("FAILED_PRECONDITION", "SANDBOX_ENDED", "sandbox", errors.SandboxNotReadyError),
+        ("FAILED_PRECONDITION", "SANDBOX_TERMINATED", "sandbox", errors.SandboxNotReadyError),
         ("FAILED_PRECONDITION", "SOMETHING_NEW", "sandbox", errors.ResourceStateError),
         ("FAILED_PRECONDITION", "IMAGE_NOT_FOUND", "", errors.ResourceCreationError),
     ],
 )
-def test_reason_and_resource_choose_the_class(client, state, code, reason, resource_type, kind):
+def test_reason_and_resource_select_the_class(client, state, code, reason, resource_type, kind):
     details = (
         rpc.ErrorInfo(reason=reason, domain="sandpool"),
         rpc.ResourceInfo(resource_type=resource_type, resource_name="it"),
@@ -81,24 +84,24 @@ def test_reason_and_resource_choose_the_class(client, state, code, reason, resou
         client.get_pool("p")
     assert type(caught.value) is kind
     assert (caught.value.reason, caught.value.resource_name) == (reason, "it")
-    assert caught.value.resource_type == resource_type.rpartition(".")[2].lower()
+    assert caught.value.resource_type == (resource_type.rpartition(".")[2].lower() or None)
 
 
-def test_the_pool_in_use_and_the_kind_of_a_failed_start(client: SandboxClient, state: State):
+def test_names_the_pool_in_use_and_the_cause_of_a_failed_start(client: SandboxClient, state: State):
     info = rpc.ErrorInfo(reason="POOL_IN_USE")
     resource = rpc.ResourceInfo(resource_type="pool", resource_name="pool-1")
     state.fail("DeletePool", Failure(grpc.StatusCode.FAILED_PRECONDITION, "in use", (info, resource)))
     with pytest.raises(errors.PoolInUseError) as in_use:
         client.delete_pool("p")
-    assert in_use.value.pool_id == "pool-1"
+    assert in_use.value.resource_name == "pool-1"
     info = rpc.ErrorInfo(reason="PULL_FAILED")
     state.fail("CreateSandbox", Failure(grpc.StatusCode.FAILED_PRECONDITION, "no image", (info,)))
     with pytest.raises(errors.ResourceCreationError) as failed:
-        client.create("i")
-    assert failed.value.error_type == "ImagePull"
+        client.create(image="i")
+    assert failed.value.reason == "PULL_FAILED"
 
 
-def test_wrong_fields_are_listed(client: SandboxClient, state: State):
+def test_lists_invalid_fields(client: SandboxClient, state: State):
     violations = [
         rpc.BadRequest.FieldViolation(field="cpus", description="must be more"),
         rpc.BadRequest.FieldViolation(field="name", description="must be shorter"),
@@ -109,33 +112,33 @@ def test_wrong_fields_are_listed(client: SandboxClient, state: State):
         client.create_pool(image="i")
     assert isinstance(caught.value, errors.ValidationError)
     assert caught.value.field == "cpus"
-    assert caught.value.details == (
+    assert caught.value.field_violations == (
         errors.FieldViolation("cpus", "must be more"),
         errors.FieldViolation("name", "must be shorter"),
     )
 
 
-@pytest.mark.parametrize("reason", ["POOL_AT_MAX", "POOL_EMPTY"])
-def test_what_is_exhausted_is_the_callers_to_wait_for(client: SandboxClient, state: State, reason: str):
+@pytest.mark.parametrize("reason", ["POOL_LIMIT_REACHED", "POOL_EMPTY"])
+def test_an_exhausted_pool_is_not_retried(client: SandboxClient, state: State, reason: str):
     details = (rpc.ErrorInfo(reason=reason), rpc.RetryInfo(retry_delay=Duration(nanos=1_000_000)))
     state.fail("CreateSandbox", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "no", details))
     with pytest.raises(errors.SandpoolError) as caught:
         client.create(pool_id="p")
     assert caught.value.retry_after == 0.001
-    assert isinstance(caught.value, errors.QuotaExceededError) == (reason == "POOL_AT_MAX")
+    assert isinstance(caught.value, errors.QuotaExceededError) == (reason == "POOL_LIMIT_REACHED")
     assert len(state.sent("CreateSandbox")) == 1
 
 
-def test_a_wait_in_line_that_was_too_short_is_a_timeout_with_the_servers_words(client: SandboxClient, state: State):
-    info = rpc.ErrorInfo(reason="NOT_READY_IN_TIME")
+def test_a_queue_timeout_keeps_the_message_of_the_server(client: SandboxClient, state: State):
+    info = rpc.ErrorInfo(reason="QUEUE_TIMEOUT")
     state.fail("CreateSandbox", Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "none in 2 s; wait longer", (info,)))
     with pytest.raises(TimeoutError, match="none in 2 s; wait longer") as caught:
-        client.create(pool_id="p", when_empty="wait", wait_secs=2)
+        client.create(pool_id="p", when_empty="wait", queue_timeout=2)
     assert isinstance(caught.value, errors.ResourceTimeoutError)
-    assert caught.value.reason == "NOT_READY_IN_TIME"
+    assert caught.value.reason == "QUEUE_TIMEOUT"
 
 
-def test_a_limit_says_which_and_when_to_come_back(client: SandboxClient, state: State):
+def test_a_quota_error_names_the_limit_and_the_delay(client: SandboxClient, state: State):
     details = (
         rpc.ErrorInfo(reason="MAX_CONTAINERS"),
         rpc.QuotaFailure(violations=[rpc.QuotaFailure.Violation(subject="pool:p", description="3 of 3")]),
@@ -144,33 +147,37 @@ def test_a_limit_says_which_and_when_to_come_back(client: SandboxClient, state: 
     state.fail("CreateSandbox", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", details))
     with pytest.raises(errors.QuotaExceededError) as caught:
         client.create(pool_id="p")
-    assert (caught.value.quota_type, caught.value.quota_subject) == ("MAX_CONTAINERS", "pool:p")
+    assert (caught.value.reason, caught.value.quota_subject) == ("MAX_CONTAINERS", "pool:p")
     assert caught.value.retry_after == 1.5
-    assert len(state.sent("CreateSandbox")) == 1, "a limit is the caller's to wait for"
+    assert len(state.sent("CreateSandbox")) == 1, "the caller decides whether to wait"
 
 
-def test_a_call_that_takes_too_long(client: SandboxClient, state: State):
+def test_a_call_that_exceeds_its_time_limit(client: SandboxClient, state: State):
     state.hanging.add("GetPool")
-    with pytest.raises(TimeoutError, match="GetPool in time; raise timeout") as caught:
-        client.get_pool("p", timeout=0.1)
+    with pytest.raises(TimeoutError, match="GetPool within the time limit; increase request_timeout") as caught:
+        client.get_pool("p", request_timeout=0.1)
     assert isinstance(caught.value, errors.ResourceTimeoutError)
-    assert caught.value.reason == "NO_ANSWER"
+    assert caught.value.reason == "NO_RESPONSE"
 
 
-def test_an_error_in_a_stream(client: SandboxClient):
+def test_raises_an_error_in_a_stream(client: SandboxClient):
     with pytest.raises(errors.SandboxNotFoundError):
         next(client.watch_sandbox("nobody"))
 
 
-def test_a_closed_client_says_so(client: SandboxClient, address: str):
+def test_a_closed_client_raises(client: SandboxClient, address: str):
     client.close()
     client.close()
-    for call in (client.list_pools, lambda: next(client.watch_pools()), lambda: client.create(pool_id="p")):
+    for call in (
+        lambda: next(client.list_pools()),
+        lambda: next(client.watch_pools()),
+        lambda: client.create(pool_id="p"),
+    ):
         with pytest.raises(errors.ClientClosedError, match=address):
             call()
 
 
-def test_closing_ends_calls_under_way(client: SandboxClient, state: State):
+def test_closing_ends_calls_in_progress(client: SandboxClient, state: State):
     state.hanging.add("GetPool")
     caught: list[BaseException] = []
 
@@ -189,36 +196,57 @@ def test_closing_ends_calls_under_way(client: SandboxClient, state: State):
     assert [type(error) for error in caught] == [errors.ClientClosedError]
 
 
-def test_closing_ends_a_pause_before_a_repetition(unused_address: str):
+def test_closing_ends_the_delay_before_a_retry(unused_address: str):
     client = SandboxClient(unused_address, retry=RetryPolicy(2, initial_delay=20, max_delay=20))
     timer = threading.Timer(0.3, client.close)
     timer.start()
     with pytest.raises(errors.ClientClosedError):
-        client.list_pools()
+        next(client.list_pools())
     timer.join()
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_timeouts_that_make_no_sense(client: SandboxClient, state: State, timeout: float):
-    with pytest.raises(ValueError, match="more than 0 seconds"):
-        client.get_pool("p", timeout=timeout)
-    with pytest.raises(ValueError, match="more than 0 seconds"):
-        SandboxClient(timeout=timeout)
+def test_rejects_impossible_timeouts(client: SandboxClient, state: State, timeout: float):
+    with pytest.raises(ValueError, match="greater than 0 seconds"):
+        client.get_pool("p", request_timeout=timeout)
+    with pytest.raises(ValueError, match="greater than 0 seconds"):
+        SandboxClient(request_timeout=timeout)
     assert state.requests == []
 
 
-def test_the_tree_at_the_top_of_the_module_is_the_tree():
-    drawn = [line.split()[1] if "─" in line else line.split()[0] for line in tree_lines()]
-    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert sorted(drawn) == sorted({kind.__name__ for kind in classes})
-    for line in tree_lines():
-        name = line.replace("│", " ").split("── ")[-1].split()[0]
-        depth = (len(line) - len(line.lstrip(" │├└─"))) // 4
+def test_the_documented_tree_is_the_class_tree():
+    classes = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert {name for _, name in tree()} == {kind.__name__ for kind in classes}
+    for depth, name in tree():
         bases = [kind.__name__ for kind in getattr(errors, name).__mro__ if issubclass(kind, sandpool.SandpoolError)]
-        assert len(bases) == depth, f"{name} is drawn at depth {depth}, below {bases}"
+        assert len(bases) == depth + 1, f"{name} is documented at depth {depth}, below {bases}"
 
 
-def tree_lines() -> list[str]:
-    """The lines of the drawing in the module's docstring."""
-    text = errors.__doc__ or ""
-    return [line.replace("│", " ") for line in text.splitlines() if line.startswith("    ") and line.strip()]
+def tree() -> list[tuple[int, str]]:
+    """The depth and the name of each class in the tree of the module's docstring."""
+    found = re.findall(r"^    ([│├└─ ]*)(\w+(?:Error))\b", errors.__doc__ or "", re.MULTILINE)
+    return [(len(indent) // 4, name) for indent, name in found if indent.strip() or name == "SandpoolError"]
+
+
+def test_absent_attributes_are_none():
+    error = errors.ServerError("broken")
+    assert (error.code, error.reason, error.resource_type, error.resource_name) == (None,) * 4
+    assert (error.quota_subject, error.retry_after, error.field_violations) == (None, None, ())
+    assert errors.ValidationError("wrong").field is None
+    assert errors.TunnelConnectionRefusedError("refused").port is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "builtin"),
+    [
+        (errors.SandboxConnectionError, ConnectionError),
+        (errors.TunnelConnectionRefusedError, ConnectionRefusedError),
+        (errors.PathNotFoundError, FileNotFoundError),
+        (errors.ResourceTimeoutError, TimeoutError),
+        (errors.ValidationError, ValueError),
+    ],
+)
+def test_errors_are_also_builtin_errors(kind: type[errors.SandpoolError], builtin: type[Exception]):
+    error = kind("what failed", code="CODE", reason="REASON")
+    assert isinstance(error, builtin)
+    assert (str(error), error.message, error.reason) == ("what failed", "what failed", "REASON")

@@ -1,4 +1,4 @@
-"""Every method of the contract can be reached through the client that is written by hand, in both flavours."""
+"""Both variants of the client reach every method of the contract."""
 
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterator
@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from sandpool import AsyncSandbox, AsyncSandboxClient, RetryPolicy, Sandbox, SandboxClient, SandpoolError
-from sandpool._core import convert, methods
+from sandpool._core import convert_resources, methods
 from sandpool._core.call import Method
 from sandpool.v1 import sandbox_pb2
 
@@ -27,7 +27,7 @@ SERVICES: dict[str, dict[str, Callable[[Any, Any, Any], Any]]] = {
         "WatchPools": lambda c, _b, _h: c.watch_pools(),
     },
     "TemplateService": {
-        "CreateTemplate": lambda c, _b, _h: c.create_template("t", "i"),
+        "CreateTemplate": lambda c, _b, _h: c.create_template("t", image="i"),
         "GetTemplate": lambda c, _b, _h: c.get_template("t"),
         "ListTemplates": lambda c, _b, _h: c.list_templates(),
         "UpdateTemplate": lambda c, _b, _h: c.update_template("t", image="j"),
@@ -35,6 +35,7 @@ SERVICES: dict[str, dict[str, Callable[[Any, Any, Any], Any]]] = {
     },
     "SecretService": {
         "CreateSecret": lambda c, _b, _h: c.create_secret("S", "v"),
+        "GetSecret": lambda c, _b, _h: c.get_secret("S"),
         "UpdateSecret": lambda c, _b, _h: c.update_secret("S", "v"),
         "ListSecrets": lambda c, _b, _h: c.list_secrets(),
         "DeleteSecret": lambda c, _b, _h: c.delete_secret("S"),
@@ -43,50 +44,50 @@ SERVICES: dict[str, dict[str, Callable[[Any, Any, Any], Any]]] = {
         "CreateSandbox": lambda c, _b, _h: c.create(pool_id="p"),
         "BatchCreateSandboxes": lambda c, _b, _h: c.create_batch(2, pool_id="p"),
         "GetSandbox": lambda _c, b, _h: b.refresh(),
-        "ListSandboxes": lambda c, _b, _h: c.list(),
-        "UpdateSandbox": lambda _c, b, _h: b.update("n"),
-        "DeleteSandbox": lambda _c, b, _h: b.terminate(),
+        "ListSandboxes": lambda c, _b, _h: c.list_sandboxes(),
+        "UpdateSandbox": lambda _c, b, _h: b.update(name="n"),
+        "DeleteSandbox": lambda _c, b, _h: b.delete(),
         "WatchSandbox": lambda _c, b, _h: b.watch(),
-        "RunCommand": lambda _c, b, _h: b.run_once("x"),
+        "RunCommand": lambda _c, b, _h: b.run("x", resumable=False),
     },
     "ProcessService": {
-        "StartProcess": lambda _c, b, _h: b.run("x", wait=False),
-        "AttachProcess": lambda _c, b, _h: b.follow_output("p"),
+        "StartProcess": lambda _c, b, _h: b.processes.start("x"),
+        "AttachProcess": lambda _c, b, _h: b.processes.follow("p"),
         "ConnectProcess": lambda _c, b, _h: b.run("x"),
-        "WriteProcessInput": lambda _c, b, _h: b.write_stdin("p", "x"),
+        "WriteProcessInput": lambda _c, b, _h: b.processes.write_stdin("p", "x"),
         "ResizeProcess": lambda _c, _b, h: h.resize(30, 90),
-        "SignalProcess": lambda _c, b, _h: b.send_signal("p", 15),
-        "KillProcess": lambda _c, b, _h: b.kill_process("p"),
-        "GetProcess": lambda _c, b, _h: b.get_process("p"),
-        "ListProcesses": lambda _c, b, _h: b.list_processes(),
-        "RestartProcess": lambda _c, b, _h: b.restart_process("p"),
+        "SignalProcess": lambda _c, b, _h: b.processes.signal("p", 15),
+        "KillProcess": lambda _c, b, _h: b.processes.kill("p"),
+        "GetProcess": lambda _c, b, _h: b.processes.get("p"),
+        "ListProcesses": lambda _c, b, _h: b.processes.list(),
+        "RestartProcess": lambda _c, b, _h: b.processes.restart("p"),
     },
     "FileService": {
-        "ReadFile": lambda _c, b, _h: b.read("/f"),
-        "WriteFile": lambda _c, b, _h: b.upload_file(__file__, "/f"),
-        "PutFile": lambda _c, b, _h: b.write("/f", "x"),
-        "GetUpload": lambda _c, b, _h: b.upload_file(__file__, "/f"),
+        "ReadFile": lambda _c, b, _h: b.files.read("/f"),
+        "WriteFile": lambda _c, b, _h: b.files.upload(__file__, "/f"),
+        "PutFile": lambda _c, b, _h: b.files.write("/f", "x"),
+        "GetUpload": lambda _c, b, _h: b.files.upload(__file__, "/f"),
         "StatFile": lambda _c, b, _h: b.files.stat("/f"),
-        "ListDirectory": lambda _c, b, _h: b.list_directory("/"),
+        "ListDirectory": lambda _c, b, _h: b.files.list("/"),
         "MakeDirectory": lambda _c, b, _h: b.files.mkdir("/d"),
         "MoveFile": lambda _c, b, _h: b.files.move("/a", "/b"),
         "CopyFile": lambda _c, b, _h: b.files.copy("/a", "/b"),
-        "RemoveFile": lambda _c, b, _h: b.delete_file("/a"),
+        "RemoveFile": lambda _c, b, _h: b.files.remove("/a"),
         "GlobFiles": lambda _c, b, _h: b.files.glob("/*"),
         "WatchFiles": lambda _c, b, _h: b.files.watch("/"),
-        "DownloadFolder": lambda _c, b, _h: b.download_folder("/d", "/nowhere"),
-        "UploadFolder": lambda _c, b, _h: b.upload_folder(Path(__file__).parent, "/d"),
+        "DownloadDirectory": lambda _c, b, _h: b.files.download_directory("/d", "/nowhere"),
+        "UploadDirectory": lambda _c, b, _h: b.files.upload_directory(Path(__file__).parent, "/d"),
     },
     "PortService": {
-        "OpenTunnel": lambda _c, b, _h: b.connect_port(80),
-        "ExposePort": lambda _c, b, _h: b.expose_ports([80]),
-        "UnexposePort": lambda _c, b, _h: b.unexpose_ports(80),
-        "ListExposedPorts": lambda _c, b, _h: b.get_port_access(),
+        "OpenTunnel": lambda _c, b, _h: b.ports.connect(80),
+        "ExposePort": lambda _c, b, _h: b.ports.expose(80),
+        "UnexposePort": lambda _c, b, _h: b.ports.unexpose(80),
+        "ListExposedPorts": lambda _c, b, _h: b.ports.list(),
     },
     "MonitorService": {
-        "ReadLogs": lambda _c, b, _h: b.get_logs(),
-        "GetStats": lambda _c, b, _h: b.stats(),
-        "WatchStats": lambda _c, b, _h: b.watch_stats(),
+        "ReadLogs": lambda _c, b, _h: b.logs(),
+        "GetMetrics": lambda _c, b, _h: b.metrics(),
+        "WatchMetrics": lambda _c, b, _h: b.watch_metrics(),
     },
 }
 REACHED = {
@@ -94,12 +95,12 @@ REACHED = {
 }
 
 
-def test_none_is_missing():
+def test_no_method_is_missing():
     assert REACHED.keys() == CONTRACT.keys()
 
 
 class Recorder(grpc.GenericRpcHandler):
-    """Refuses every call and remembers which method it was of; a file cannot be sent, so that it is asked for again."""
+    """Rejects every call and records its method. WriteFile fails so that the client reads the state of the upload."""
 
     def __init__(self) -> None:
         self.called: list[str] = []
@@ -109,7 +110,7 @@ class Recorder(grpc.GenericRpcHandler):
         self.called.append(path)
         code = grpc.StatusCode.UNAVAILABLE if path.endswith("/WriteFile") else grpc.StatusCode.PERMISSION_DENIED
         method = CONTRACT[path]
-        kind = ("stream" if method.streams_requests else "unary", "stream" if method.streams_answers else "unary")
+        kind = ("stream" if method.streams_requests else "unary", "stream" if method.streams_responses else "unary")
 
         def refuse(_request: object, context: grpc.ServicerContext) -> None:
             context.abort(code, "no")
@@ -119,7 +120,7 @@ class Recorder(grpc.GenericRpcHandler):
             yield
 
         make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
-        return make(refuse_all if method.streams_answers else refuse)  # type: ignore[no-any-return]
+        return make(refuse_all if method.streams_responses else refuse)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -138,7 +139,7 @@ FAST = RetryPolicy(max_attempts=2, initial_delay=0.001, max_delay=0.001)
 
 
 async def exhaust(found: Any) -> None:
-    """Wait for an answer, or for the first item of an iterator."""
+    """Wait for a response, or for the first item of an iterator."""
     if inspect.isawaitable(found):
         found = await found
     if isinstance(found, AsyncIterable):
@@ -149,21 +150,20 @@ async def exhaust(found: Any) -> None:
 
 
 @pytest.mark.parametrize("path", REACHED)
-@pytest.mark.parametrize("flavour", [SandboxClient, AsyncSandboxClient], ids=["blocking", "asyncio"])
-async def test_each_is_called(flavour: type, path: str):
-    info = convert.sandbox(sandbox_pb2.Sandbox(sandbox_id="s"))
+@pytest.mark.parametrize("variant", [SandboxClient, AsyncSandboxClient], ids=["blocking", "asyncio"])
+async def test_each_method_is_called(variant: type, path: str):
+    info = convert_resources.sandbox(sandbox_pb2.Sandbox(sandbox_id="s"))
     with recording() as (recorder, address):
-        client = flavour(address, retry=FAST)
-        kind = AsyncSandbox if flavour is AsyncSandboxClient else Sandbox
+        client = variant(address, retry=FAST)
+        kind = AsyncSandbox if variant is AsyncSandboxClient else Sandbox
         box = kind(info, client._transport, created=False)
         handle = None
         if path.endswith("/ResizeProcess"):
-            from sandpool._async.command import AsyncCommandHandle
-            from sandpool._core.following import Following
-            from sandpool._sync.command import CommandHandle
+            from sandpool import AsyncProcess, Process
+            from sandpool._core.output_stream import OutputReader
 
-            made = AsyncCommandHandle if flavour is AsyncSandboxClient else CommandHandle
-            handle = made(client._transport, Following("s", "p", lambda: 0.0))
+            made = AsyncProcess if variant is AsyncSandboxClient else Process
+            handle = made(client._transport, OutputReader("s", "p", lambda: 0.0))
         with suppress(SandpoolError):
             await exhaust(REACHED[path](client, box, handle))
         closed = client.close()

@@ -1,4 +1,4 @@
-"""A thousand calls at once from one process: all are answered, and nothing is left behind."""
+"""A thousand concurrent calls from one process: all return, and no resources are leaked."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ CALLS = 1000
 
 
 def held() -> tuple[int, int]:
-    """How many files and threads this process holds."""
+    """The number of open files and of threads of this process."""
     gc.collect()
     return psutil.Process(os.getpid()).num_fds(), threading.active_count()
 
@@ -28,18 +28,18 @@ def test_a_thousand_threads(client: SandboxClient):
 
     def one(_: int) -> str:
         gate.wait(60)
-        return client.get_pool(pool.pool_id, timeout=60).pool_id
+        return client.get_pool(pool.pool_id, request_timeout=60).pool_id
 
     with ThreadPoolExecutor(CALLS) as threads:
         assert set(threads.map(one, range(CALLS))) == {pool.pool_id}
     files, count = held()
     assert files <= before[0] + 2
-    assert count <= before[1] + 10, "the server in this process has eight of its own"
+    assert count <= before[1] + 10, "the server in this process has eight threads"
 
 
 async def test_a_thousand_tasks(address: str, processes: Processes):
     processes.scripts["make"] = Script([(OUT, b"made\n")])
-    async with AsyncSandboxClient(address, timeout=60, retry=FAST) as client:
+    async with AsyncSandboxClient(address, request_timeout=60, retry=FAST) as client:
         pool = await client.create_pool(image="i")
         box = await client.create(pool_id="p")
         before, others = held()[0], asyncio.all_tasks()
@@ -49,7 +49,7 @@ async def test_a_thousand_tasks(address: str, processes: Processes):
         runs = await asyncio.gather(*[box.run("make") for _ in range(CALLS)])
         assert {run.stdout for run in runs} == {"made\n"}
         assert processes.starts == CALLS
-        ending = asyncio.all_tasks() - others  # they end as the loop gets to them
+        ending = asyncio.all_tasks() - others  # They end when the loop runs them.
         if ending:
             assert not (await asyncio.wait(ending, timeout=10))[1]
         assert held()[0] <= before + 2
@@ -60,7 +60,7 @@ def test_memory_does_not_grow_with_calls(client: SandboxClient):
 
     def some() -> int:
         for _ in range(400):
-            client.list_pools()
+            list(client.list_pools())
         gc.collect()
         return psutil.Process(os.getpid()).memory_info().rss
 

@@ -1,4 +1,4 @@
-"""The clients in a real Jupyter kernel, whose cells run in an event loop."""
+"""The clients in a Jupyter kernel, whose cells run in an event loop."""
 
 import nbclient
 import nbformat
@@ -9,15 +9,15 @@ from tests.clients.python.processes import OUT, Processes, Script
 
 
 def in_a_kernel(*cells: str) -> nbclient.NotebookClient:
-    """Run cells, one after the other, in a kernel of their own; an error in one is raised here."""
+    """Run cells, one after the other, in a new kernel. An error in a cell is raised here."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     run = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
     run.execute()
     return run
 
 
-def test_a_notebook_shows_a_widget(pool: Pool, address: str, monkeypatch: pytest.MonkeyPatch):
-    """Inside of the event loop that a kernel runs."""
+def test_shows_a_progress_widget(pool: Pool, address: str, monkeypatch: pytest.MonkeyPatch):
+    """Inside the event loop of the kernel."""
     monkeypatch.setenv("SANDPOOL_ADDRESS", address)
     code = """
 import asyncio
@@ -42,11 +42,11 @@ pool.status.warm
     assert value["data"]["text/plain"] == "2"
 
 
-def test_both_clients_go_on_from_cell_to_cell(address: str, processes: Processes, monkeypatch: pytest.MonkeyPatch):
-    """The blocking one without patches to the loop (`nest_asyncio`), and both at the same time."""
+def test_both_clients_work_across_cells(address: str, processes: Processes, monkeypatch: pytest.MonkeyPatch):
+    """The blocking client without patches of the loop (`nest_asyncio`), and both at the same time."""
     monkeypatch.setenv("SANDPOOL_ADDRESS", address)
     processes.scripts["make"] = Script([(OUT, b"made\n")])
-    made, taken_up, together = in_a_kernel(
+    made, attached, together = in_a_kernel(
         """
 import asyncio
 from sandpool import AsyncSandboxClient, SandboxClient
@@ -56,12 +56,14 @@ sandbox = client.create(pool_id=client.create_pool(image="i").pool_id)
 sandbox.run("make").stdout
 """,
         """
-again = await other.get(sandbox.sandbox_id)
+again = await other.get_sandbox(sandbox.sandbox_id)
 (await again.run("make")).stdout
 """,
         """
-[len(pools) for pools in await asyncio.gather(other.list_pools(), asyncio.to_thread(client.list_pools))]
+async def count():
+    return len([pool async for pool in other.list_pools()])
+await asyncio.gather(count(), asyncio.to_thread(lambda: len(list(client.list_pools()))))
 """,
     ).nb.cells
-    shown = [cell.outputs[0]["data"]["text/plain"] for cell in (made, taken_up, together)]
+    shown = [cell.outputs[0]["data"]["text/plain"] for cell in (made, attached, together)]
     assert shown == [r"'made\n'", r"'made\n'", "[1, 1]"]

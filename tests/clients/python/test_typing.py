@@ -1,4 +1,4 @@
-"""The client's types say what its documentation says."""
+"""The types of the client accept what its documentation describes, and reject the rest."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ CASES = sorted(Path(__file__).with_name("typing").glob("*.py"))
 
 
 def mypy(file: Path, cache: Path) -> tuple[int, str]:
-    """How mypy ends over a file, and what it says."""
+    """The exit code and the output of mypy for a file."""
     command = [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "--cache-dir", str(cache), str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -21,18 +21,18 @@ def mypy(file: Path, cache: Path) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of these tests' own: another mypy may be at work in the tree."""
+    """A separate cache: another mypy may run in the tree."""
     return tmp_path_factory.mktemp("mypy")
 
 
 @pytest.mark.parametrize("file", CASES, ids=lambda file: file.stem)
-def test_what_the_types_allow_and_refuse(cache: Path, file: Path):
+def test_mypy_accepts_and_rejects_the_cases(cache: Path, file: Path):
     code, said = mypy(file, cache)
     assert code == 0, said
 
 
-def test_an_expectation_that_is_not_met_is_found(cache: Path, tmp_path: Path):
-    """Were mypy to look away, the test above could not fail."""
+def test_mypy_reports_an_expectation_that_is_not_met(cache: Path, tmp_path: Path):
+    """Otherwise the test above could not fail."""
     wrong = tmp_path / "wrong_cases.py"
     wrong.write_text(
         "from sandpool import SandboxClient\n"
@@ -46,43 +46,43 @@ def test_an_expectation_that_is_not_met_is_found(cache: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.14"])
-def test_the_client_is_for_older_and_newer_pythons_too(cache: Path, version: str):
-    """Other than the server's, so that nothing else would notice a name that the oldest or the newest does not have."""
+def test_mypy_accepts_the_client_for_older_and_newer_pythons(cache: Path, version: str):
+    """No other check reports a name that the oldest or the newest Python does not have."""
     command = [sys.executable, "-m", "mypy", "--python-version", version, "-p", "sandpool", "--cache-dir", str(cache)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def pyright(folder: Path, version: str, *paths: Path) -> tuple[int, str]:
-    """How pyright ends over some paths, and what it says. basedpyright is pyright with its Node in the package."""
+def pyright(directory: Path, version: str, *paths: Path) -> tuple[int, str]:
+    """The exit code and the output of pyright. basedpyright is pyright with Node in the package."""
     settings = {
         "include": [str(path) for path in paths],
         "extraPaths": [str(CLIENT)],
         "typeCheckingMode": "standard",
         "pythonVersion": version,
-        # Of the client's comments some are for mypy alone, which has no types of google.rpc.
+        # Some comments of the client are for mypy only, which has no types of google.rpc.
         "reportUnnecessaryTypeIgnoreComment": paths == tuple(CASES),
         "failOnWarnings": True,
     }
-    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "basedpyright", "-p", str(folder), "--pythonpath", sys.executable]
+    (directory / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "basedpyright", "-p", str(directory), "--pythonpath", sys.executable]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_pyright_allows_and_refuses_the_same(tmp_path: Path):
+def test_pyright_accepts_and_rejects_the_cases(tmp_path: Path):
     code, said = pyright(tmp_path, "3.11", *CASES)
     assert code == 0, said
 
 
-def test_pyright_finds_nothing_in_the_client(tmp_path: Path):
+def test_pyright_accepts_the_client(tmp_path: Path):
     package = CLIENT / "sandpool"
-    by_hand = [package / name for name in ("_async", "_sync", "_core", "_io")]
+    by_hand = [package / name for name in ("_async", "_sync", "_core", "_models", "_transport", "compat")]
     code, said = pyright(tmp_path, "3.10", *by_hand, *package.glob("*.py"))
     assert code == 0, said
 
 
-def test_pyright_does_not_look_away(tmp_path: Path):
+def test_pyright_reports_an_error(tmp_path: Path):
     wrong = tmp_path / "wrong_cases.py"
     wrong.write_text('from sandpool import SandboxClient\nSandboxClient().create(pool_id="p", memory_mb=64)\n')
     code, said = pyright(tmp_path, "3.10", wrong)

@@ -1,1 +1,1 @@
-"""The client for asyncio, written by hand. The blocking one, in `sandpool._sync`, is made from it."""
+"""The client, the handles of sandboxes and the parts of a handle."""

@@ -1,274 +1,265 @@
-"""The handle's methods about processes."""
+"""The processes of a sandbox."""
 
 from __future__ import annotations
 
-import builtins
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
-from sandpool._async.base import HandleBase
-from sandpool._async.command import AsyncCommandHandle
+from sandpool._async.connection import Connection
+from sandpool._async.process import AsyncProcess, attach, start
 from sandpool._core import processes
-from sandpool._core.enums import OutputStream, ProcessState, StdinMode
-from sandpool._core.following import Following
-from sandpool._core.inside import HealthCheck, OutputChunk, ProcessInfo, ProcessOutput, TerminalSize
-from sandpool._core.processes import OverflowLike, RestartLike, Start, StdinLike
-from sandpool.errors import ProcessNotFoundError
-
-ProcessRef = str | int
-"""A process's identifier, a service's name, or a process id in the sandbox."""
+from sandpool._core.arguments import UNSET, Timeout
+from sandpool._core.output_stream import OutputReader
+from sandpool._core.processes import OutputOverflowValue, ProcessDraft, RestartPolicyValue
+from sandpool._models.enums import OutputStream, ProcessState
+from sandpool._models.process import HealthCheck, OutputChunk, ProcessInfo, ProcessOutput, TerminalSize
 
 
-class ProcessMethods(HandleBase):
-    """Processes and services in a sandbox.
+class AsyncProcesses:
+    """The processes and services of a sandbox.
 
-    `process` takes a process's identifier or a service's name; a number, there or as `pid`, is the process id in the
-    sandbox. All raise ProcessNotFoundError where there is none.
+    `process_id` accepts the identifier of a process or the name of a service. All methods with a `process_id` raise
+    ProcessNotFoundError if the process does not exist. `request_timeout` is the time limit of the call with its retries
+    in seconds; the default is the one of the client, and None means no limit.
     """
 
-    async def start_process(
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._connection.sandbox_id}>"
+
+    async def start(
         self,
         command: str | Sequence[str],
-        args: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
         *,
-        stdin_mode: StdinLike = StdinMode.CLOSED,
-        user: str | None = None,
-        name: str | None = None,
-        restart: RestartLike | None = None,
-        health_check: HealthCheck | None = None,
         process_id: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: bool = False,
         terminal: TerminalSize | None = None,
-        timeout_secs: float | None = None,
+        timeout: float | None = None,
         idle_timeout: float | None = None,
         kill_on_disconnect: bool = False,
-        ttl_seconds: float | None = None,
+        retention: float | None = None,
         output_buffer_bytes: int | None = None,
-        output_overflow: OverflowLike | None = None,
-        timeout: float | None = None,
-    ) -> ProcessInfo:
-        """Start a process and answer at once. It runs until it ends, whoever is connected.
+        output_overflow: OutputOverflowValue | None = None,
+        name: str | None = None,
+        restart_policy: RestartPolicyValue | None = None,
+        health_check: HealthCheck | None = None,
+        request_timeout: Timeout = UNSET,
+    ) -> AsyncProcess:
+        """Start a process and return its handle when it runs.
 
         Args:
-            command: A line for the shell, or a list of the program and its arguments.
-            args: With a `command` that is one string: that is the program, and these are its arguments.
-            env: Environment variables over those of the sandbox.
-            working_dir: An absolute path; the image's by default.
-            stdin_mode: "pipe" lets its standard input be written to; "closed" (the default) is an empty one.
-            user: Who runs it, such as `nobody` or `1000:1000`; the image's by default.
-            name: Makes it a service of this name, whose lines are in the sandbox's log.
-            restart: When the service is started again: "never" (the default), "on_failure", "always".
-            health_check: How the sandbox finds out whether the service is well.
-            process_id: A name of the caller's for this process. With that of one that there is already, nothing is
-                started and that one is answered, so the call can be repeated.
-            terminal: Run it on a terminal of this size.
-            timeout_secs: Seconds it may run; no limit by default.
-            idle_timeout: Seconds it may run while no client follows it; no limit by default.
-            kill_on_disconnect: Kill it as soon as the last client that followed it has left.
-            ttl_seconds: How long its record and its output stay after its end; 600 by default.
-            output_buffer_bytes: How much of each stream is kept; 1 MiB by default.
-            output_overflow: What happens when more is printed: "wait_attached" (the default), "drop_oldest", "wait".
-            timeout: Seconds for this call; the client's by default.
+            command: A shell command, run by /bin/bash or /bin/sh, or a list of the program and its arguments.
+            process_id: The identifier of the process. If a process with this identifier was started by an equal
+                request, that process is returned. Default: a generated identifier.
+            env: Environment variables, which override those of the sandbox.
+            cwd: The working directory, an absolute path. Default: that of the image.
+            user: The user that runs the process, for example `nobody` or `1000:1000`. Default: that of the image.
+            stdin: Whether standard input accepts data. Default: it is empty.
+            terminal: Run the process on a terminal of this size. A terminal always accepts input.
+            timeout: Time limit of the process in seconds. It is then killed with all its descendants. Default: no
+                limit.
+            idle_timeout: Time limit without an attached client in seconds. Default: no limit.
+            kill_on_disconnect: Whether to kill the process when its last client detaches.
+            retention: How long the record and the output are retained after the exit, in seconds. Default: 600.
+            output_buffer_bytes: The number of bytes that are buffered for each stream. Default: 1 MiB.
+            output_overflow: Behaviour when the buffer is full: "wait_attached" (default), "drop_oldest" or "wait".
+            name: Makes the process a service with this name. Its output is part of the sandbox's log.
+            restart_policy: When the service is restarted: "never" (default), "on_failure" or "always".
+            health_check: The health check of the service.
+            request_timeout: Time limit of the call in seconds.
 
         Raises:
-            ResourceStateError: The command cannot be run: no such program, directory or user.
-            ResourceAlreadyExistsError: The `process_id` stands for a process that was started differently.
+            TypeError: `restart_policy` or `health_check` is given without `name`.
+            ResourceStateError: The command cannot be started: the program, the directory or the user does not exist.
+            ResourceAlreadyExistsError: The `process_id` belongs to a process that was started by another request.
         """
-        request = Start(
+        draft = ProcessDraft(
             command,
-            args,
             process_id=process_id,
             env=env,
-            working_dir=working_dir,
+            cwd=cwd,
             user=user,
-            stdin=StdinMode(stdin_mode) is StdinMode.PIPE,
+            stdin=stdin,
             terminal=terminal,
-            timeout_secs=timeout_secs,
-            idle_timeout_secs=idle_timeout,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
             kill_on_disconnect=kill_on_disconnect,
-            ttl_secs=ttl_seconds,
+            retention=retention,
             output_buffer_bytes=output_buffer_bytes,
             output_overflow=output_overflow,
             name=name,
-            restart=restart,
+            restart_policy=restart_policy,
             health_check=health_check,
-        ).request(self.sandbox_id)
-        return await self._transport.call(processes.start_process(request, timeout))
+        )
+        connection = self._connection
+        return await start(connection.transport, draft.request(connection.sandbox_id), request_timeout)
 
-    async def list_processes(
+    async def attach(
+        self,
+        process_id: str,
+        *,
+        stdout_offset: int = 0,
+        stderr_offset: int = 0,
+        request_timeout: Timeout = UNSET,
+    ) -> AsyncProcess:
+        """Return a handle of a running or exited process, started by this client or another one.
+
+        Args:
+            process_id: The process.
+            stdout_offset: The offset of the first byte of standard output to read, or -1 for output from now on.
+            stderr_offset: The offset of the first byte of standard error to read, or -1 for output from now on.
+            request_timeout: Time limit of the call in seconds.
+        """
+        connection = self._connection
+        return await attach(
+            connection.transport, connection.sandbox_id, process_id, stdout_offset, stderr_offset, request_timeout
+        )
+
+    async def get(self, process_id: str, *, request_timeout: Timeout = UNSET) -> ProcessInfo:
+        """Return the description of a process. Exited processes exist until their retention time passes."""
+        connection = self._connection
+        return await connection.transport.call(
+            processes.get_process(connection.sandbox_id, process_id, request_timeout)
+        )
+
+    def list(
         self,
         *,
         states: Iterable[ProcessState | str] | None = None,
-        page_size: int = 0,
-        timeout: float | None = None,
-    ) -> builtins.list[ProcessInfo]:
-        """All processes that were started here, oldest first, those that ended a while ago included.
+        page_size: int | None = None,
+        request_timeout: Timeout = UNSET,
+    ) -> AsyncGenerator[ProcessInfo, None]:
+        """Iterate over the processes of the sandbox, oldest first. Pages are read as they are needed.
 
-        With `states` only those; they are read in pages of `page_size`, 100 by default; `timeout` is a page's.
+        Args:
+            states: Only processes in these states. Default: all.
+            page_size: The number of processes per page. Default: 100.
+            request_timeout: Time limit of the call for each page in seconds.
         """
-        wanted = None if states is None else builtins.list(states)
-        return await self._transport.pages(
-            lambda token: processes.list_processes(self.sandbox_id, wanted, page_size, token, timeout)
+        first = processes.list_request(self._connection.sandbox_id, states, page_size)
+        return self._connection.transport.pages(lambda token: processes.list_processes(first, token, request_timeout))
+
+    async def kill(self, process_id: str, *, request_timeout: Timeout = UNSET) -> None:
+        """Kill a process with all its descendants, and wait until they have exited.
+
+        A killed service is not restarted.
+        """
+        connection = self._connection
+        await connection.transport.call(processes.kill_process(connection.sandbox_id, process_id, request_timeout))
+
+    async def signal(
+        self, process_id: str, signal: int, *, tree: bool = False, request_timeout: Timeout = UNSET
+    ) -> None:
+        """Send a signal to a process. The call is not retried.
+
+        Args:
+            process_id: The process.
+            signal: The number of the signal, 1 to 64.
+            tree: Whether to send the signal to all descendants of the process too.
+            request_timeout: Time limit of the call in seconds.
+
+        Raises:
+            ResourceStateError: The process exited (PROCESS_EXITED).
+        """
+        connection = self._connection
+        await connection.transport.call(
+            processes.signal_process(connection.sandbox_id, process_id, signal, tree, request_timeout)
         )
 
-    async def get_process(
-        self, process: ProcessRef | None = None, *, pid: int | None = None, timeout: float | None = None
-    ) -> ProcessInfo:
-        """One process, also one that ended a while ago."""
-        process_id = await self._process_id(process, pid)
-        return await self._transport.call(processes.get_process(self.sandbox_id, process_id, timeout))
+    async def restart(self, process_id: str, *, request_timeout: Timeout = UNSET) -> ProcessInfo:
+        """Kill the current run of a service, if one exists, and start the next one. The call is not retried.
 
-    async def kill_process(
-        self, process: ProcessRef | None = None, *, pid: int | None = None, timeout: float | None = None
-    ) -> None:
-        """Kill a process with every process that it started; returns when they are gone."""
-        process_id = await self._process_id(process, pid)
-        await self._transport.call(processes.kill_process(self.sandbox_id, process_id, timeout))
-
-    async def restart_process(
-        self, process: ProcessRef | None = None, *, pid: int | None = None, timeout: float | None = None
-    ) -> ProcessInfo:
-        """Kill a service's present run, if there is one, and start the next at once. It is sent once."""
-        process_id = await self._process_id(process, pid)
-        return await self._transport.call(processes.restart_process(self.sandbox_id, process_id, timeout))
-
-    async def send_signal(
-        self,
-        process: ProcessRef | None = None,
-        signal: int = 15,
-        *,
-        pid: int | None = None,
-        tree: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        """Send a signal by number to a process, with `tree` also to every process that it started. It is sent once."""
-        process_id = await self._process_id(process, pid)
-        call = processes.signal_process(self.sandbox_id, process_id, int(signal), tree, timeout)
-        await self._transport.call(call)
-
-    async def write_stdin(
-        self,
-        process: ProcessRef | None = None,
-        data: str | bytes = b"",
-        *,
-        pid: int | None = None,
-        timeout: float | None = None,
-    ) -> None:
-        """Write to a process's standard input; waits until it has taken all.
-
-        Raises ResourceStateError (STDIN_CLOSED) where it has no open standard input. It is not repeated when the
-        connection breaks: a handle's `send_input` is.
+        Raises:
+            ResourceStateError: The process is not a service (NOT_A_SERVICE).
         """
-        process_id = await self._process_id(process, pid)
-        content = data.encode() if isinstance(data, str) else data
-        for part in processes.parts(content):
-            await self._transport.call(processes.write_input(self.sandbox_id, process_id, part, None, False, timeout))
+        connection = self._connection
+        return await connection.transport.call(
+            processes.restart_process(connection.sandbox_id, process_id, request_timeout)
+        )
 
-    async def close_stdin(
-        self, process: ProcessRef | None = None, *, pid: int | None = None, timeout: float | None = None
-    ) -> None:
-        """Say that a process's standard input ends here."""
-        process_id = await self._process_id(process, pid)
-        await self._transport.call(processes.write_input(self.sandbox_id, process_id, b"", None, True, timeout))
+    async def write_stdin(self, process_id: str, data: str | bytes, *, request_timeout: Timeout = UNSET) -> None:
+        """Write to the standard input of a process, and wait until the process has accepted all bytes.
 
-    async def get_output(self, process: ProcessRef | None = None, *, pid: int | None = None) -> ProcessOutput:
-        """What is kept of what a process printed so far. Does not wait for more."""
-        process_id = await self._process_id(process, pid)
-        info = await self._transport.call(processes.get_process(self.sandbox_id, process_id))
-        kept = {OutputStream.STDOUT: bytearray(), OutputStream.STDERR: bytearray()}
-        following = self._following(process_id, info.stdout.begin, info.stderr.begin)
-        if info.stdout.end > info.stdout.begin or info.stderr.end > info.stderr.begin:
-            async with aclosing(self._chunks(following)) as chunks:
+        The call is not retried after a broken connection. `Process.write_stdin` is.
+
+        Args:
+            process_id: The process.
+            data: The bytes to write. Text is encoded as UTF-8.
+            request_timeout: Time limit of each call, which writes at most 1 MiB, in seconds. Default: the client's, at
+                least 60. None: no limit.
+
+        Raises:
+            ResourceStateError: Standard input is closed (STDIN_CLOSED).
+        """
+        connection = self._connection
+        for part in processes.parts(data.encode() if isinstance(data, str) else data):
+            await connection.transport.call(
+                processes.write_input(connection.sandbox_id, process_id, part, None, False, request_timeout)
+            )
+
+    async def close_stdin(self, process_id: str, *, request_timeout: Timeout = UNSET) -> None:
+        """Close the standard input of a process. The call is not retried."""
+        connection = self._connection
+        await connection.transport.call(
+            processes.write_input(connection.sandbox_id, process_id, b"", None, True, request_timeout)
+        )
+
+    async def output(self, process_id: str, *, request_timeout: Timeout = UNSET) -> ProcessOutput:
+        """Return the output of a process that is buffered now. This does not wait for more output."""
+        info = await self.get(process_id, request_timeout=request_timeout)
+        found = {OutputStream.STDOUT: bytearray(), OutputStream.STDERR: bytearray()}
+        dropped = {
+            OutputStream.STDOUT: info.stdout.start_offset,
+            OutputStream.STDERR: info.stderr.start_offset,
+        }
+        reader = self._reader(info.process_id, info.stdout.start_offset, info.stderr.start_offset)
+        out_end, err_end = info.stdout.end_offset, info.stderr.end_offset
+        if reader.stdout_offset < out_end or reader.stderr_offset < err_end:
+            async with aclosing(aiter(AsyncProcess(self._connection.transport, reader))) as chunks:
                 async for chunk in chunks:
-                    kept[chunk.stream] += chunk.raw
-                    if following.stdout_offset >= info.stdout.end and following.stderr_offset >= info.stderr.end:
+                    found[chunk.stream] += chunk.data_bytes
+                    dropped[chunk.stream] += chunk.dropped_bytes
+                    if reader.stdout_offset >= out_end and reader.stderr_offset >= err_end:
                         break
-        out, err = bytes(kept[OutputStream.STDOUT]), bytes(kept[OutputStream.STDERR])
+        out, err = bytes(found[OutputStream.STDOUT]), bytes(found[OutputStream.STDERR])
         return ProcessOutput(
             stdout=out.decode("utf-8", "replace"),
             stderr=err.decode("utf-8", "replace"),
             stdout_bytes=out,
             stderr_bytes=err,
-            stdout_offset=following.stdout_offset,
-            stderr_offset=following.stderr_offset,
-            lost_bytes=following.stdout_offset - len(out) + following.stderr_offset - len(err),
+            stdout_offset=reader.stdout_offset,
+            stderr_offset=reader.stderr_offset,
+            stdout_dropped_bytes=dropped[OutputStream.STDOUT],
+            stderr_dropped_bytes=dropped[OutputStream.STDERR],
         )
 
-    async def get_stdout(self, process: ProcessRef | None = None, *, pid: int | None = None) -> ProcessOutput:
-        """The same for standard output alone."""
-        found = await self.get_output(process, pid=pid)
-        return replace(found, stderr="", stderr_bytes=b"")
-
-    async def get_stderr(self, process: ProcessRef | None = None, *, pid: int | None = None) -> ProcessOutput:
-        """The same for standard error alone."""
-        found = await self.get_output(process, pid=pid)
-        return replace(found, stdout="", stdout_bytes=b"")
-
-    async def follow_output(
-        self,
-        process: ProcessRef | None = None,
-        *,
-        pid: int | None = None,
-        stdout_offset: int = 0,
-        stderr_offset: int = 0,
+    def follow(
+        self, process_id: str, *, stdout_offset: int = 0, stderr_offset: int = 0
     ) -> AsyncGenerator[OutputChunk, None]:
-        """What a process printed from these offsets on and prints from now on, until its end; -1: from now on.
+        """Iterate over the output of a process as it arrives, until the process exits.
 
-        It goes on over a broken connection, as a handle does: see `reconnect`.
+        After a broken connection, the iterator resumes the output at the last received byte.
+
+        Args:
+            process_id: The process.
+            stdout_offset: The offset of the first byte of standard output to read, or -1 for output from now on.
+            stderr_offset: The offset of the first byte of standard error to read, or -1 for output from now on.
         """
-        process_id = await self._process_id(process, pid)
-        following = self._following(process_id, stdout_offset, stderr_offset)
-        async with aclosing(self._chunks(following)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        reader = self._reader(process_id, stdout_offset, stderr_offset)
+        return aiter(AsyncProcess(self._connection.transport, reader))
 
-    async def follow_stdout(
-        self, process: ProcessRef | None = None, *, pid: int | None = None, offset: int = 0
-    ) -> AsyncGenerator[OutputChunk, None]:
-        """What a process prints to its standard output: see `follow_output`."""
-        async with aclosing(self.follow_output(process, pid=pid, stdout_offset=offset)) as chunks:
-            async for chunk in chunks:
-                if chunk.stream is OutputStream.STDOUT:
-                    yield chunk
-
-    async def follow_stderr(
-        self, process: ProcessRef | None = None, *, pid: int | None = None, offset: int = 0
-    ) -> AsyncGenerator[OutputChunk, None]:
-        """What a process prints to its standard error: see `follow_output`."""
-        async with aclosing(self.follow_output(process, pid=pid, stderr_offset=offset)) as chunks:
-            async for chunk in chunks:
-                if chunk.stream is OutputStream.STDERR:
-                    yield chunk
-
-    def _chunks(self, following: Following) -> AsyncGenerator[OutputChunk, None]:
-        return aiter(AsyncCommandHandle(self._transport, following))
-
-    def _following(self, process_id: str, stdout_offset: int, stderr_offset: int) -> Following:
-        return Following(
-            self.sandbox_id,
+    def _reader(self, process_id: str, stdout_offset: int, stderr_offset: int) -> OutputReader:
+        return OutputReader(
+            self._connection.sandbox_id,
             process_id,
             time.monotonic,
             stdout_offset=stdout_offset,
             stderr_offset=stderr_offset,
-            kept_bytes=0,  # whoever iterates keeps what it wants
-        )
-
-    async def _process_id(self, process: ProcessRef | None, pid: int | None) -> str:
-        """The process's identifier. Raises TypeError unless exactly one of the two is given."""
-        if (process is None) == (pid is None):
-            raise TypeError("give either the process, by identifier or name, or pid")
-        if isinstance(process, str):
-            return process
-        wanted = pid if process is None else process
-        for info in await self.list_processes(states=[ProcessState.RUNNING]):
-            if info.pid == wanted:
-                return info.process_id
-        raise ProcessNotFoundError(
-            f"no running process of sandbox {self.sandbox_id} has the process id {wanted}",
-            reason="PROCESS_NOT_FOUND",
-            resource_type="process",
-            resource_name=str(wanted),
+            result_bytes=0,  # The caller keeps the output that it needs.
         )

@@ -1,40 +1,40 @@
-"""Terminals in a sandbox."""
+"""The terminals of a sandbox."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 
-from sandpool._async.base import HandleBase
-from sandpool._async.command import AsyncCommandHandle, follow, start
-from sandpool._core.inside import TerminalSize
-from sandpool._core.model import CommandResult
-from sandpool._core.processes import Start
-from sandpool._io.aio import Background, notify
+from sandpool._async.connection import Connection
+from sandpool._async.process import AsyncProcess, attach, start
+from sandpool._core.arguments import UNSET, Timeout
+from sandpool._core.processes import ProcessDraft
+from sandpool._models.process import TerminalSize
+from sandpool._models.sandbox import CommandResult
+from sandpool._transport.asyncio import Background, OnData, notify
 
-OnData = Callable[[bytes], object]
-OnExit = Callable[[int], object]
+_SHELL = 'exec "${SHELL:-/bin/sh}" -i'
 _SIGNALED = 128
-"""Shells count a signal's number on top of this."""
+"""Shells add the number of the signal to this value."""
 
 
-class AsyncPty:
+class AsyncTerminal:
     """A program on a terminal in a sandbox.
 
-    What it prints goes to `on_data` as it comes; without `on_data`, iterate over the terminal instead. As a context
-    manager it is killed at the end of the block. A connection that breaks is taken up at the byte where it was.
+    The output is passed to `on_data` as it arrives. Without `on_data`, iterate over the terminal. As a context manager,
+    it kills the program at the end of the block. After a broken connection, the output is resumed at the last received
+    byte.
     """
 
-    def __init__(self, handle: AsyncCommandHandle, on_data: OnData | None, on_exit: OnExit | None) -> None:
-        self._handle = handle
+    def __init__(self, process: AsyncProcess, on_data: OnData | None) -> None:
+        self._process = process
         self._on_data = on_data
-        self._on_exit = on_exit
         self._reader: Background | None = None
-        if on_data is not None or on_exit is not None:
-            self._reader = Background(self._read, f"sandpool terminal {handle.command_id}")
+        if on_data is not None:
+            self._reader = Background(self._read, f"sandpool terminal {process.process_id}")
 
-    async def __aenter__(self) -> AsyncPty:
+    async def __aenter__(self) -> AsyncTerminal:
         return self
 
     async def __aexit__(
@@ -44,134 +44,174 @@ class AsyncPty:
         trace: TracebackType | None,
     ) -> None:
         await self.kill()
-        await self.disconnect()
+        await self.detach()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.process_id}>"
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         if self._reader is not None:
-            raise TypeError("on_data gets what the terminal prints; leave on_data and on_exit out to iterate")
-        async with aclosing(aiter(self._handle)) as chunks:
+            raise TypeError("the output is passed to on_data; to iterate over the terminal, do not give on_data")
+        async with aclosing(aiter(self._process)) as chunks:
             async for chunk in chunks:
-                if chunk.raw:
-                    yield chunk.raw
+                if chunk.data_bytes:
+                    yield chunk.data_bytes
 
     @property
-    def session_id(self) -> str:
-        """The process's identifier, for `connect_pty`."""
-        return self._handle.command_id
+    def process_id(self) -> str:
+        """The identifier of the process. Pass it to `terminals.attach`."""
+        return self._process.process_id
 
     @property
-    def pid(self) -> int:
-        """The process id inside the sandbox."""
-        return self._handle.pid
+    def pid(self) -> int | None:
+        """The process id (PID) inside the sandbox, or None while no run exists."""
+        return self._process.pid
 
-    @property
-    async def result(self) -> CommandResult:
-        """How the program ended; waits for that. What it printed is not in there: it went to `on_data`."""
-        await self.wait()
-        return await self._handle.result
+    async def write(self, data: str | bytes, *, request_timeout: Timeout = UNSET) -> None:
+        """Write to the terminal, as a keyboard does.
 
-    async def send_input(self, data: str | bytes) -> None:
-        """Type something."""
-        await self._handle.send_input(data)
+        Args:
+            data: The bytes to write. Text is encoded as UTF-8.
+            request_timeout: Time limit of the call in seconds. Default: the client's, at least 60. None: no limit.
 
-    async def resize(self, rows: int, cols: int) -> None:
-        """Change the terminal's size; the program is told."""
-        await self._handle.resize(rows, cols)
+        Raises:
+            ResourceStateError: The program exited (STDIN_CLOSED).
+        """
+        await self._process.write_stdin(data, request_timeout=request_timeout)
 
-    async def kill(self) -> None:
-        """Kill the program with every process that it started."""
-        await self._handle.kill()
+    async def resize(self, rows: int, cols: int, *, request_timeout: Timeout = UNSET) -> None:
+        """Change the size of the terminal. The program receives the signal SIGWINCH.
+
+        Args:
+            rows: The number of rows.
+            cols: The number of columns.
+            request_timeout: Time limit of the call in seconds. Default: the client's. None: no limit.
+        """
+        await self._process.resize(rows, cols, request_timeout=request_timeout)
+
+    async def kill(self, *, request_timeout: Timeout = UNSET) -> None:
+        """Kill the program with all its descendants, and wait until they have exited.
+
+        Args:
+            request_timeout: Time limit of the call in seconds. Default: the client's. None: no limit.
+        """
+        await self._process.kill(request_timeout=request_timeout)
 
     async def wait(self) -> int:
-        """Wait until the program has ended; gives its exit code, 128 and the signal's number where one ended it.
+        """Wait until the program has exited. Output that no `on_data` receives is dropped.
 
-        What it prints meanwhile and nobody iterates over is dropped.
+        Returns:
+            The exit code, or 128 plus the number of the signal that terminated the program.
         """
         if self._reader is not None:
             await self._reader.wait()
-        return _code(await self._handle.result)
+        return _exit_code(await self._process.wait())
 
-    async def disconnect(self) -> None:
-        """Stop following it; the program goes on, and `connect_pty` takes it up."""
-        self._handle.detach()
+    async def detach(self) -> None:
+        """Detach from the program, which keeps running. `terminals.attach` attaches again."""
+        self._process.detach()
         if self._reader is not None:
             await self._reader.stop()
 
     async def _read(self) -> None:
-        async with aclosing(aiter(self._handle)) as chunks:
+        async with aclosing(aiter(self._process)) as chunks:
             async for chunk in chunks:
-                if self._on_data is not None and chunk.raw:
-                    await notify(self._on_data, chunk.raw)
-        if self._on_exit is not None and self._handle.ended:
-            await notify(self._on_exit, _code(await self._handle.result))
+                if self._on_data is not None and chunk.data_bytes:
+                    await notify(self._on_data, chunk.data_bytes)
 
 
-def _code(result: CommandResult) -> int:
+def _exit_code(result: CommandResult) -> int:
     if result.exit_code is not None:
         return result.exit_code
     return _SIGNALED + (result.signal or 0)
 
 
-class TerminalMethods(HandleBase):
-    """Terminals in a sandbox."""
+class AsyncTerminals:
+    """The terminals of a sandbox.
 
-    async def create_pty(
+    `request_timeout` is the time limit of the call with its retries in seconds; the default is the one of the client,
+    and None means no limit.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._connection.sandbox_id}>"
+
+    async def create(
         self,
         command: str | Sequence[str] | None = None,
-        args: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        working_dir: str | None = None,
+        *,
         rows: int = 24,
         cols: int = 80,
-        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
         user: str | None = None,
-        on_data: OnData | None = None,
-        on_exit: OnExit | None = None,
-        timeout_secs: float | None = None,
+        timeout: float | None = None,
         idle_timeout: float | None = None,
-    ) -> AsyncPty:
+        on_data: OnData | None = None,
+        request_timeout: Timeout = UNSET,
+    ) -> AsyncTerminal:
         """Start a program on a terminal.
 
         Args:
-            command: A line for the shell, or a list of the program and its arguments; by default an interactive shell.
-            args: With a `command` that is one string: that is the program, and these are its arguments.
-            env: Environment variables over those of the sandbox; TERM is xterm-256color by default.
-            working_dir: An absolute path; the image's by default.
-            rows: The terminal's lines.
-            cols: The terminal's columns.
-            user: Who runs it; the image's by default.
-            on_data: Called with the bytes that are printed, in a thread or a task of its own.
-            on_exit: Called with the exit code, 128 and the signal's number where one ended it.
-            timeout_secs: Seconds it may run; no limit by default.
-            idle_timeout: Seconds it may run while no client follows it; no limit by default.
+            command: A shell command, or a list of the program and its arguments. Default: an interactive shell.
+            rows: The number of rows of the terminal.
+            cols: The number of columns of the terminal.
+            env: Environment variables, which override those of the sandbox. TERM is xterm-256color by default.
+            cwd: The working directory, an absolute path. Default: that of the image.
+            user: The user that runs the program. Default: that of the image.
+            timeout: Time limit of the program in seconds. It is then killed. Default: no limit.
+            idle_timeout: Time limit without an attached client in seconds. Default: no limit.
+            on_data: Receives the output as bytes, in a background task or thread.
+            request_timeout: Time limit of the call in seconds.
+
+        Raises:
+            ResourceStateError: The command cannot be started: the program, the directory or the user does not exist.
         """
-        wanted = Start(
-            command if command is not None else 'exec "${SHELL:-/bin/sh}" -i',
-            args,
+        draft = ProcessDraft(
+            command if command is not None else _SHELL,
             env={"TERM": "xterm-256color", **(env or {})},
-            working_dir=working_dir,
+            cwd=cwd,
             user=user,
             terminal=TerminalSize(rows, cols),
-            timeout_secs=timeout_secs,
-            idle_timeout_secs=idle_timeout,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
         )
-        handle = await start(self._transport, wanted.request(self.sandbox_id), kept_bytes=0)
-        return AsyncPty(handle, on_data, on_exit)
+        connection = self._connection
+        process = await start(
+            connection.transport, draft.request(connection.sandbox_id), request_timeout, result_bytes=0
+        )
+        return AsyncTerminal(process, on_data)
 
-    async def connect_pty(
+    async def attach(
         self,
-        session_id: str,
-        token: str | None = None,
+        process_id: str,
         *,
-        on_data: OnData | None = None,
-        on_exit: OnExit | None = None,
         offset: int = 0,
-    ) -> AsyncPty:
-        """Follow a program on a terminal that was started before, from this byte on; -1: from now on.
+        on_data: OnData | None = None,
+        request_timeout: Timeout = UNSET,
+    ) -> AsyncTerminal:
+        """Attach to a program on a terminal, started by this client or another one.
 
-        `token` is taken and not needed: the client's API key is what counts.
+        Args:
+            process_id: The process.
+            offset: The offset of the first byte of output to read, or -1 for output from now on.
+            on_data: Receives the output as bytes, in a background task or thread.
+            request_timeout: Time limit of the call in seconds.
 
-        Raises ProcessNotFoundError where there is none.
+        Raises:
+            ProcessNotFoundError: The process does not exist.
         """
-        handle = await follow(self._transport, self.sandbox_id, session_id, offset, kept_bytes=0)
-        return AsyncPty(handle, on_data, on_exit)
+        connection = self._connection
+        process = await attach(
+            connection.transport,
+            connection.sandbox_id,
+            process_id,
+            offset,
+            0,
+            request_timeout,
+            result_bytes=0,
+        )
+        return AsyncTerminal(process, on_data)

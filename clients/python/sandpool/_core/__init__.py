@@ -1,5 +1,4 @@
-"""What a client of sandpool does apart from waiting: requests, answers, errors, when to retry.
+"""Everything that needs no input or output: requests, responses, errors, retries, stream positions.
 
-Nothing in here does input or output, sleeps or knows a channel, so that a blocking client and one for asyncio are both
-thin: they execute the `Call` objects that `pools`, `templates` and `sandboxes` make.
+The code in this package never opens a connection, a file or a thread, and never waits.
 """

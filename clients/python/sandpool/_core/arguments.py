@@ -1,16 +1,24 @@
-"""What the builders of requests share: arguments that were not given, other names of arguments, wrong mixtures."""
+"""Helpers that check arguments and build requests from them."""
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from numbers import Real
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
+
+from sandpool._models.enums import ApiEnum
+
 ValueT = TypeVar("ValueT")
+EnumT = TypeVar("EnumT", bound=ApiEnum)
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_NANOS: Final = 1_000_000_000
 
 
 class Unset(Enum):
@@ -23,77 +31,71 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
-"""The default of an argument of an update: leave this field as it is. None means: back to the field's default."""
+"""The value of an argument that is not given.
+
+In an update it leaves the field unchanged, while None resets the field to its default. As `request_timeout` it means
+the timeout of the client, while None means no limit.
+"""
 
 Maybe: TypeAlias = ValueT | Literal[Unset.UNSET]
 """A value, or not given."""
 
+Timeout: TypeAlias = float | Literal[Unset.UNSET] | None
+"""Seconds, None for no limit, or UNSET for the default."""
 
-def fresh_request_id() -> str:
-    """A name for one request, so that the server tells a repetition of it from a second one."""
+
+def new_request_id() -> str:
+    """Return a unique identifier of a request, so that the server recognizes a retry of it."""
     return str(uuid.uuid4())
 
 
-def given(**arguments: object) -> dict[str, Any]:
-    """Those that are not None."""
-    return {name: value for name, value in arguments.items() if value is not None}
+def present(**arguments: object) -> dict[str, Any]:
+    """Return the arguments that are neither None nor UNSET."""
+    return {name: value for name, value in arguments.items() if value is not None and value is not UNSET}
 
 
-def changed(**arguments: object) -> dict[str, Any]:
-    """Those that are not UNSET. Raises TypeError where that leaves none."""
-    found = {name: value for name, value in arguments.items() if value is not UNSET}
-    if not found:
-        raise TypeError(f"nothing to change; give at least one of {', '.join(arguments)}")
-    return found
+def is_given(value: object) -> bool:
+    """Return whether a value is neither None nor UNSET."""
+    return value is not None and value is not UNSET
 
 
-def one_of(absent: object, **names: ValueT) -> ValueT:
-    """The argument that was given under one of several names, else `absent`. Raises TypeError for two of them."""
-    found = {name: value for name, value in names.items() if value is not absent}
-    if len(found) > 1:
-        raise TypeError(f"{' and '.join(found)} mean the same; give one of them")
-    return next(iter(found.values()), next(iter(names.values())))
+def reject_unknown(function: str, arguments: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError if an argument is not known."""
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise TypeError(f"{function}() got an unexpected keyword argument {unknown[0]!r}")
 
 
-def ref(argument: str, value: str | None, name: str | None) -> str:
-    """Which resource is meant: its identifier or name, given as `argument` or, as in the template style, as `name`.
-
-    Raises TypeError for none of them and for both.
-    """
-    found = one_of(None, **{argument: value, "name": name})
-    if found is None:
-        raise TypeError(f"say which is meant: give {argument}, its identifier or name")
-    return found
+def reject(why: str, **arguments: object) -> None:
+    """Raise TypeError that names the given arguments, if there are any."""
+    wrong = [name for name, value in arguments.items() if is_given(value)]
+    if wrong:
+        raise TypeError(f"{' and '.join(wrong)} not allowed: {why}")
 
 
-def ref_and_name(argument: str, value: str | None, name: Maybe[str | None]) -> tuple[str, Maybe[str | None]]:
-    """Which resource is to be changed, and its new name: where `argument` is not given, `name` says which it is."""
-    if value is not None:
-        return value, name
-    return ref(argument, None, None if name is UNSET else name), UNSET
-
-
-def words(name: str, value: Iterable[str] | None) -> list[str] | None:
-    """A list of strings. Raises TypeError for one string, which would otherwise count as a list of its letters."""
+def strings(name: str, value: Iterable[str] | None) -> list[str] | None:
+    """Return a list of strings. Raise TypeError for one string, which would count as a list of its characters."""
     if isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} must be a list of strings, not one string: {name}=[{value!r}]")
+        raise TypeError(f"{name} must be a list of strings, not one string: use {name}=[{value!r}]")
     return None if value is None else list(value)
 
 
 def text(name: str, value: str) -> str:
-    """A string that can be sent. Errors do not show it, for it may be secret; protobuf's own would.
+    """Return a string that can be sent. Errors do not contain the value, because it may be secret.
 
-    Raises TypeError for what is no string, ValueError for half a character, which is no text.
+    Raises:
+        TypeError: The value is not a string.
+        ValueError: The value contains a lone surrogate, which cannot be encoded.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     if _LONE_SURROGATE.search(value):
-        raise ValueError(f"{name} holds half a character (a lone surrogate), which is no text")
+        raise ValueError(f"{name} contains a lone surrogate, which is not valid text")
     return value
 
 
-def pairs(name: str, value: Mapping[str, str] | None) -> dict[str, str] | None:
-    """A mapping of strings to strings. Errors name keys and never show values."""
+def string_map(name: str, value: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return a mapping of strings to strings. Errors contain keys but no values."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -101,8 +103,32 @@ def pairs(name: str, value: Mapping[str, str] | None) -> dict[str, str] | None:
     return {text(f"a key of {name}", key): text(f"{name}[{key!r}]", item) for key, item in value.items()}
 
 
-def refuse(why: str, **arguments: object) -> None:
-    """Raise TypeError, naming the arguments that are not None, where there are such."""
-    wrong = [name for name, value in arguments.items() if value is not None]
-    if wrong:
-        raise TypeError(f"{', '.join(wrong)}: {why}")
+def duration(name: str, value: float | None) -> Duration | None:
+    """Return a Duration for a number of seconds.
+
+    Raises:
+        TypeError: The value is not a number.
+        ValueError: The value is not finite.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number of seconds, not {value}; use None for no limit")
+    total = round(value * _NANOS)
+    sign = -1 if total < 0 else 1
+    seconds, nanos = divmod(abs(total), _NANOS)
+    return Duration(seconds=sign * seconds, nanos=sign * nanos)
+
+
+def choice(name: str, kind: type[EnumT], value: EnumT | str) -> EnumT:
+    """Return the member of an enum. Raise ValueError that lists the allowed values for any other value."""
+    try:
+        found = kind(value)
+    except ValueError:
+        found = None
+    if found is None or found.value == "unknown":
+        allowed = ", ".join(repr(member.value) for member in kind if member.value != "unknown")
+        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+    return found

@@ -1,4 +1,4 @@
-"""Every method of the public contract, as the contract's descriptors say. A test sees that none is missing."""
+"""Every method of the API, read from its descriptors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 def _method(response: type[ResponseT]) -> Method[ResponseT]:
-    """The method that answers with this type: `FooResponse` is the answer of `Foo`, and of nothing else."""
+    """Return the method whose response has this type: `FooResponse` is the response of `Foo` only."""
     found = response.DESCRIPTOR
     (service,) = cast(FileDescriptor, found.file).services_by_name.values()
     method: Any = service.methods_by_name[found.name.removesuffix("Response")]
@@ -29,7 +29,7 @@ def _method(response: type[ResponseT]) -> Method[ResponseT]:
         f"/{service.full_name}/{method.name}",
         response,
         streams_requests=method.client_streaming,
-        streams_answers=method.server_streaming,
+        streams_responses=method.server_streaming,
     )
 
 
@@ -47,6 +47,7 @@ UPDATE_TEMPLATE: Final = _method(template.UpdateTemplateResponse)
 DELETE_TEMPLATE: Final = _method(template.DeleteTemplateResponse)
 
 CREATE_SECRET: Final = _method(secret.CreateSecretResponse)
+GET_SECRET: Final = _method(secret.GetSecretResponse)
 UPDATE_SECRET: Final = _method(secret.UpdateSecretResponse)
 LIST_SECRETS: Final = _method(secret.ListSecretsResponse)
 DELETE_SECRET: Final = _method(secret.DeleteSecretResponse)
@@ -83,8 +84,8 @@ COPY_FILE: Final = _method(file.CopyFileResponse)
 REMOVE_FILE: Final = _method(file.RemoveFileResponse)
 GLOB_FILES: Final = _method(file.GlobFilesResponse)
 WATCH_FILES: Final = _method(file.WatchFilesResponse)
-DOWNLOAD_FOLDER: Final = _method(file.DownloadFolderResponse)
-UPLOAD_FOLDER: Final = _method(file.UploadFolderResponse)
+DOWNLOAD_DIRECTORY: Final = _method(file.DownloadDirectoryResponse)
+UPLOAD_DIRECTORY: Final = _method(file.UploadDirectoryResponse)
 
 OPEN_TUNNEL: Final = _method(port.OpenTunnelResponse)
 EXPOSE_PORT: Final = _method(port.ExposePortResponse)
@@ -92,5 +93,5 @@ UNEXPOSE_PORT: Final = _method(port.UnexposePortResponse)
 LIST_EXPOSED_PORTS: Final = _method(port.ListExposedPortsResponse)
 
 READ_LOGS: Final = _method(monitor.ReadLogsResponse)
-GET_STATS: Final = _method(monitor.GetStatsResponse)
-WATCH_STATS: Final = _method(monitor.WatchStatsResponse)
+GET_METRICS: Final = _method(monitor.GetMetricsResponse)
+WATCH_METRICS: Final = _method(monitor.WatchMetricsResponse)

@@ -1,72 +1,73 @@
-"""Calls about ports of a sandbox."""
+"""Calls about the ports of a sandbox."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from sandpool import errors
-from sandpool._core import convert_inside as convert
+from sandpool._core import convert_sandbox_io as convert
 from sandpool._core import methods
+from sandpool._core.arguments import Timeout, duration
 from sandpool._core.call import Call, Repeat
-from sandpool._core.inside import ExposedPort
+from sandpool._models.monitor import ExposedPort
 from sandpool.v1 import port_service_pb2 as pb
 
 PART_BYTES: Final = 64 * 1024
-"""How much one message of a tunnel carries."""
+"""The size of the data in one message of a tunnel."""
+CONNECT_TIMEOUT: Final = 10.0
+"""The default time limit for opening a connection, in seconds."""
 
 
 def open_tunnel(sandbox_id: str, port: int, connect_timeout: float) -> Call[pb.OpenTunnelResponse, bytes | None]:
-    """Open a connection; answers None when it stands, and then its bytes."""
-    target = pb.TunnelTarget(sandbox_id=sandbox_id, port=port, connect_timeout_secs=connect_timeout)
+    """Open a connection. The call yields None when the connection is open, and then its bytes."""
+    target = pb.TunnelTarget(
+        sandbox_id=sandbox_id, port=port, connect_timeout=duration("connect_timeout", connect_timeout)
+    )
     return Call(
         methods.OPEN_TUNNEL,
         pb.OpenTunnelRequest(target=target),
-        lambda answer: answer.data if answer.HasField("data") else None,
+        lambda response: response.data if response.HasField("data") else None,
         repeat=Repeat.NEVER,
     )
 
 
 def tunnel_data(data: bytes) -> pb.OpenTunnelRequest:
-    """A message with the next bytes."""
+    """Return a message with the next bytes."""
     return pb.OpenTunnelRequest(data=data)
 
 
 def parts(data: bytes) -> list[bytes]:
-    """Data in parts that one message carries."""
+    """Split data into parts that fit into one message each."""
     return [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
 
 
-def about_port(error: errors.SandpoolError, port: int) -> errors.SandpoolError:
-    """An error of a tunnel, which knows its port."""
+def with_port(error: errors.SandpoolError, port: int) -> errors.SandpoolError:
+    """Set the port of an error of a tunnel."""
     if isinstance(error, errors.TunnelConnectionRefusedError):
         error.port = port
     return error
 
 
-def numbers(ports: int | Iterable[int]) -> list[int]:
-    """One port or several."""
-    return [ports] if isinstance(ports, int) else list(ports)
-
-
-def expose_port(sandbox_id: str, port: int, timeout: float | None) -> Call[pb.ExposePortResponse, ExposedPort]:
-    """Serve a port; one that is served is answered."""
+def expose_port(sandbox_id: str, port: int, timeout: Timeout) -> Call[pb.ExposePortResponse, ExposedPort]:
+    """Expose a port. If it is exposed already, the server returns it unchanged."""
     request = pb.ExposePortRequest(sandbox_id=sandbox_id, port=port)
-    return Call(methods.EXPOSE_PORT, request, lambda answer: convert.exposed_port(answer.exposed_port), timeout=timeout)
+    return Call(
+        methods.EXPOSE_PORT, request, lambda response: convert.exposed_port(response.exposed_port), timeout=timeout
+    )
 
 
-def unexpose_port(sandbox_id: str, port: int, timeout: float | None) -> Call[pb.UnexposePortResponse, None]:
-    """Serve a port no longer."""
+def unexpose_port(sandbox_id: str, port: int, timeout: Timeout) -> Call[pb.UnexposePortResponse, None]:
+    """Stop exposing a port."""
     request = pb.UnexposePortRequest(sandbox_id=sandbox_id, port=port)
     return Call(methods.UNEXPOSE_PORT, request, lambda _: None, timeout=timeout)
 
 
-def list_exposed_ports(sandbox_id: str, timeout: float | None) -> Call[pb.ListExposedPortsResponse, list[ExposedPort]]:
-    """The ports that are served."""
+def list_exposed_ports(sandbox_id: str, timeout: Timeout) -> Call[pb.ListExposedPortsResponse, list[ExposedPort]]:
+    """Read the exposed ports."""
     request = pb.ListExposedPortsRequest(sandbox_id=sandbox_id)
     return Call(
         methods.LIST_EXPOSED_PORTS,
         request,
-        lambda answer: [convert.exposed_port(item) for item in answer.exposed_ports],
+        lambda response: [convert.exposed_port(item) for item in response.exposed_ports],
         timeout=timeout,
     )

@@ -1,4 +1,4 @@
-"""Calls about processes in a sandbox."""
+"""Calls about the processes of a sandbox."""
 
 from __future__ import annotations
 
@@ -7,101 +7,95 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from sandpool._core import convert_inside as convert
+from sandpool._core import convert_sandbox_io as convert
 from sandpool._core import methods
-from sandpool._core.arguments import given, one_of, pairs, text, words
+from sandpool._core.arguments import UNSET, Timeout, choice, duration, present, string_map, strings
 from sandpool._core.call import Call, Page, Repeat
-from sandpool._core.enums import OutputOverflow, ProcessState, RestartPolicy, StdinMode
-from sandpool._core.inside import HealthCheck, ProcessInfo, TerminalSize
+from sandpool._core.sandboxes import command_or_argv
+from sandpool._models.enums import OutputOverflow, ProcessState, RestartPolicy
+from sandpool._models.process import HealthCheck, ProcessInfo, TerminalSize
 from sandpool.v1 import process_pb2
 from sandpool.v1 import process_service_pb2 as pb
 
 MAX_INPUT_BYTES: Final = 1024 * 1024
-"""The most that one call writes to a standard input."""
-KEEP_ALIVE_SECS: Final = 15.0
+"""The maximum size of the data that one call writes to a standard input."""
+INPUT_TIMEOUT: Final = 60.0
+"""The least default timeout of a call that writes to a standard input, in seconds."""
 
-RestartLike: TypeAlias = RestartPolicy | Literal["never", "on_failure", "always"]
-OverflowLike: TypeAlias = OutputOverflow | Literal["wait_attached", "drop_oldest", "wait"]
-StdinLike: TypeAlias = StdinMode | Literal["closed", "pipe"]
+RestartPolicyValue: TypeAlias = RestartPolicy | Literal["never", "on_failure", "always"]
+OutputOverflowValue: TypeAlias = OutputOverflow | Literal["wait_attached", "drop_oldest", "wait"]
 
 
-def fresh_process_id() -> str:
-    """A name for one process, so that a repeated start runs nothing twice."""
+def new_process_id() -> str:
+    """Return a unique identifier of a process, so that a repeated start does not start it twice."""
     return f"p-{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True)
-class Start:
-    """What to start and how; None where the caller says nothing."""
+class ProcessDraft:
+    """A process to start. None means the default of the server."""
 
     command: str | Sequence[str]
-    args: Sequence[str] | None = None
     process_id: str | None = None
     env: Mapping[str, str] | None = field(default=None, repr=False)
     cwd: str | None = None
-    working_dir: str | None = None
     user: str | None = None
-    shell: str | None = None
     stdin: bool = False
     terminal: TerminalSize | None = None
-    timeout_secs: float | None = None
-    idle_timeout_secs: float | None = None
+    timeout: float | None = None
+    idle_timeout: float | None = None
     kill_on_disconnect: bool = False
-    ttl_secs: float | None = None
+    retention: float | None = None
     output_buffer_bytes: int | None = None
-    output_overflow: OverflowLike | None = None
+    output_overflow: OutputOverflowValue | None = None
     name: str | None = None
-    restart: RestartLike | None = None
+    restart_policy: RestartPolicyValue | None = None
     health_check: HealthCheck | None = None
 
     def request(self, sandbox_id: str) -> pb.StartProcessRequest:
-        """The request, with a fresh `process_id` where none is given. Raises TypeError for arguments that clash."""
-        overflow = self.output_overflow and f"OUTPUT_OVERFLOW_{OutputOverflow(self.output_overflow).upper()}"
-        command, argv = self._words()
+        """Return the request, with a new `process_id` if none is given.
+
+        Raises:
+            TypeError: `restart_policy` or `health_check` is given without `name`.
+            ValueError: `output_overflow` or `restart_policy` is not an allowed value.
+        """
+        overflow = None
+        if self.output_overflow is not None:
+            member = choice("output_overflow", OutputOverflow, self.output_overflow)
+            overflow = pb.OutputOverflow.Value(f"OUTPUT_OVERFLOW_{member.upper()}")
+        command, argv = command_or_argv(self.command)
         return pb.StartProcessRequest(
             sandbox_id=sandbox_id,
-            process_id=self.process_id or fresh_process_id(),
+            process_id=self.process_id or new_process_id(),
             command=command,
             argv=argv,
             stdin=self.stdin,
             kill_on_disconnect=self.kill_on_disconnect,
-            **given(
-                env=pairs("env", self.env),
-                working_dir=one_of(None, cwd=self.cwd, working_dir=self.working_dir),
+            **present(
+                env=string_map("env", self.env),
+                working_dir=self.cwd,
                 user=self.user,
                 terminal=None if self.terminal is None else terminal_size(self.terminal),
-                timeout_secs=self.timeout_secs,
-                idle_timeout_secs=self.idle_timeout_secs,
-                ttl_secs=self.ttl_secs,
+                timeout=duration("timeout", self.timeout),
+                idle_timeout=duration("idle_timeout", self.idle_timeout),
+                retention=duration("retention", self.retention),
                 output_buffer_bytes=self.output_buffer_bytes,
-                output_overflow=overflow and pb.OutputOverflow.Value(overflow),
+                output_overflow=overflow,
                 service=self._service(),
             ),
         )
 
-    def _words(self) -> tuple[str, list[str]]:
-        """The line for the shell, or the program with its arguments."""
-        if not isinstance(self.command, str):
-            if self.args is not None:
-                raise TypeError("args go with a command that is one string; add them to the list instead")
-            return "", words("command", self.command) or []
-        if self.args is not None:
-            if self.shell is not None:
-                raise TypeError("a program with args needs no shell; leave shell out")
-            return "", [self.command, *(words("args", self.args) or ())]
-        command = text("command", self.command)
-        return ("", [self.shell, "-c", command]) if self.shell is not None else (command, [])
-
     def _service(self) -> pb.Service | None:
         if self.name is None:
-            if self.restart is not None or self.health_check is not None:
-                raise TypeError("restart and health_check are for services; give it a name")
+            if self.restart_policy is not None or self.health_check is not None:
+                raise TypeError("restart_policy and health_check require name, which makes the process a service")
             return None
-        restart = self.restart and process_pb2.RestartPolicy.Value(
-            f"RESTART_POLICY_{RestartPolicy(self.restart).upper()}"
-        )
+        policy = None
+        if self.restart_policy is not None:
+            member = choice("restart_policy", RestartPolicy, self.restart_policy)
+            policy = process_pb2.RestartPolicy.Value(f"RESTART_POLICY_{member.upper()}")
         check = None if self.health_check is None else _health_check(self.health_check)
-        return pb.Service(name=self.name, **given(restart_policy=restart, health_check=check))
+        return pb.Service(name=self.name, **present(restart_policy=policy, health_check=check))
 
 
 def _health_check(check: HealthCheck) -> process_pb2.HealthCheck:
@@ -112,28 +106,32 @@ def _health_check(check: HealthCheck) -> process_pb2.HealthCheck:
     )
     return process_pb2.HealthCheck(
         **kind,
-        **given(interval_secs=check.interval_secs, timeout_secs=check.timeout_secs, retries=check.retries),
+        **present(
+            interval=duration("interval", check.interval),
+            timeout=duration("timeout", check.timeout),
+            failure_threshold=check.failure_threshold,
+        ),
     )
 
 
 def terminal_size(size: TerminalSize) -> process_pb2.TerminalSize:
-    """The message for a terminal's size."""
+    """Return the message for the size of a terminal."""
     return process_pb2.TerminalSize(rows=size.rows, cols=size.cols)
 
 
-def start_process(request: pb.StartProcessRequest, timeout: float | None) -> Call[pb.StartProcessResponse, ProcessInfo]:
-    """Start a process. Repeating it is safe: it has an identifier."""
-    return Call(methods.START_PROCESS, request, lambda answer: convert.process(answer.process), timeout=timeout)
+def start_process(request: pb.StartProcessRequest, timeout: Timeout) -> Call[pb.StartProcessResponse, ProcessInfo]:
+    """Start a process. A retry is safe, because the request contains a `process_id`."""
+    return Call(methods.START_PROCESS, request, lambda response: convert.process(response.process), timeout=timeout)
 
 
 def connect_process(
     request: pb.StartProcessRequest, timeout: float | None, command_timeout: float | None
 ) -> Call[pb.ConnectProcessResponse, process_pb2.ProcessEvent]:
-    """Start a process, unless there is one of its identifier, and follow it from its first byte."""
+    """Start a process, unless it exists, and attach to it at the first byte."""
     return Call(
         methods.CONNECT_PROCESS,
         pb.ConnectProcessRequest(start=request),
-        lambda answer: answer.event,
+        lambda response: response.event,
         timeout=timeout,
         command_timeout=command_timeout,
     )
@@ -142,77 +140,79 @@ def connect_process(
 def attach_process(
     request: pb.AttachProcessRequest, timeout: float | None, command_timeout: float | None
 ) -> Call[pb.AttachProcessResponse, process_pb2.ProcessEvent]:
-    """Follow a process from these offsets on."""
+    """Attach to a process at offsets."""
     return Call(
         methods.ATTACH_PROCESS,
         request,
-        lambda answer: answer.event,
+        lambda response: response.event,
         timeout=timeout,
         command_timeout=command_timeout,
     )
 
 
-def get_process(
-    sandbox_id: str, process_id: str, timeout: float | None = None
-) -> Call[pb.GetProcessResponse, ProcessInfo]:
+def get_process(sandbox_id: str, process_id: str, timeout: Timeout) -> Call[pb.GetProcessResponse, ProcessInfo]:
     """Read a process."""
     request = pb.GetProcessRequest(sandbox_id=sandbox_id, process_id=process_id)
-    return Call(methods.GET_PROCESS, request, lambda answer: convert.process(answer.process), timeout=timeout)
+    return Call(methods.GET_PROCESS, request, lambda response: convert.process(response.process), timeout=timeout)
+
+
+def list_request(
+    sandbox_id: str, states: Iterable[ProcessState | str] | None, page_size: int | None
+) -> pb.ListProcessesRequest:
+    """Return the request for the first page of a list. Raise ValueError for a state that does not exist."""
+    members = [choice("states", ProcessState, state) for state in strings("states", states) or ()]
+    return pb.ListProcessesRequest(
+        sandbox_id=sandbox_id,
+        page_size=page_size or 0,
+        states=[process_pb2.ProcessState.Value(f"PROCESS_STATE_{state.upper()}") for state in members],
+    )
 
 
 def list_processes(
-    sandbox_id: str, states: Iterable[ProcessState | str] | None, page_size: int, token: str, timeout: float | None
+    first: pb.ListProcessesRequest, token: str, timeout: Timeout
 ) -> Call[pb.ListProcessesResponse, Page[ProcessInfo]]:
-    """Read one page of processes. Raises ValueError for a state that there is not."""
-    request = pb.ListProcessesRequest(
-        sandbox_id=sandbox_id,
-        page_size=page_size,
-        page_token=token,
-        states=[
-            process_pb2.ProcessState.Value(f"PROCESS_STATE_{str(state).upper()}")
-            for state in words("states", states) or ()
-        ],
-    )
+    """Read one page of processes."""
+    request = pb.ListProcessesRequest()
+    request.CopyFrom(first)
+    request.page_token = token
     return Call(
         methods.LIST_PROCESSES,
         request,
-        lambda answer: Page([convert.process(item) for item in answer.processes], answer.next_page_token),
+        lambda response: Page([convert.process(item) for item in response.processes], response.next_page_token),
         timeout=timeout,
     )
 
 
 def kill_process(
-    sandbox_id: str, process_id: str, timeout: float | None = None
+    sandbox_id: str, process_id: str, timeout: Timeout = UNSET
 ) -> Call[pb.KillProcessResponse, ProcessInfo]:
-    """Kill a process with all that it started. Killing what has ended changes nothing, so it may be repeated."""
+    """Kill a process with all its descendants. A retry is safe: killing an exited process changes nothing."""
     request = pb.KillProcessRequest(sandbox_id=sandbox_id, process_id=process_id)
-    return Call(methods.KILL_PROCESS, request, lambda answer: convert.process(answer.process), timeout=timeout)
+    return Call(methods.KILL_PROCESS, request, lambda response: convert.process(response.process), timeout=timeout)
 
 
-def restart_process(
-    sandbox_id: str, process_id: str, timeout: float | None
-) -> Call[pb.RestartProcessResponse, ProcessInfo]:
-    """Start a service again."""
+def restart_process(sandbox_id: str, process_id: str, timeout: Timeout) -> Call[pb.RestartProcessResponse, ProcessInfo]:
+    """Restart a service. It is sent once."""
     request = pb.RestartProcessRequest(sandbox_id=sandbox_id, process_id=process_id)
     return Call(
         methods.RESTART_PROCESS,
         request,
-        lambda answer: convert.process(answer.process),
+        lambda response: convert.process(response.process),
         repeat=Repeat.NEVER,
         timeout=timeout,
     )
 
 
 def signal_process(
-    sandbox_id: str, process_id: str, signal: int, tree: bool, timeout: float | None
+    sandbox_id: str, process_id: str, signal: int, tree: bool, timeout: Timeout
 ) -> Call[pb.SignalProcessResponse, None]:
     """Send a signal. It is sent once."""
-    request = pb.SignalProcessRequest(sandbox_id=sandbox_id, process_id=process_id, signal=signal, tree=tree)
+    request = pb.SignalProcessRequest(sandbox_id=sandbox_id, process_id=process_id, signal=int(signal), tree=tree)
     return Call(methods.SIGNAL_PROCESS, request, lambda _: None, repeat=Repeat.NEVER, timeout=timeout)
 
 
 def resize_process(
-    sandbox_id: str, process_id: str, size: TerminalSize, timeout: float | None
+    sandbox_id: str, process_id: str, size: TerminalSize, timeout: Timeout
 ) -> Call[pb.ResizeProcessResponse, None]:
     """Change the size of a terminal."""
     request = pb.ResizeProcessRequest(sandbox_id=sandbox_id, process_id=process_id, terminal=terminal_size(size))
@@ -220,9 +220,9 @@ def resize_process(
 
 
 def write_input(
-    sandbox_id: str, process_id: str, data: bytes, offset: int | None, close: bool, timeout: float | None
+    sandbox_id: str, process_id: str, data: bytes, offset: int | None, close: bool, timeout: Timeout
 ) -> Call[pb.WriteProcessInputResponse, int]:
-    """Write to a standard input at an offset; gives the next offset. It may be repeated only where there is one."""
+    """Write to a standard input and return the next offset. A retry is safe only with an offset."""
     request = pb.WriteProcessInputRequest(
         sandbox_id=sandbox_id,
         process_id=process_id,
@@ -231,13 +231,13 @@ def write_input(
     return Call(
         methods.WRITE_PROCESS_INPUT,
         request,
-        lambda answer: answer.stdin_bytes,
+        lambda response: response.stdin_bytes,
         repeat=Repeat.NEVER if offset is None else Repeat.SAFE,
         timeout=timeout,
-        least_timeout=60.0,
+        minimum_timeout=INPUT_TIMEOUT,
     )
 
 
 def parts(data: bytes) -> list[bytes]:
-    """Data in parts that one call may write; one empty part for none."""
+    """Split data into parts that one call can write. The result is one empty part if there is no data."""
     return [data[at : at + MAX_INPUT_BYTES] for at in range(0, len(data), MAX_INPUT_BYTES)] or [b""]

@@ -1,145 +1,161 @@
-"""Calls about sandboxes, and the commands in them."""
+"""Calls about sandboxes, and short commands in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final
 
-from sandpool._core import convert, methods
-from sandpool._core.arguments import fresh_request_id, given, one_of, pairs, refuse, words
+from sandpool._core import container_spec, methods
+from sandpool._core import convert_resources as convert
+from sandpool._core.arguments import (
+    UNSET,
+    Timeout,
+    choice,
+    duration,
+    new_request_id,
+    present,
+    reject,
+    reject_unknown,
+    string_map,
+    strings,
+    text,
+)
 from sandpool._core.call import Call, Page, Repeat
-from sandpool._core.enums import SandboxState, WhenEmpty
-from sandpool._core.model import CommandResult, SandboxInfo
-from sandpool._core.specs import Spec, changes
+from sandpool._core.container_spec import lifetime, unchanged
+from sandpool._core.options import AnyBatchOptions, AnySandboxOptions, SandboxChanges, names
+from sandpool._models.enums import SandboxState, WhenEmpty
+from sandpool._models.sandbox import CommandResult, SandboxInfo
 from sandpool.v1 import sandbox_pb2
 from sandpool.v1 import sandbox_service_pb2 as pb
 
 CREATE_TIMEOUT: Final = 120.0
-"""The least default for calls that may start a container, and pull its image first, in seconds.
+"""The least default timeout in seconds of calls that may start a container and pull its image.
 
-The time to wait in line and that of a readiness command come on top.
+The time limits of the wait queue and of the readiness probe are added.
 """
-WAIT_SECS: Final = 30.0
-"""How long the server lets a caller wait in line by default, in seconds."""
+QUEUE_TIMEOUT: Final = 30.0
+"""The server's default of `queue_timeout`, in seconds."""
 COMMAND_TIMEOUT: Final = 60.0
-"""How long a command may run by default, in seconds."""
+"""The default timeout of a command, in seconds."""
 COMMAND_MARGIN: Final = 10.0
-"""What the server may take beyond a command's timeout, to kill it and to answer, in seconds."""
+"""The time that the server may need after a command's timeout to kill the command and to respond, in seconds."""
+LONGEST_COMMAND: Final = 86_400.0
+"""The longest timeout of a command that RunCommand accepts, in seconds."""
 
-WhenEmptyLike: TypeAlias = WhenEmpty | Literal["start_cold", "wait", "fail"]
-"""What to do when no container is ready, or the word for it."""
+_FIELDS: Final = {
+    "name": ("name", unchanged),
+    "metadata": ("metadata", lambda value: string_map("metadata", value)),
+    "timeout_secs": ("timeout", lifetime),
+}
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which sandbox to create, exactly one of pool, template and image, and what is its own."""
+class SandboxDraft:
+    """A sandbox to create: its source, exactly one of pool, template and image, and its options."""
 
-    pool_id: str | None = None
-    template_name: str | None = None
-    spec: Spec = field(default_factory=Spec)
-    name: str | None = None
-    metadata: Mapping[str, str] | None = None
-    timeout_secs: int | None = None
-    env: Mapping[str, str] | None = field(default=None, repr=False)
-    when_empty: WhenEmptyLike | None = None
-    wait_secs: float | None = None
+    pool_id: str | None
+    template_name: str | None
+    image: str | None
+    options: Mapping[str, Any] = field(repr=False)
 
-    def least_timeout(self) -> float:
-        """What the call needs at least where the caller says nothing: the wait in line and the start, in seconds."""
-        waits = self.when_empty is not None and WhenEmpty(self.when_empty) is WhenEmpty.WAIT
-        wait = (WAIT_SECS if self.wait_secs is None else self.wait_secs) if waits else 0.0
-        return CREATE_TIMEOUT + wait + self.spec.readiness_secs()
+    def minimum_timeout(self) -> float:
+        """Return the least default timeout of the call: the time in the wait queue and of the start, in seconds."""
+        queue = 0.0
+        if self.options.get("when_empty") == WhenEmpty.WAIT:
+            queue_timeout = self.options.get("queue_timeout")
+            queue = QUEUE_TIMEOUT if queue_timeout is None else queue_timeout
+        return CREATE_TIMEOUT + queue + container_spec.readiness_limit(self.options)
 
     def request(self, request_id: str) -> pb.CreateSandboxRequest:
-        """The request.
+        """Return the request.
 
-        Raises TypeError unless exactly one of pool_id, template_name and image is given, with what goes with it;
-        ValueError for a `when_empty` that there is not.
+        Raises:
+            TypeError: Not exactly one source is given, or an argument does not apply to the source.
+            ValueError: `when_empty` is not an allowed value.
         """
-        sources = given(pool_id=self.pool_id, template_name=self.template_name, image=self.spec.image)
+        options = self.options
+        sources = present(pool_id=self.pool_id, template_name=self.template_name, image=self.image)
         if len(sources) != 1:
-            raise TypeError(
-                f"give exactly one of pool_id, template_name and image, not {' and '.join(sources) or 'none of them'}"
-            )
-        if self.spec.image is None:
-            self.spec.refuse_all("pool" if self.pool_id is not None else "template")
+            given = " and ".join(sources) or "none of them"
+            raise TypeError(f"give exactly one of pool_id, template_name and image, not {given}")
+        when = options.get("when_empty")
+        if self.image is None:
+            container_spec.reject_spec("pool" if self.pool_id is not None else "template", options)
         else:
-            refuse("a sandbox from an image is always started cold; leave this out", when_empty=self.when_empty)
-        when = None if self.when_empty is None else WhenEmpty(self.when_empty)
-        if when is not WhenEmpty.WAIT:
-            refuse('goes with when_empty="wait" only', wait_secs=self.wait_secs)
+            reject("a sandbox from an image is always a cold start", when_empty=when)
+        empty = None if when is None else choice("when_empty", WhenEmpty, when)
+        if empty is not WhenEmpty.WAIT:
+            reject('it requires when_empty="wait"', queue_timeout=options.get("queue_timeout"))
+        # With an image, the variables belong to the specification, so that the entrypoint receives them as well.
+        from_image = self.image is not None
         return pb.CreateSandboxRequest(
-            **self.spec.fields(),
-            **given(
+            request_id=request_id,
+            **present(
                 pool_id=self.pool_id,
                 template_name=self.template_name,
-                name=self.name,
-                metadata=pairs("metadata", self.metadata),
-                timeout_secs=self.timeout_secs,
-                env=pairs("env", self.env),
-                when_empty=None if when is None else pb.WhenEmpty.Value(f"WHEN_EMPTY_{when.upper()}"),
-                wait_secs=self.wait_secs,
+                spec=container_spec.message(self.image, options.get("env"), options) if from_image else None,
+                name=options.get("name"),
+                metadata=string_map("metadata", options.get("metadata")),
+                timeout=duration("timeout_secs", options.get("timeout_secs")),
+                env=None if from_image else string_map("env", options.get("env")),
+                when_empty=None if empty is None else pb.WhenEmpty.Value(f"WHEN_EMPTY_{empty.upper()}"),
+                queue_timeout=duration("queue_timeout", options.get("queue_timeout")),
             ),
-            request_id=request_id,
         )
 
 
-def create_sandbox(wanted: Wanted, timeout: float | None) -> Call[pb.CreateSandboxResponse, SandboxInfo]:
+def create_sandbox(draft: SandboxDraft) -> Call[pb.CreateSandboxResponse, SandboxInfo]:
     """Create one sandbox."""
+    reject_unknown("create", draft.options, names(AnySandboxOptions))
     return Call(
         methods.CREATE_SANDBOX,
-        wanted.request(fresh_request_id()),
-        lambda answer: convert.sandbox(answer.sandbox),
-        timeout=timeout,
-        least_timeout=wanted.least_timeout(),
+        draft.request(draft.options.get("request_id") or new_request_id()),
+        lambda response: convert.sandbox(response.sandbox),
+        timeout=draft.options.get("request_timeout", UNSET),
+        minimum_timeout=draft.minimum_timeout(),
     )
 
 
-def create_batch(
-    count: int, wanted: Wanted, timeout: float | None
-) -> Call[pb.BatchCreateSandboxesResponse, list[SandboxInfo]]:
-    """Create several sandboxes alike, all or none."""
-    request = pb.BatchCreateSandboxesRequest(sandbox=wanted.request(""), count=count, request_id=fresh_request_id())
+def create_batch(count: int, draft: SandboxDraft) -> Call[pb.BatchCreateSandboxesResponse, list[SandboxInfo]]:
+    """Create several identical sandboxes, all or none."""
+    reject_unknown("create_batch", draft.options, names(AnyBatchOptions))
+    request = pb.BatchCreateSandboxesRequest(
+        sandbox=draft.request(""), count=count, request_id=draft.options.get("request_id") or new_request_id()
+    )
     return Call(
         methods.BATCH_CREATE_SANDBOXES,
         request,
-        lambda answer: convert.sandboxes(answer.sandboxes),
-        timeout=timeout,
-        least_timeout=wanted.least_timeout(),
+        lambda response: convert.sandboxes(response.sandboxes),
+        timeout=draft.options.get("request_timeout", UNSET),
+        minimum_timeout=draft.minimum_timeout(),
     )
 
 
-def get_sandbox(sandbox_id: str, timeout: float | None) -> Call[pb.GetSandboxResponse, SandboxInfo]:
+def get_sandbox(sandbox_id: str, timeout: Timeout) -> Call[pb.GetSandboxResponse, SandboxInfo]:
     """Read a sandbox."""
     request = pb.GetSandboxRequest(sandbox_id=sandbox_id)
-    return Call(methods.GET_SANDBOX, request, lambda answer: convert.sandbox(answer.sandbox), timeout=timeout)
+    return Call(methods.GET_SANDBOX, request, lambda response: convert.sandbox(response.sandbox), timeout=timeout)
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which sandboxes to list: those that meet all that is given. Without `states` all that have not terminated."""
-
-    pool_id: str | None = None
-    template_name: str | None = None
-    states: Iterable[SandboxState | str] | None = None
-    metadata: Mapping[str, str] | None = None
-
-    def request(self, page_size: int) -> pb.ListSandboxesRequest:
-        """The request for the first page. Raises ValueError for a state that there is not."""
-        states = [
-            sandbox_pb2.SandboxState.Value(f"SANDBOX_STATE_{str(state).upper()}")
-            for state in words("states", self.states) or ()
-        ]
-        return pb.ListSandboxesRequest(
-            page_size=page_size,
-            states=states,
-            **given(pool_id=self.pool_id, template_name=self.template_name, metadata=pairs("metadata", self.metadata)),
-        )
+def list_request(
+    pool_id: str | None,
+    template_name: str | None,
+    states: Iterable[SandboxState | str] | None,
+    metadata: Mapping[str, str] | None,
+    page_size: int | None,
+) -> pb.ListSandboxesRequest:
+    """Return the request for the first page of a list. Raise ValueError for a state that does not exist."""
+    members = [choice("states", SandboxState, state) for state in strings("states", states) or ()]
+    return pb.ListSandboxesRequest(
+        page_size=page_size or 0,
+        states=[sandbox_pb2.SandboxState.Value(f"SANDBOX_STATE_{state.upper()}") for state in members],
+        **present(pool_id=pool_id, template_name=template_name, metadata=string_map("metadata", metadata)),
+    )
 
 
 def list_sandboxes(
-    first: pb.ListSandboxesRequest, token: str, timeout: float | None
+    first: pb.ListSandboxesRequest, token: str, timeout: Timeout
 ) -> Call[pb.ListSandboxesResponse, Page[SandboxInfo]]:
     """Read one page of sandboxes."""
     request = pb.ListSandboxesRequest()
@@ -148,68 +164,69 @@ def list_sandboxes(
     return Call(
         methods.LIST_SANDBOXES,
         request,
-        lambda answer: Page(convert.sandboxes(answer.sandboxes), answer.next_page_token),
+        lambda response: Page(convert.sandboxes(response.sandboxes), response.next_page_token),
         timeout=timeout,
     )
 
 
 def update_sandbox(
-    sandbox_id: str, fields: Mapping[str, object], etag: str, timeout: float | None
+    function: str, sandbox_id: str, changes: Mapping[str, Any]
 ) -> Call[pb.UpdateSandboxResponse, SandboxInfo]:
-    """Change those fields of a sandbox that are not UNSET. Raises TypeError where nothing is given."""
-    request = pb.UpdateSandboxRequest(
-        sandbox_id=sandbox_id, **changes(**fields), etag=etag, request_id=fresh_request_id()
+    """Update the given fields of a sandbox. Raise TypeError if none is given."""
+    fields = container_spec.update(function, SandboxChanges, changes, _FIELDS)
+    return Call(
+        methods.UPDATE_SANDBOX,
+        pb.UpdateSandboxRequest(sandbox_id=sandbox_id, **fields),
+        lambda response: convert.sandbox(response.sandbox),
+        timeout=changes.get("request_timeout", UNSET),
     )
-    return Call(methods.UPDATE_SANDBOX, request, lambda answer: convert.sandbox(answer.sandbox), timeout=timeout)
 
 
-def delete_sandbox(sandbox_id: str, timeout: float | None) -> Call[pb.DeleteSandboxResponse, SandboxInfo]:
-    """End a sandbox."""
-    request = pb.DeleteSandboxRequest(sandbox_id=sandbox_id, request_id=fresh_request_id())
-    return Call(methods.DELETE_SANDBOX, request, lambda answer: convert.sandbox(answer.sandbox), timeout=timeout)
+def delete_sandbox(
+    sandbox_id: str, request_id: str | None, timeout: Timeout
+) -> Call[pb.DeleteSandboxResponse, SandboxInfo]:
+    """Delete a sandbox."""
+    request = pb.DeleteSandboxRequest(sandbox_id=sandbox_id, request_id=request_id or new_request_id())
+    return Call(methods.DELETE_SANDBOX, request, lambda response: convert.sandbox(response.sandbox), timeout=timeout)
 
 
-def watch_sandbox(sandbox_id: str, timeout: float | None) -> Call[pb.WatchSandboxResponse, SandboxInfo]:
-    """Watch a sandbox until its end."""
+def watch_sandbox(sandbox_id: str, timeout: Timeout) -> Call[pb.WatchSandboxResponse, SandboxInfo]:
+    """Watch a sandbox until it is terminated."""
     request = pb.WatchSandboxRequest(sandbox_id=sandbox_id)
-    return Call(methods.WATCH_SANDBOX, request, lambda answer: convert.sandbox(answer.sandbox), timeout=timeout)
+    return Call(methods.WATCH_SANDBOX, request, lambda response: convert.sandbox(response.sandbox), timeout=timeout)
 
 
 def run_command(
     sandbox_id: str,
     command: str | Sequence[str],
-    args: Sequence[str] | None,
     *,
     timeout: float | None,
     env: Mapping[str, str] | None,
     cwd: str | None,
-    working_dir: str | None,
     user: str | None,
 ) -> Call[pb.RunCommandResponse, CommandResult]:
-    """Run a command: a line for the shell, a program with its arguments, or the two apart. It is never sent twice."""
-    limit = COMMAND_TIMEOUT if timeout is None else timeout
+    """Run a command with one request and one response. It is never sent twice."""
+    limit = LONGEST_COMMAND if timeout is None else timeout
+    shell_command, argv = command_or_argv(command)
     request = pb.RunCommandRequest(
         sandbox_id=sandbox_id,
-        timeout_secs=limit,
-        **given(
-            env=pairs("env", env),
-            working_dir=one_of(None, cwd=cwd, working_dir=working_dir),
-            user=user,
-        ),
+        command=shell_command,
+        argv=argv,
+        timeout=duration("timeout", limit),
+        **present(env=string_map("env", env), working_dir=cwd, user=user),
     )
-    if not isinstance(command, str):
-        if args is not None:
-            raise TypeError("args go with a command that is one string; add them to the list instead")
-        request.argv.extend(command)
-    elif args is not None:
-        request.argv.extend([command, *(words("args", args) or ())])
-    else:
-        request.command = command
     return Call(
         methods.RUN_COMMAND,
         request,
         convert.command_result,
         repeat=Repeat.NEVER,
-        timeout=limit + COMMAND_MARGIN,
+        timeout=None if timeout is None else limit + COMMAND_MARGIN,
         command_timeout=limit,
     )
+
+
+def command_or_argv(command: str | Sequence[str]) -> tuple[str, list[str]]:
+    """Return a shell command and an empty list, or an empty string and the program with its arguments."""
+    if isinstance(command, str):
+        return text("command", command), []
+    return "", [text("command", part) for part in strings("command", command) or []]

@@ -1,7 +1,8 @@
-"""From the status of a failed call to one of our errors."""
+"""The error for the status of a failed call."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from sandpool import errors
 from sandpool._core.call import Call, Repeat
 
-NO_ANSWER = "NO_ANSWER"
-"""Our own reason, where no server said one."""
+NO_RESPONSE = "NO_RESPONSE"
+"""The reason of an error for which no server sent one."""
 
 _BY_CODE: dict[str, type[errors.SandpoolError]] = {
     "CANCELLED": errors.RequestCancelledError,
@@ -22,10 +23,10 @@ _BY_CODE: dict[str, type[errors.SandpoolError]] = {
     "NOT_FOUND": errors.ResourceNotFoundError,
     "ALREADY_EXISTS": errors.ResourceAlreadyExistsError,
     "PERMISSION_DENIED": errors.PermissionDeniedError,
-    "UNAUTHENTICATED": errors.SandboxAuthenticationError,
+    "UNAUTHENTICATED": errors.AuthenticationError,
     "RESOURCE_EXHAUSTED": errors.QuotaExceededError,
     "FAILED_PRECONDITION": errors.ResourceStateError,
-    "ABORTED": errors.ResourceChangedError,
+    "ABORTED": errors.ConflictError,
     "UNAVAILABLE": errors.SandboxConnectionError,
 }
 _NOT_FOUND: dict[str, type[errors.SandpoolError]] = {
@@ -36,6 +37,8 @@ _NOT_FOUND: dict[str, type[errors.SandpoolError]] = {
     "process": errors.ProcessNotFoundError,
     "file": errors.PathNotFoundError,
 }
+_CREATION_REASONS = {"IMAGE_NOT_FOUND", "PULL_FAILED", "START_FAILED", "LIMIT_UNSUPPORTED"}
+"""The reasons why a container cannot be started, which a retry does not change."""
 _BY_REASON: dict[str, type[errors.SandpoolError]] = {
     "POOL_IN_USE": errors.PoolInUseError,
     "TEMPLATE_IN_USE": errors.TemplateInUseError,
@@ -45,38 +48,50 @@ _BY_REASON: dict[str, type[errors.SandpoolError]] = {
     "POOL_PAUSED": errors.PoolPausedError,
     "POOL_DRAINED": errors.PoolPausedError,
     "SANDBOX_STARTING": errors.SandboxNotReadyError,
-    "SANDBOX_ENDED": errors.SandboxNotReadyError,
+    "SANDBOX_TERMINATED": errors.SandboxNotReadyError,
     "PORT_REFUSED": errors.TunnelConnectionRefusedError,
-    "WEB_PORT_OFF": errors.TunnelPortNotAllowedError,
+    "PORT_EXPOSURE_DISABLED": errors.PortExposureDisabledError,
 }
 
 
 @dataclass
 class _Details:
-    """What the server said beside code and message."""
+    """The details that the server sent in addition to the code and the message."""
 
-    reason: str = ""
-    resource_type: str = ""
-    resource_name: str = ""
+    reason: str | None = None
+    resource_type: str | None = None
+    resource_name: str | None = None
     field_violations: tuple[errors.FieldViolation, ...] = ()
-    quota_subject: str = ""
+    quota_subject: str | None = None
     retry_after: float | None = None
 
 
-def error(call: Call[Any, Any], target: str, code: str, message: str, status: Status | None) -> errors.SandpoolError:
-    """The error for a failed call.
+def error(
+    call: Call[Any, Any],
+    target: str,
+    code: str,
+    message: str,
+    status: Status | None,
+    classes: Mapping[type[errors.SandpoolError], type[errors.SandpoolError]] | None = None,
+) -> errors.SandpoolError:
+    """Return the error for a failed call.
 
-    `code` is the name of the status code, `message` what came with it, `status` the google.rpc.Status with its details,
-    None where none came, `target` where the call went.
+    Args:
+        call: The call.
+        target: The address that the call was sent to.
+        code: The name of the status code.
+        message: The message of the status.
+        status: The google.rpc.Status with details, or None if the server sent none.
+        classes: Subclasses of error classes that are returned in place of them.
     """
     details = _read(status)
     kind = _kind(code, details)
     if kind is errors.ResourceTimeoutError and call.command_timeout is not None:
         kind = errors.CommandTimeoutError
-    if not details.reason and code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
-        details.reason = NO_ANSWER
+    if details.reason is None and code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
+        details.reason = NO_RESPONSE
         message = _explain(call, target, code, message)
-    found = kind(
+    found = (classes or {}).get(kind, kind)(
         message or code,
         code=code,
         reason=details.reason,
@@ -88,39 +103,42 @@ def error(call: Call[Any, Any], target: str, code: str, message: str, status: St
     )
     if isinstance(found, errors.CommandTimeoutError):
         found.timeout = call.command_timeout
-    ports = (errors.TunnelConnectionRefusedError, errors.TunnelPortNotAllowedError)
-    if isinstance(found, ports) and details.resource_type == "port" and details.resource_name.isdecimal():
-        found.port = int(details.resource_name)
+    if isinstance(found, (errors.TunnelConnectionRefusedError, errors.PortExposureDisabledError)):
+        name = details.resource_name or ""
+        if details.resource_type == "port" and name.isdecimal():
+            found.port = int(name)
     return found
 
 
-def may_repeat(call: Call[Any, Any], code: str) -> bool:
-    """Whether the call may be sent again after it failed with this code."""
+def may_repeat(call: Call[Any, Any], code: str | None) -> bool:
+    """Return whether the call may be sent again after it failed with this code."""
     return call.repeat is Repeat.SAFE and code == "UNAVAILABLE"
 
 
 def _kind(code: str, details: _Details) -> type[errors.SandpoolError]:
-    kind = _BY_CODE.get(code, errors.RemoteAPIError)
+    kind = _BY_CODE.get(code, errors.ServerError)
+    reason = details.reason or ""
     if kind is errors.ResourceNotFoundError:
-        return _NOT_FOUND.get(details.resource_type, kind)
-    if kind is errors.QuotaExceededError and details.reason == "POOL_EMPTY":
-        return errors.PoolEmptyError  # not a limit: the pool may have room for many more
+        return _NOT_FOUND.get(details.resource_type or "", kind)
+    if kind is errors.QuotaExceededError and reason == "POOL_EMPTY":
+        return errors.PoolEmptyError  # No limit is reached: the pool may have room for more containers.
     if kind is errors.ResourceStateError:
-        if details.reason in errors.CREATION_ERROR_TYPES:
+        if reason in _CREATION_REASONS:
             return errors.ResourceCreationError
-        if details.reason.endswith("_IN_USE"):
+        if reason.endswith("_IN_USE"):
             kind = errors.ResourceInUseError
-        return _BY_REASON.get(details.reason, kind)
+        return _BY_REASON.get(reason, kind)
     return kind
 
 
 def _explain(call: Call[Any, Any], target: str, code: str, message: str) -> str:
+    method = call.method.path.rpartition("/")[2]
     if code == "DEADLINE_EXCEEDED":
-        return f"the server at {target} did not finish {call.method.path.rpartition('/')[2]} in time; raise timeout"
-    text = f"no answer from a sandpool server at {target} ({message})"
+        return f"the server at {target} did not finish {method} within the time limit; increase request_timeout"
+    text = f"the sandpool server at {target} did not respond to {method} ({message})"
     if call.repeat is Repeat.NEVER:
-        return f"{text}; whether the command ran is not known, so it was not sent again"
-    return f"{text}; is it running, and is the address (SANDPOOL_ADDRESS) right?"
+        return f"{text}; the call may have taken effect, so the client did not send it again"
+    return f"{text}; check that the server is running and that the address (SANDPOOL_ADDRESS) is correct"
 
 
 def _read(status: Status | None) -> _Details:
@@ -129,15 +147,15 @@ def _read(status: Status | None) -> _Details:
         info, resource, bad = rpc.ErrorInfo(), rpc.ResourceInfo(), rpc.BadRequest()
         quota, retry = rpc.QuotaFailure(), rpc.RetryInfo()
         if packed.Unpack(info):
-            found.reason = info.reason
+            found.reason = info.reason or None
         elif packed.Unpack(resource):
-            # A full type name, `sandpool.v1.Pool`, says the same as `pool`.
-            found.resource_type = resource.resource_type.rpartition(".")[2].lower()
-            found.resource_name = resource.resource_name
+            # A full type name, `sandpool.v1.Pool`, means the same as `pool`.
+            found.resource_type = resource.resource_type.rpartition(".")[2].lower() or None
+            found.resource_name = resource.resource_name or None
         elif packed.Unpack(bad):
             found.field_violations = tuple(errors.FieldViolation(v.field, v.description) for v in bad.field_violations)
         elif packed.Unpack(quota):
-            found.quota_subject = next((v.subject for v in quota.violations), "")
+            found.quota_subject = next((v.subject for v in quota.violations), None)
         elif packed.Unpack(retry):
             found.retry_after = retry.retry_delay.ToTimedelta().total_seconds()
     return found

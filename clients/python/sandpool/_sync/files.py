@@ -1,71 +1,100 @@
-# Made from _async/files.py by tools/codegen/blocking_client.py: change that one, then run `make generate`.
+# Code generated from _async/files.py by tools/codegen/blocking_client.py. DO NOT EDIT.
 """The files of a sandbox."""
 
 from __future__ import annotations
 
-import builtins
 import os
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
 from sandpool._core import files
+from sandpool._core.arguments import UNSET, Timeout
 from sandpool._core.call import Call
-from sandpool._core.enums import FileChange, WriteMode
-from sandpool._core.files import WriteModeLike
-from sandpool._core.inside import FileEvent, FileInfo, FolderUpload
-from sandpool._core.resuming import Resuming, incomplete_upload
-from sandpool._core.steps import Step
-from sandpool._io.blocking import Transport, in_thread
-from sandpool._io.local import BytesSource, FileSource, Unpacking, archive
-from sandpool._io.progress import bar
-from sandpool._sync.resuming import resumed
-from sandpool._sync.transfer import download, read_parts, upload
-from sandpool.errors import PathNotFoundError, SandboxConnectionError
-from sandpool.v1 import file_service_pb2
+from sandpool._core.files import WriteModeValue
+from sandpool._core.progress import Step
+from sandpool._models.enums import FileChange, WriteMode
+from sandpool._models.file import DirectoryUpload, FileEvent, FileInfo
+from sandpool._sync import transfer
+from sandpool._sync.connection import Connection
+from sandpool._sync.resumption import resumed
+from sandpool._transport.local_files import BytesSource, FileSource
+from sandpool._transport.progress_bar import bar
+from sandpool._transport.threads import OnProgress, in_thread
+from sandpool.errors import PathNotFoundError
 
-OnProgress = Callable[[int, int], object]
-"""Called with how many bytes are done, and how many there are."""
 LocalPath = str | os.PathLike[str]
 
 
 class Files:
-    """The files of a sandbox, as its root user. Paths are absolute.
+    """The files of a sandbox, accessed as its root user. All paths of the sandbox are absolute.
 
-    All raise PathNotFoundError for a path that is not there, ResourceStateError for one that cannot be used this way,
-    and QuotaExceededError (DISK_FULL) on a full disk. Files may have any size: they are never held in memory but by
-    `read` and `write`, which give and take them whole. A transfer that breaks goes on where it was.
+    All methods raise PathNotFoundError if the path does not exist, ResourceStateError if the operation is not possible
+    for the path, and QuotaExceededError (DISK_FULL) if the disk is full. `read` and `write` hold the whole content in
+    memory; the other methods work for files of any size. A transfer is resumed after a broken connection.
+
+    `request_timeout` is the time limit of the call with its retries in seconds. The default is the one of the client,
+    and None means no limit. The time limit of a transfer includes its resumptions; its default is no limit for a
+    download and at least one hour for each connection of an upload.
     """
 
-    def __init__(self, transport: Callable[[], Transport], sandbox_id: str) -> None:
-        self._transport = transport
-        self._sandbox_id = sandbox_id
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._sandbox_id}>"
+        return f"<{type(self).__name__} of {self._connection.sandbox_id}>"
 
-    def read(self, path: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None) -> bytes:
-        """A file's content, or `length` bytes of it from `offset` on."""
+    def read(self, path: str, *, offset: int = 0, length: int | None = None, request_timeout: Timeout = UNSET) -> bytes:
+        """Return the content of a file.
+
+        Args:
+            path: The file.
+            offset: The offset of the first byte to read.
+            length: The maximum number of bytes to read. Default: up to the end of the file.
+            request_timeout: Time limit of the transfer in seconds. Default: no limit.
+
+        Raises:
+            ValidationError: `offset` is after the end of the file.
+            ConflictError: The connection broke, and the file changed before the transfer was resumed.
+        """
         found = bytearray()
-        with closing(self.stream(path, offset=offset, length=length, timeout=timeout)) as parts:
+        parts = self.stream(path, offset=offset, length=length, request_timeout=request_timeout)
+        with closing(parts):
             for part in parts:
                 found += part
         return bytes(found)
 
-    def read_text(self, path: str, *, timeout: float | None = None) -> str:
-        """A file's content as text. Raises UnicodeDecodeError where it is not UTF-8."""
-        return (self.read(path, timeout=timeout)).decode()
+    def read_text(self, path: str, *, request_timeout: Timeout = UNSET) -> str:
+        """Return the content of a file as text.
 
-    def stream(
-        self, path: str, *, offset: int = 0, length: int | None = None, timeout: float | None = None
-    ) -> Generator[bytes, None, None]:
-        """A file's content in parts of at most 1 MiB, as they come.
+        Args:
+            path: The file.
+            request_timeout: Time limit of the transfer in seconds. Default: no limit.
 
         Raises:
-            ResourceChangedError: The connection broke, and the file changed before it was taken up.
+            UnicodeDecodeError: The content is not UTF-8.
+            ConflictError: The connection broke, and the file changed before the transfer was resumed.
         """
-        with closing(read_parts(self._transport(), self._sandbox_id, path, offset, length, timeout)) as parts:
+        return (self.read(path, request_timeout=request_timeout)).decode()
+
+    def stream(
+        self, path: str, *, offset: int = 0, length: int | None = None, request_timeout: Timeout = UNSET
+    ) -> Generator[bytes, None, None]:
+        """Iterate over the content of a file in parts of at most 1 MiB, as they arrive.
+
+        Args:
+            path: The file.
+            offset: The offset of the first byte to read.
+            length: The maximum number of bytes to read. Default: up to the end of the file.
+            request_timeout: Time limit of the transfer in seconds. Default: no limit.
+
+        Raises:
+            ValidationError: `offset` is after the end of the file.
+            ConflictError: The connection broke, and the file changed before the transfer was resumed.
+        """
+        connection = self._connection
+        parts = transfer.read_parts(connection.transport, connection.sandbox_id, path, offset, length, request_timeout)
+        with closing(parts):
             for part in parts:
                 if isinstance(part, bytes):
                     yield part
@@ -77,29 +106,30 @@ class Files:
         *,
         mode: int | None = None,
         owner: str | None = None,
-        write_mode: WriteModeLike = WriteMode.REPLACE,
-        timeout: float | None = None,
+        write_mode: WriteModeValue = WriteMode.REPLACE,
+        request_timeout: Timeout = UNSET,
     ) -> FileInfo:
-        """Write a file; it appears whole and at once, and parents that are missing are made.
+        """Write a file. The complete file appears atomically. Missing parent directories are created.
 
         Args:
-            path: The file's path.
-            content: Its content; text is written as UTF-8.
-            mode: Its permission bits; those of the file that is replaced by default, else 0644.
-            owner: Its owner, such as `nobody` or `1000:1000`; that of the file that is replaced by default, else the
+            path: The file.
+            content: The content. Text is encoded as UTF-8.
+            mode: The permission bits. Default: those of the replaced file, otherwise 0644.
+            owner: The owner, for example `nobody` or `1000:1000`. Default: that of the replaced file, otherwise the
                 image's user.
-            write_mode: What to do with a file that is there: "replace" (the default), "create" refuses it, "append"
-                writes at its end.
-            timeout: Seconds for this call; the client's by default, at least 60.
+            write_mode: What to do if the file exists: "replace" (default), "create" (fail) or "append".
+            request_timeout: Time limit of the call in seconds. Default: the client's, at least 60, or one hour for
+                content of more than 2 MiB.
 
         Raises:
-            ResourceAlreadyExistsError: With "create": there is something at the path.
+            ResourceAlreadyExistsError: With "create": the path exists.
         """
         data = content.encode() if isinstance(content, str) else bytes(content)
-        to = files.target(self._sandbox_id, path, mode=mode, owner=owner, write_mode=write_mode)
+        connection = self._connection
+        to = files.target(connection.sandbox_id, path, mode=mode, owner=owner, write_mode=write_mode)
         if len(data) <= files.PUT_BYTES:
-            return self._transport().call(files.put_file(to, data, timeout))
-        return upload(self._transport(), to, BytesSource(data), None, timeout)
+            return connection.transport.call(files.put_file(to, data, request_timeout))
+        return transfer.upload(connection.transport, to, BytesSource(data), None, request_timeout)
 
     def upload(
         self,
@@ -108,35 +138,38 @@ class Files:
         *,
         mode: int | None = None,
         owner: str | None = None,
+        write_mode: WriteModeValue = WriteMode.REPLACE,
         on_progress: OnProgress | None = None,
         progress: bool = False,
-        timeout: float | None = None,
+        request_timeout: Timeout = UNSET,
     ) -> FileInfo:
-        """Copy a file of this machine into the sandbox.
+        """Copy a local file into the sandbox. The complete file appears atomically.
 
         Args:
-            local_path: The file on this machine.
-            path: Where it is to be; an existing file is replaced when all has arrived.
-            mode: Its permission bits; by default as `write`.
-            owner: Its owner; by default as `write`.
-            on_progress: Called with how many bytes are sent and how many there are.
-            progress: Show a bar, in a terminal on the standard error, or in a notebook. It is drawn by tqdm, which
-                `sandpool[progress]` installs.
-            timeout: Seconds for each connection; an hour by default.
+            local_path: The local file.
+            path: The path in the sandbox.
+            mode: The permission bits. Default: as `write`.
+            owner: The owner. Default: as `write`.
+            write_mode: What to do if the file exists: "replace" (default), "create" (fail) or "append".
+            on_progress: Receives the number of sent bytes and of all bytes.
+            progress: Whether to show a progress bar. It requires tqdm, which `sandpool[progress]` installs.
+            request_timeout: Time limit of the transfer in seconds. Default: one hour for each connection.
 
         Raises:
             ModuleNotFoundError: With `progress`: tqdm is not installed.
+            ResourceAlreadyExistsError: With "create": the path exists.
         """
         source = in_thread(FileSource, local_path)
         try:
-            to = files.target(self._sandbox_id, path, mode=mode, owner=owner)
+            connection = self._connection
+            to = files.target(connection.sandbox_id, path, mode=mode, owner=owner, write_mode=write_mode)
             with bar(progress) as show:
 
-                def tell(done: int, total: int) -> object:
+                def report(done: int, total: int) -> object:
                     show(path, Step(done, total))
                     return on_progress(done, total) if on_progress is not None else None
 
-                return upload(self._transport(), to, source, tell, timeout)
+                return transfer.upload(connection.transport, to, source, report, request_timeout)
         finally:
             source.close()
 
@@ -147,146 +180,242 @@ class Files:
         *,
         on_progress: OnProgress | None = None,
         progress: bool = False,
-        timeout: float | None = None,
+        request_timeout: Timeout = UNSET,
     ) -> FileInfo:
-        """Copy a file of the sandbox to this machine, where it appears when all has arrived.
+        """Copy a file of the sandbox to a local path. The complete file appears atomically.
 
-        Arguments as `upload`. Raises ResourceChangedError where the file changed while a broken transfer was taken up.
+        Args:
+            path: The file in the sandbox.
+            local_path: The local path.
+            on_progress: Receives the number of received bytes and of all bytes.
+            progress: Whether to show a progress bar. It requires tqdm, which `sandpool[progress]` installs.
+            request_timeout: Time limit of the transfer in seconds. Default: no limit.
+
+        Raises:
+            ModuleNotFoundError: With `progress`: tqdm is not installed.
+            ConflictError: The connection broke, and the file changed before the transfer was resumed.
         """
+        connection = self._connection
         with bar(progress) as show:
 
-            def tell(done: int, total: int) -> object:
+            def report(done: int, total: int) -> object:
                 show(path, Step(done, total))
                 return on_progress(done, total) if on_progress is not None else None
 
-            return download(self._transport(), self._sandbox_id, path, local_path, tell, timeout)
+            return transfer.download(
+                connection.transport, connection.sandbox_id, path, local_path, report, request_timeout
+            )
 
-    def stat(self, path: str, *, follow: bool = False, timeout: float | None = None) -> FileInfo:
-        """What a path names; with `follow` what a symbolic link leads to."""
-        return self._transport().call(files.stat_file(self._sandbox_id, path, follow, timeout))
+    def stat(self, path: str, *, follow_symlinks: bool = False, request_timeout: Timeout = UNSET) -> FileInfo:
+        """Return the description of a path.
 
-    def exists(self, path: str, *, timeout: float | None = None) -> bool:
-        """Whether there is anything at a path."""
+        Args:
+            path: The path.
+            follow_symlinks: Whether to describe the target of a symbolic link instead of the link.
+            request_timeout: Time limit of the call in seconds.
+        """
+        connection = self._connection
+        return connection.transport.call(files.stat_file(connection.sandbox_id, path, follow_symlinks, request_timeout))
+
+    def exists(self, path: str, *, request_timeout: Timeout = UNSET) -> bool:
+        """Return whether a path exists. A symbolic link exists even if its target does not."""
         try:
-            self.stat(path, timeout=timeout)
+            self.stat(path, request_timeout=request_timeout)
         except PathNotFoundError:
             return False
         return True
 
     def list(
-        self, path: str, *, depth: int = 1, page_size: int = 0, timeout: float | None = None
-    ) -> builtins.list[FileInfo]:
-        """What is in a folder, by name; with a `depth` of more than 1, up to 64, also what is in its folders."""
-        return self._transport().pages(
-            lambda token: files.list_directory(self._sandbox_id, path, depth, page_size, token, timeout)
+        self, path: str, *, depth: int = 1, page_size: int | None = None, request_timeout: Timeout = UNSET
+    ) -> Generator[FileInfo, None, None]:
+        """Iterate over the contents of a directory, by name. Pages are read as they are needed.
+
+        Args:
+            path: The directory.
+            depth: The number of levels to list, 1 to 64. 1: without the contents of subdirectories.
+            page_size: The number of entries per page. Default: 100.
+            request_timeout: Time limit of the call for each page in seconds.
+        """
+        connection = self._connection
+        return connection.transport.pages(
+            lambda token: files.list_directory(connection.sandbox_id, path, depth, page_size, token, request_timeout)
         )
 
-    def glob(self, pattern: str, *, page_size: int = 0, timeout: float | None = None) -> builtins.list[FileInfo]:
-        """The paths that match an absolute pattern such as `/srv/**/*.py`, by path."""
-        return self._transport().pages(
-            lambda token: files.glob_files(self._sandbox_id, pattern, page_size, token, timeout)
+    def glob(
+        self, pattern: str, *, page_size: int | None = None, request_timeout: Timeout = UNSET
+    ) -> Generator[FileInfo, None, None]:
+        """Iterate over the paths that match a pattern, by path. Pages are read as they are needed.
+
+        Args:
+            pattern: An absolute pattern, for example `/srv/**/*.py`.
+            page_size: The number of paths per page. Default: 100.
+            request_timeout: Time limit of the call for each page in seconds.
+        """
+        connection = self._connection
+        return connection.transport.pages(
+            lambda token: files.glob_files(connection.sandbox_id, pattern, page_size, token, request_timeout)
         )
 
     def mkdir(
-        self, path: str, *, mode: int | None = None, owner: str | None = None, timeout: float | None = None
+        self,
+        path: str,
+        *,
+        mode: int | None = None,
+        owner: str | None = None,
+        request_timeout: Timeout = UNSET,
     ) -> FileInfo:
-        """Make a folder and its parents; one that is there already is answered as it is."""
-        return self._transport().call(files.make_directory(self._sandbox_id, path, mode, owner, timeout))
+        """Create a directory and its missing parents. An existing directory is returned unchanged.
 
-    def move(self, source: str, destination: str, *, overwrite: bool = False, timeout: float | None = None) -> FileInfo:
-        """Move a file or folder. Raises ResourceAlreadyExistsError where the destination is there; see `overwrite`."""
-        return self._transport().call(files.move_file(self._sandbox_id, source, destination, overwrite, timeout))
+        Args:
+            path: The directory.
+            mode: The permission bits of created directories. Default: 0755.
+            owner: The owner of created directories. Default: the image's user.
+            request_timeout: Time limit of the call in seconds.
+        """
+        connection = self._connection
+        return connection.transport.call(
+            files.make_directory(connection.sandbox_id, path, mode, owner, request_timeout)
+        )
 
-    def copy(self, source: str, destination: str, *, overwrite: bool = False, timeout: float | None = None) -> FileInfo:
-        """Copy a file, or a folder with all that is in it. Errors as `move`."""
-        return self._transport().call(files.copy_file(self._sandbox_id, source, destination, overwrite, timeout))
+    def move(
+        self, source: str, destination: str, *, overwrite: bool = False, request_timeout: Timeout = UNSET
+    ) -> FileInfo:
+        """Move a file or a directory. The call is retried only with `overwrite`.
+
+        Args:
+            source: The existing path.
+            destination: The new path. Missing parents are created.
+            overwrite: Whether to replace an existing file. A directory is never replaced.
+            request_timeout: Time limit of the call in seconds. Default: the client's, at least one hour.
+
+        Returns:
+            The description of the destination.
+
+        Raises:
+            ResourceAlreadyExistsError: The destination exists and is not replaced.
+        """
+        connection = self._connection
+        return connection.transport.call(
+            files.move_file(connection.sandbox_id, source, destination, overwrite, request_timeout)
+        )
+
+    def copy(
+        self, source: str, destination: str, *, overwrite: bool = False, request_timeout: Timeout = UNSET
+    ) -> FileInfo:
+        """Copy a file, or a directory with all its contents. The call is retried only with `overwrite`.
+
+        Args:
+            source: The existing path.
+            destination: The path of the copy. Missing parents are created.
+            overwrite: Whether to replace an existing file. A directory is never replaced.
+            request_timeout: Time limit of the call in seconds. Default: the client's, at least one hour.
+
+        Returns:
+            The description of the copy.
+
+        Raises:
+            ResourceAlreadyExistsError: The destination exists and is not replaced.
+        """
+        connection = self._connection
+        return connection.transport.call(
+            files.copy_file(connection.sandbox_id, source, destination, overwrite, request_timeout)
+        )
 
     def remove(
-        self, path: str, *, recursive: bool = False, missing_ok: bool = False, timeout: float | None = None
+        self,
+        path: str,
+        *,
+        recursive: bool = False,
+        missing_ok: bool = False,
+        request_timeout: Timeout = UNSET,
     ) -> None:
-        """Remove a file, an empty folder, or with `recursive` a folder with all that is in it. Follows no link."""
-        self._transport().call(files.remove_file(self._sandbox_id, path, recursive, missing_ok, timeout))
+        """Remove a file or a directory. Symbolic links are not followed. The call is retried only with `missing_ok`.
+
+        Args:
+            path: The path.
+            recursive: Whether to remove a directory with all its contents.
+            missing_ok: Whether to succeed if the path does not exist.
+            request_timeout: Time limit of the call in seconds. Default: the client's, with `recursive` at least one
+                hour.
+
+        Raises:
+            ResourceStateError: Without `recursive`: the directory is not empty (DIRECTORY_NOT_EMPTY).
+        """
+        connection = self._connection
+        connection.transport.call(
+            files.remove_file(connection.sandbox_id, path, recursive, missing_ok, request_timeout)
+        )
 
     def watch(
         self, path: str, *, recursive: bool = False, timeout: float | None = None
     ) -> Generator[FileEvent, None, None]:
-        """The changes in a folder or of a file, until the iterator is closed; answers when the watch has begun.
+        """Watch a directory or a file. This returns an iterator over the changes when the watch has started.
 
-        With a `timeout` in seconds it ends with ResourceTimeoutError. After a connection that broke it goes on with
-        `FileChange.OVERFLOW`: something may have happened meanwhile, so look at the folder again.
+        After a broken connection, the iterator yields `FileChange.OVERFLOW`, because changes may be missing. List the
+        directory again then.
+
+        Args:
+            path: The directory or the file.
+            recursive: Whether to watch subdirectories too.
+            timeout: Time limit of the watch in seconds. It then raises ResourceTimeoutError. Default: no limit.
         """
+        connection = self._connection
 
-        def watching(left: float | None) -> Call[Any, FileEvent | None]:
-            return files.watch_files(self._sandbox_id, path, recursive, left)
+        def call(left: Timeout) -> Call[Any, FileEvent | None]:
+            return files.watch_files(connection.sandbox_id, path, recursive, left)
 
-        events = resumed(self._transport(), watching, timeout, lambda: FileEvent(FileChange.OVERFLOW, path))
-        next(events)  # says that it has begun
+        events = resumed(connection.transport, call, timeout, lambda: FileEvent(FileChange.OVERFLOW, path))
+        next(events)  # The first response confirms that the watch has started.
         return _changes(events)
 
-    def upload_folder(
-        self, local_path: LocalPath, path: str, *, owner: str | None = None, timeout: float | None = None
-    ) -> FolderUpload:
-        """Copy what is in a folder of this machine into a folder of the sandbox, which is made where it is missing.
+    def upload_directory(
+        self,
+        local_path: LocalPath,
+        path: str,
+        *,
+        owner: str | None = None,
+        request_timeout: Timeout = UNSET,
+    ) -> DirectoryUpload:
+        """Copy the contents of a local directory into a directory of the sandbox, which is created if necessary.
 
-        Modes and times are kept, symbolic links stay links. All that is written belongs to `owner`; by default to whom
-        the numbers of this machine name.
+        Modes and times are kept, and symbolic links stay links. After a broken connection, all contents are sent again.
 
-        Where the connection breaks all of it is sent anew, which replaces what was written before. `timeout` is for one
-        of these times.
+        Args:
+            local_path: The local directory.
+            path: The directory in the sandbox.
+            owner: The owner of all written entries. Default: the numeric owners of the local files.
+            request_timeout: Time limit of the transfer in seconds. Default: one hour for each connection.
 
         Raises:
-            SandboxConnectionError: UPLOAD_INCOMPLETE: it broke too often. What was written stays.
+            SandboxConnectionError: The connection broke repeatedly (UPLOAD_INCOMPLETE). Entries that were written
+                remain.
         """
-        transport, resuming = self._transport(), Resuming(None, time.monotonic)
-        while True:
-            try:
-                call = files.upload_folder(self._sandbox_id, path, owner, timeout)
-                return self._upload_once(transport, local_path, call)
-            except SandboxConnectionError as failure:
-                pause = resuming.pause(transport.retry, failure)
-                if pause is None:
-                    raise incomplete_upload(path, failure) from failure
-                transport.pause(pause)
+        connection = self._connection
+        return transfer.upload_directory(
+            connection.transport, connection.sandbox_id, local_path, path, owner, request_timeout
+        )
 
-    def _upload_once(self, transport: Transport, local_path: LocalPath, call: Call[Any, FolderUpload]) -> FolderUpload:
-        parts = archive(local_path)
+    def download_directory(self, path: str, local_path: LocalPath, *, request_timeout: Timeout = UNSET) -> int:
+        """Copy the contents of a directory of the sandbox into a local directory, which is created if necessary.
 
-        def messages() -> Generator[file_service_pb2.UploadFolderRequest, None, None]:
-            while part := in_thread(_next, parts):
-                yield files.folder_part(part)
+        The contents are extracted when all of them have arrived. After a broken connection, all contents are read
+        again.
 
-        return transport.upload(call, messages())
+        Args:
+            path: The directory in the sandbox.
+            local_path: The local directory.
+            request_timeout: Time limit of the transfer in seconds. Default: no limit.
 
-    def download_folder(self, path: str, local_path: LocalPath, *, timeout: float | None = None) -> int:
-        """Copy what is in a folder of the sandbox into one of this machine; gives the number of entries.
+        Returns:
+            The number of extracted entries.
 
-        It is unpacked when all of it has arrived; where the connection breaks before, it is read anew. Nothing of it
-        can lie or lead outside of that folder: such an entry raises `tarfile.FilterError`.
+        Raises:
+            tarfile.FilterError: An entry is a device, or it would be written or would point outside of `local_path`.
         """
-        transport, resuming = self._transport(), Resuming(timeout, time.monotonic)
-        while True:
-            try:
-                return self._download_once(transport, path, local_path, resuming.left())
-            except SandboxConnectionError as failure:
-                pause = resuming.pause(transport.retry, failure)
-                if pause is None:
-                    raise
-                transport.pause(pause)
-
-    def _download_once(self, transport: Transport, path: str, local_path: LocalPath, timeout: float | None) -> int:
-        unpacking = in_thread(Unpacking)
-        try:
-            call = files.download_folder(self._sandbox_id, path, timeout)
-            with closing(transport.stream(call)) as parts:
-                for part in parts:
-                    in_thread(unpacking.write, part)
-            return in_thread(unpacking.unpack, local_path)
-        finally:
-            in_thread(unpacking.close)
-
-
-def _next(parts: Iterator[bytes]) -> bytes:
-    return next(parts, b"")
+        connection = self._connection
+        return transfer.download_directory(
+            connection.transport, connection.sandbox_id, path, local_path, request_timeout
+        )
 
 
 def _changes(events: Generator[FileEvent | None, None, None]) -> Generator[FileEvent, None, None]:

@@ -1,0 +1,1 @@
+"""The data that the client accepts and returns, as frozen dataclasses and enums."""

@@ -1,0 +1,1 @@
+"""The asyncio variants of the modules."""

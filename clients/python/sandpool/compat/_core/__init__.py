@@ -1,0 +1,1 @@
+"""Arguments, data and errors that the asyncio and the blocking variants share."""
