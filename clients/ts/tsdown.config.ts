@@ -2,17 +2,33 @@ import { fileURLToPath } from "node:url";
 import { defineConfig } from "tsdown";
 
 const common = { format: "esm", platform: "node", target: "node20", fixedExtension: false, hash: false } as const;
+const compat = {
+  "compat/langsmith": "src/compat/langsmith.ts",
+  "compat/tensorlake": "src/compat/tensorlake.ts",
+};
 
-/** Puts the browser's platform in the place of Node's: the one module in which they differ. */
+/** Replaces the platform of Node by that of browsers: the only module in which the two builds differ. */
 const forBrowsers = {
   name: "platform",
   resolveId: (source: string) =>
     source.endsWith("/platform/node.js") ? fileURLToPath(new URL("src/platform/browser.ts", import.meta.url)) : null,
 };
 
+/** Leaves the core out of the modules for other products: they import the file next to them. */
+const withoutCore = {
+  name: "core",
+  resolveId: (source: string) => (source === "../index.js" ? { id: "../index.js", external: true } : null),
+};
+
 export default defineConfig([
-  { ...common, entry: { index: "src/index.ts", gen: "src/stubs.ts" }, outDir: "dist", dts: true, unbundle: true },
-  // With all that it needs in one file, so that a page can load it as it is.
+  {
+    ...common,
+    entry: { index: "src/index.ts", gen: "src/stubs.ts", ...compat },
+    outDir: "dist",
+    dts: true,
+    unbundle: true,
+  },
+  // One file with all dependencies, so that a page can load it without a bundler.
   {
     ...common,
     platform: "browser",
@@ -22,7 +38,16 @@ export default defineConfig([
     plugins: [forBrowsers],
     deps: { alwaysBundle: [/./] },
   },
-  // The examples use the built package by its name, as a program of somebody else would.
+  ...Object.entries(compat).map(([name, file]) => ({
+    ...common,
+    platform: "browser" as const,
+    entry: { [name]: file },
+    outDir: "dist/browser",
+    clean: false,
+    dts: false,
+    plugins: [withoutCore],
+  })),
+  // The examples import the built package by its name, as other programs do.
   {
     ...common,
     entry: { template_pool: "examples/template_pool.ts" },

@@ -1,8 +1,8 @@
 /**
- * Times the client and its bare stubs in turns, and prints the milliseconds of each as JSON:
+ * Times the client and its stubs in turns, and prints the milliseconds of each call as JSON:
  * node overhead.mjs ADDRESS POOL-ID SANDBOX-ID CREATES ROUNDS WARM-UPS
  *
- * Of the pool 2 * (CREATES + WARM-UPS) sandboxes are drawn.
+ * It claims 2 * (CREATES + WARM-UPS) sandboxes from the pool.
  */
 import { randomUUID } from "node:crypto";
 import { createClient } from "@connectrpc/connect";
@@ -15,20 +15,20 @@ const [creates, rounds, warmUps] = counts.map(Number);
 const COMMAND = ["/bin/echo", "hello"];
 const CALL = { timeoutMs: 60_000 };
 
-/** Each work once a round, so that whatever else the machine does meets both alike; the first rounds are for the compiler. */
+/** Runs each function once a round, so that other load affects all of them; the first rounds warm up the compiler. */
 async function inTurns(count, works) {
   const taken = {};
   for (let round = -warmUps; round < count; round++) {
     for (const [name, work] of Object.entries(works)) {
-      const began = performance.now();
+      const started = performance.now();
       await work();
-      if (round >= 0) (taken[name] ??= []).push(performance.now() - began);
+      if (round >= 0) (taken[name] ??= []).push(performance.now() - started);
     }
   }
   return taken;
 }
 
-/** The requests of a command's run, as the client sends them. */
+/** The requests that run a command, as the client sends them. */
 async function* connect() {
   yield { message: { case: "start", value: { sandboxId, processId: randomUUID(), argv: COMMAND } } };
 }
@@ -38,7 +38,7 @@ const transport = createGrpcTransport({ baseUrl: `http://${address}` });
 const sandboxes = createClient(SandboxService, transport);
 const processes = createClient(ProcessService, transport);
 const sandbox = await client.getSandbox(sandboxId);
-const told = {
+const results = {
   create: await inTurns(creates, {
     client: () => client.create({ poolId }),
     stub: () => sandboxes.createSandbox({ poolId, requestId: randomUUID() }, CALL),
@@ -54,4 +54,4 @@ const told = {
     stub: () => sandboxes.getSandbox({ sandboxId }, CALL),
   }),
 };
-console.log(JSON.stringify(told));
+console.log(JSON.stringify(results));

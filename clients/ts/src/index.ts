@@ -1,12 +1,14 @@
 /**
- * The client of sandpool: container sandboxes in milliseconds, from pools of warm containers.
+ * The client of sandpool: container sandboxes in milliseconds from pools of warm containers.
  *
  * @packageDocumentation
  */
 export { SandboxClient } from "./client.js";
-export { CommandHandle } from "./command.js";
 export {
+  AuthenticationError,
   ClientClosedError,
+  CommandTimeoutError,
+  ConflictError,
   type ErrorCode,
   type ErrorDetails,
   type FieldViolation,
@@ -16,17 +18,15 @@ export {
   PoolInUseError,
   PoolNotFoundError,
   PoolPausedError,
+  PortExposureDisabledError,
   ProcessNotFoundError,
   QuotaExceededError,
-  RemoteAPIError,
   ResourceAlreadyExistsError,
-  ResourceChangedError,
   ResourceCreationError,
   ResourceInUseError,
   ResourceNotFoundError,
   ResourceStateError,
   ResourceTimeoutError,
-  SandboxAuthenticationError,
   SandboxConnectionError,
   SandboxNotFoundError,
   SandboxNotReadyError,
@@ -34,19 +34,21 @@ export {
   SecretInUseError,
   SecretNotFoundError,
   SecretUnavailableError,
+  ServerError,
   TemplateInUseError,
   TemplateNotFoundError,
   TunnelConnectionRefusedError,
-  TunnelPortNotAllowedError,
   ValidationError,
 } from "./core/errors.js";
+export { PagedList } from "./core/pages.js";
 export { type Archive, type Content, Files } from "./files.js";
-export type * from "./inside-options.js";
-export type * from "./inside-types.js";
 export type * from "./options.js";
 export { PortConnection, Ports, Tunnel } from "./ports.js";
+export { Process } from "./process.js";
 export { Processes } from "./processes.js";
-export { type OnData, type OnExit, Pty, type PtyListeners } from "./pty.js";
 export { Sandbox } from "./sandbox.js";
+export type * from "./sandbox-options.js";
+export type * from "./sandbox-types.js";
+export { Terminal, Terminals } from "./terminals.js";
 export type * from "./types.js";
 export { VERSION } from "./version.js";

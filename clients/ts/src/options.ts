@@ -1,318 +1,321 @@
-/** What calls take. */
+/** The options of the client's methods. Durations are milliseconds. */
 import type { Transport } from "@connectrpc/connect";
 import type { Pool, PullPolicy, SandboxState } from "./types.js";
 
-/** How to reach the server. */
+/** How calls that may be repeated are repeated while the server does not respond. */
+export interface RetryPolicy {
+  /** The maximum number of attempts; 1: no retries. Default: 5. */
+  readonly maxAttempts?: number | undefined;
+  /** The pause before the first retry in milliseconds; it doubles with each retry. Up to half of it is random. Default: 100. */
+  readonly initialDelayMs?: number | undefined;
+  /** The longest pause in milliseconds, unless the server asks for a longer one. Default: 2,000. */
+  readonly maxDelayMs?: number | undefined;
+}
+
+/** The options of a client. */
 export interface SandboxClientOptions {
   /**
-   * `host:port`, `http://host:port`, or `https://host:port` for TLS. Without a port it is 50051, with TLS 443. Default:
-   * SANDPOOL_ADDRESS of the environment, else 127.0.0.1:50051.
+   * The server: `host:port`, `http://host:port`, or `https://host:port` for TLS. The default port is 50051, with TLS
+   * 443. Default: the environment variable SANDPOOL_ADDRESS, otherwise 127.0.0.1:50051.
    */
   readonly address?: string | undefined;
-  /** The same as `address`. */
-  readonly apiEndpoint?: string | undefined;
-  /** Sent as a bearer token. Default: SANDPOOL_API_KEY of the environment, else none. */
+  /** The API key, sent as a bearer token. Default: the environment variable SANDPOOL_API_KEY, otherwise none. */
   readonly apiKey?: string | undefined;
   /**
-   * How long a call may take in milliseconds, repetitions included. Default 60,000. The creation of a sandbox, which
-   * may have to start a container, gets at least 120,000, and the time that it may wait in line on top; commands go by
-   * their own `timeout`; watches have no limit.
+   * The time limit of a request with its retries; null: no limit. Default: 30,000. The creation of a sandbox has at least
+   * 120,000, because it may start a container, plus the time that it may wait in the queue. Commands, transfers and
+   * watches have other limits.
    */
-  readonly timeoutMs?: number | undefined;
-  /**
-   * How many times a call is repeated when the server does not answer; 0 for never. Default 4. Only what is safe is
-   * repeated: a command never once it may have been sent.
-   */
-  readonly maxRetries?: number | undefined;
-  /** Another transport in place of gRPC over HTTP/2 to `address`. Whoever made it closes it. */
+  readonly requestTimeoutMs?: number | null | undefined;
+  /** How calls are repeated while the server does not respond. */
+  readonly retry?: RetryPolicy | undefined;
+  /** A transport of connect-es to use instead of gRPC over HTTP/2. The client does not close it. */
   readonly transport?: Transport | undefined;
 }
 
-/** What bounds one call. */
+/** The options of every call. */
 export interface CallOptions {
-  /** Ends the call when aborted; it then rejects with the signal's reason. */
+  /** Cancels the call when it is aborted; the call then rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** How long this call may take in milliseconds, in place of the client's `timeoutMs`. */
-  readonly timeoutMs?: number | undefined;
+  /** The time limit of the request with its retries; null: no limit. Default: that of the client. */
+  readonly requestTimeoutMs?: number | null | undefined;
 }
 
-/** What bounds one call that changes something. */
+/** The options of every call that changes a resource. */
 export interface MutationOptions extends CallOptions {
   /**
-   * Names the request: a second one of the same name within a day gets the first one's answer and changes nothing.
-   * Default: a new name for each call, kept when the call is repeated.
+   * Identifies the request: a second request with the same value within a day changes nothing and returns the first
+   * response. Default: a generated value, which retries of the call repeat.
    */
   readonly requestId?: string | undefined;
 }
 
-/** What each container is, beside its image. */
-export interface ContainerSpec {
-  /** CPUs, 0.01 to 256. Default 1.0. */
+/** The options of a list. */
+export interface ListOptions extends CallOptions {
+  /** The number of items to read with one request, 1 to 1,000. Default: 1,000. */
+  readonly pageSize?: number | undefined;
+}
+
+/** The options of a stream that does not end by itself. */
+export interface WatchOptions {
+  /** Ends the stream when it is aborted; the loop then rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** The time limit; then the loop rejects with `ResourceTimeoutError`. Default: no limit. */
+  readonly timeoutMs?: number | null | undefined;
+}
+
+/** A command that decides whether a container is ready. */
+export interface ReadinessProbeOptions {
+  /** The program and its arguments. Exit code 0 means ready. */
+  readonly command: readonly string[];
+  /** The time between two attempts, 10 to 300,000. Default: 500. */
+  readonly intervalMs?: number | undefined;
+  /** The time limit of one attempt, 10 to 300,000. Default: 5,000. */
+  readonly timeoutMs?: number | undefined;
+  /** The number of failed attempts after which the container is abandoned, 1 to 1,000. Default: 20. */
+  readonly failureThreshold?: number | undefined;
+}
+
+/** The specification of a container, apart from its image. */
+export interface SpecOptions {
+  /** The number of CPUs, 0.01 to 256. Default: 1. */
   readonly cpus?: number | undefined;
-  /** Memory in MiB, without swap, 16 to 4,194,304. Default 512. */
+  /** The memory in MiB, without swap, 16 to 4,194,304. Default: 512. */
   readonly memoryMb?: number | undefined;
-  /** Disk in MiB, 1 to 16,777,216. Default 1024. */
+  /** The writable disk space in MiB, 1 to 16,777,216. Default: 1024. */
   readonly ephemeralDiskMb?: number | undefined;
-  /** Names of secrets to give to each sandbox. Each must exist. Default none. */
-  readonly secretNames?: readonly string[] | undefined;
-  /**
-   * A command that runs in each container beside the sandbox's commands. Default none. With secrets it starts when a
-   * sandbox is claimed, else when its container does. When it ends, so does the sandbox.
-   */
-  readonly entrypoint?: readonly string[] | undefined;
-  /** Environment of the sandbox's processes and of the entrypoint, over the image's. Default none. */
+  /** Environment variables of the sandbox's processes and of the entrypoint. Default: none. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   /**
-   * A program and its arguments that must succeed in a container before it counts as ready. Default none: a container
-   * is ready when it runs commands.
+   * A program and its arguments that run in the container next to the sandbox's commands. It starts with the container,
+   * or, with `secretNames`, when the sandbox is claimed. The sandbox terminates when it exits. Default: none.
    */
-  readonly readinessCommand?: readonly string[] | undefined;
-  /** Seconds between two tries of `readinessCommand`, 0.01 to 300. Default 0.5. */
-  readonly readinessIntervalSecs?: number | undefined;
-  /** Seconds that one try of `readinessCommand` may take, 0.01 to 300. Default 5. */
-  readonly readinessTimeoutSecs?: number | undefined;
-  /** How often `readinessCommand` may fail before the container is given up, 1 to 1,000. Default 20. */
-  readonly readinessRetries?: number | undefined;
-}
-
-/** Says in types that the specification comes from elsewhere. */
-export type NoContainerSpec = { readonly [K in keyof ContainerSpec]?: undefined };
-
-/** How many containers a pool keeps ready and unclaimed, 0 to 1,000, under one of its names. Default 0. */
-export type PoolSize =
-  | { readonly warmContainers?: number | undefined; readonly size?: undefined; readonly replicas?: undefined }
-  | { readonly size: number; readonly warmContainers?: undefined; readonly replicas?: undefined }
-  | { readonly replicas: number; readonly warmContainers?: undefined; readonly size?: undefined };
-
-interface PoolLimits {
-  /** The most containers that may exist at once, in whatever state, 1 to 100,000. Default no limit. */
-  readonly maxContainers?: number | undefined;
-  /** The lifetime of a sandbox in seconds from its claim, 0 for none. Default 0, or the template's. */
-  readonly timeoutSecs?: number | undefined;
-  /** When the image is pulled: when the engine lacks it (the default), before each container, or never. */
+  readonly entrypoint?: readonly string[] | undefined;
+  /** The names of the secrets that each sandbox receives as environment variables. Default: none. */
+  readonly secretNames?: readonly string[] | undefined;
+  /** When the engine pulls the image. Default: `missing`. */
   readonly pullPolicy?: Exclude<PullPolicy, "unknown"> | undefined;
-  /**
-   * Seconds between two looks at whether the image's tag names another image by now, whereupon the ready containers are
-   * replaced, 0 (never) to 31,536,000. Default 0.
-   */
-  readonly imageCheckSecs?: number | undefined;
-  /** Seconds after which a ready container is replaced, 0 (never) to 31,536,000. Default 0. */
-  readonly maxAgeSecs?: number | undefined;
-  /** Create the pool paused. Default false. */
-  readonly paused?: boolean | undefined;
-  /** Create the pool drained, which is paused too. Default false. */
-  readonly drain?: boolean | undefined;
+  /** The command that decides whether a container is ready. Default: it is ready when it can run commands. */
+  readonly readinessProbe?: ReadinessProbeOptions | undefined;
 }
 
-/** A pool with a specification of its own. */
+/** Excludes the specification in types: another resource defines it. */
+export type NoSpec = { readonly [K in keyof SpecOptions]?: undefined };
+
+/** The number of warm containers to maintain, 0 to 1,000; for a pool with a template also called `size`. Default: none. */
+export type PoolSize =
+  | { readonly warmContainers?: number | undefined; readonly size?: undefined }
+  | { readonly size: number; readonly warmContainers?: undefined };
+
+interface PoolLimits extends MutationOptions {
+  /** The maximum number of containers in any state, 1 to 100,000. Default: no limit. */
+  readonly maxContainers?: number | undefined;
+  /** The lifetime of a sandbox, counted from its claim; null: no limit. Default: that of the template, otherwise no limit. */
+  readonly timeoutMs?: number | null | undefined;
+  /** Whether to create the pool paused. Default: false. */
+  readonly paused?: boolean | undefined;
+  /** Whether to create the pool drained, which implies paused. Default: false. */
+  readonly drained?: boolean | undefined;
+  /**
+   * The interval at which the server checks whether the image's tag refers to another image; if it does, the warm
+   * containers are replaced. Null: never, the default.
+   */
+  readonly imageRefreshIntervalMs?: number | null | undefined;
+  /** The age at which a warm container is replaced. Null: never, the default. */
+  readonly warmTtlMs?: number | null | undefined;
+}
+
+/** A pool with its own specification. */
 export type ImagePoolOptions = PoolLimits &
-  ContainerSpec &
-  PoolSize & {
-    /** The container image, pulled when the engine does not have it. */
+  SpecOptions & {
+    /** The container image. */
     readonly image: string;
+    /** The number of warm containers to maintain, 0 to 1,000. Default: none. */
+    readonly warmContainers?: number | undefined;
+    readonly size?: undefined;
     readonly templateName?: undefined;
   };
 
-/** A pool that follows a template. */
+/** A pool that uses a template. */
 export type TemplatePoolOptions = PoolLimits &
-  NoContainerSpec &
+  NoSpec &
   PoolSize & {
-    /** The template, by name or identifier. */
+    /** The name or identifier of the template. */
     readonly templateName: string;
     readonly image?: undefined;
   };
 
-/** A pool to create: either `image` or `templateName` says what its containers are. */
+/** A pool to create: either `image` or `templateName` defines its containers. */
 export type CreatePoolOptions = ImagePoolOptions | TemplatePoolOptions;
 
-/** A name for a new pool, where it is not given beside the options. */
+/** The name of a new pool, when it is not the first argument. */
 export interface Named {
-  /** Unique among the living pools: lower-case letters, digits and hyphens, at most 63. Default none. */
+  /** The name, unique among existing pools: lower-case letters, digits and hyphens, at most 63. Default: none. */
   readonly name?: string | undefined;
 }
 
-/** What an update changes of the containers; what is left out stays, and `null` goes back to the default. */
-export type ContainerChanges = { readonly [K in keyof ContainerSpec]?: ContainerSpec[K] | null };
-
-/** What an update changes; what is left out stays, and `null` goes back to the default. */
-export type UpdatePoolOptions = PoolSize &
-  ContainerChanges & {
-  /** The new name; null takes the name away. */
-  readonly newName?: string | null | undefined;
-  /** The new image. Refused on a pool that follows a template, like the rest of the specification. */
+/** Changes of a specification. Omitted fields stay as they are; null returns a field to its default. */
+export type SpecChanges = { readonly [K in keyof SpecOptions]?: SpecOptions[K] | null } & {
+  /** The new image. */
   readonly image?: string | undefined;
-  /** The new limit on containers; null lifts it. */
-  readonly maxContainers?: number | null | undefined;
-  /** The new lifetime of sandboxes claimed from now on, in seconds; null follows the template again. */
-  readonly timeoutSecs?: number | null | undefined;
-  /** When the image is pulled from now on. */
-  readonly pullPolicy?: Exclude<PullPolicy, "unknown"> | null | undefined;
-  /** Seconds between two looks at whether the image's tag names another image by now; 0 or null for never. */
-  readonly imageCheckSecs?: number | null | undefined;
-  /** Seconds after which a ready container is replaced; 0 or null for never. */
-  readonly maxAgeSecs?: number | null | undefined;
-  /** Whether the pool is paused. */
-  readonly paused?: boolean | undefined;
-  /** Whether the pool is drained: paused, and its ready containers removed. */
-  readonly drain?: boolean | undefined;
-  /** Refuse the change with `ResourceChangedError` unless this is the present etag. */
-  readonly etag?: string | undefined;
 };
 
+/** Changes of a pool. Omitted fields stay as they are; null returns a field to its default. */
+export type UpdatePoolOptions = SpecChanges &
+  MutationOptions & {
+    /** The new name; null removes the name. */
+    readonly name?: string | null | undefined;
+    /** The new number of warm containers; null: none. */
+    readonly warmContainers?: number | null | undefined;
+    /** The new maximum number of containers; null: no limit. */
+    readonly maxContainers?: number | null | undefined;
+    /** The new lifetime of sandboxes that are claimed later; 0: no limit; null: that of the template, otherwise no limit. */
+    readonly timeoutMs?: number | null | undefined;
+    /** Whether the pool is paused. */
+    readonly paused?: boolean | undefined;
+    /** Whether the pool is drained: paused, with its unclaimed containers removed. */
+    readonly drained?: boolean | undefined;
+    /** The new interval of image checks; null: never. */
+    readonly imageRefreshIntervalMs?: number | null | undefined;
+    /** The new age at which a warm container is replaced; null: never. */
+    readonly warmTtlMs?: number | null | undefined;
+    /** The pool's etag. If it is not current, the update fails with `ConflictError`. */
+    readonly etag?: string | undefined;
+  };
+
 /** A template to create. */
-export interface CreateTemplateOptions extends ContainerSpec {
-  /** The container image, pulled when the engine does not have it. */
+export interface CreateTemplateOptions extends SpecOptions, MutationOptions {
+  /** The container image. */
   readonly image: string;
-  /** The same as `cpus`, as a number or such as `"500m"`. */
-  readonly cpu?: string | number | undefined;
-  /** The same as `memoryMb` in bytes, such as `"512Mi"`. */
-  readonly memory?: string | undefined;
-  /** The same as `ephemeralDiskMb` in bytes, such as `"2Gi"`. */
-  readonly storage?: string | undefined;
-  /** The lifetime of a sandbox in seconds from its claim, 0 for none. Default 0. */
-  readonly timeoutSecs?: number | undefined;
+  /** The lifetime of a sandbox, counted from its claim; null: no limit, the default. */
+  readonly timeoutMs?: number | null | undefined;
 }
 
-/** What an update changes; what is left out stays, and `null` goes back to the default. */
-export interface UpdateTemplateOptions extends ContainerChanges {
-  /** The new name; pools follow it. */
-  readonly newName?: string | undefined;
-  readonly image?: string | undefined;
-  readonly timeoutSecs?: number | null | undefined;
-  /** Refuse the change with `ResourceChangedError` unless this is the present etag. */
-  readonly etag?: string | undefined;
-}
+/** Changes of a template. Omitted fields stay as they are; null returns a field to its default. */
+export type UpdateTemplateOptions = SpecChanges &
+  MutationOptions & {
+    /** The new name. Pools that use the template keep using it. */
+    readonly name?: string | undefined;
+    /** The new lifetime of sandboxes that are claimed later; null: no limit. */
+    readonly timeoutMs?: number | null | undefined;
+    /** The template's etag. If it is not current, the update fails with `ConflictError`. */
+    readonly etag?: string | undefined;
+  };
 
-/** What a deletion may depend on. */
+/** The options of a deletion. */
 export interface DeleteOptions extends MutationOptions {
-  /** Refuse the deletion with `ResourceChangedError` unless this is the present etag. */
+  /** The resource's etag. If it is not current, the deletion fails with `ConflictError`. */
   readonly etag?: string | undefined;
 }
 
-/** How to delete a pool. */
+/** The options of the deletion of a pool. */
 export interface DeletePoolOptions extends DeleteOptions {
-  /** Delete the pool even while sandboxes of it are in use, and end those. Default false. */
+  /** Whether to delete the pool while sandboxes of it are active, and to terminate these sandboxes. Default: false. */
   readonly force?: boolean | undefined;
 }
 
-/** How to delete a secret. */
+/** The options of the deletion of a secret. */
 export interface DeleteSecretOptions extends MutationOptions {
-  /**
-   * Delete the secret even while pools or templates name it: they cannot be filled until there is one of that name
-   * again, or they name it no more. Default false.
-   */
+  /** Whether to delete the secret while pools or templates reference it. Default: false. */
   readonly force?: boolean | undefined;
 }
 
-/** What any new sandbox may be given. */
-export interface SandboxOptions {
-  /** Unique among sandboxes that have not ended: lower-case letters, digits and hyphens, at most 63. Default none. */
+/** The options of every new sandbox. */
+export interface SandboxOptions extends MutationOptions {
+  /** The name, unique among sandboxes that are not terminated: lower-case letters, digits and hyphens, at most 63. */
   readonly name?: string | undefined;
-  /** Labels: at most 64, keys of 1 to 63 characters, values of at most 1,024. Default none. */
+  /** Labels: at most 64, keys of 1 to 63 characters, values of at most 1,024. Default: none. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
-  /** Lifetime in seconds from the claim, 0 for none. Default the pool's or the template's, else 0. */
-  readonly timeoutSecs?: number | undefined;
+  /** The lifetime, counted from the claim; null: no limit. Default: that of the pool or template, otherwise no limit. */
+  readonly timeoutMs?: number | null | undefined;
   /**
-   * Environment of this sandbox's processes, over the pool's, the template's or the image's; a ready container is taken
-   * all the same. Default none.
+   * Environment variables of this sandbox. They override those of the specification; a warm container can still be
+   * assigned. With an image, its entrypoint receives them as well. Default: none.
    */
   readonly env?: Readonly<Record<string, string>> | undefined;
 }
 
 /**
- * What a creation does when no container is ready: start one, wait in line, first come, first served, or fail at once
- * with `PoolEmptyError`.
+ * The action when no warm container is available: start a container, wait in the queue in FIFO order, or fail with
+ * `PoolEmptyError`.
  */
 export type WhenEmpty = "start_cold" | "wait" | "fail";
 
-/** What to do when no container is ready, and for how long to wait. */
-export type DrawOptions =
-  | { readonly whenEmpty?: Exclude<WhenEmpty, "wait"> | undefined; readonly waitSecs?: undefined }
+/** The action when no warm container is available, and the time limit of a wait. */
+export type ClaimOptions =
+  | { readonly whenEmpty?: Exclude<WhenEmpty, "wait"> | undefined; readonly queueTimeoutMs?: undefined }
   | {
       readonly whenEmpty: "wait";
-      /** How long to wait in line in seconds, 0.001 to 3,600; then it is a `ResourceTimeoutError`. Default 30. */
-      readonly waitSecs?: number | undefined;
+      /** The time limit in the queue, 1 to 3,600,000; then the call fails with `ResourceTimeoutError`. Default: 30,000. */
+      readonly queueTimeoutMs?: number | undefined;
     };
 
-/** Says in types that there is nothing to draw from. */
-interface NoDrawOptions {
+/** Excludes the options of a claim in types. */
+interface NoClaim {
   readonly whenEmpty?: undefined;
-  readonly waitSecs?: undefined;
+  readonly queueTimeoutMs?: undefined;
 }
 
-/** Says in types that the specification, apart from the environment, comes from elsewhere. */
-type NoOwnContainer = Omit<NoContainerSpec, "env">;
+/** Excludes the specification, apart from the environment, in types. */
+type NoOwnSpec = Omit<NoSpec, "env">;
 
-/** A sandbox from a pool, by the pool's identifier or name. */
+/** A sandbox from a pool, by the identifier or name of the pool. */
 export type PoolSandboxOptions = SandboxOptions &
-  DrawOptions &
-  NoOwnContainer & { readonly poolId: string; readonly templateName?: undefined; readonly image?: undefined };
+  ClaimOptions &
+  NoOwnSpec & { readonly poolId: string; readonly templateName?: undefined; readonly image?: undefined };
 
-/** A sandbox of a template: from any pool that follows it, cold where none has a ready one. */
+/** A sandbox of a template: from any pool that uses it, otherwise with a cold start. */
 export type TemplateSandboxOptions = SandboxOptions &
-  DrawOptions &
-  NoOwnContainer & { readonly templateName: string; readonly poolId?: undefined; readonly image?: undefined };
+  ClaimOptions &
+  NoOwnSpec & { readonly templateName: string; readonly poolId?: undefined; readonly image?: undefined };
 
 /** A sandbox that belongs to no pool. */
 export type ImageSandboxOptions = SandboxOptions &
-  NoDrawOptions &
-  ContainerSpec & { readonly image: string; readonly poolId?: undefined; readonly templateName?: undefined };
-
-/** A sandbox to create: exactly one of `poolId`, `templateName` and `image` says where it comes from. */
-export type CreateOptions = PoolSandboxOptions | TemplateSandboxOptions | ImageSandboxOptions;
-
-/** What each sandbox of a batch is; they are alike, so that none has a name. */
-export type BatchOptions = CreateOptions & { readonly name?: undefined };
-
-/** A sandbox to create, in the template style. */
-export type CreateSandboxOptions = SandboxOptions &
-  DrawOptions & {
-    /** How long to wait for the sandbox in seconds; the same as `timeoutMs` of the call. */
-    readonly timeout?: number | undefined;
+  NoClaim &
+  Omit<SpecOptions, "env"> & {
+    readonly image: string;
+    readonly poolId?: undefined;
+    readonly templateName?: undefined;
   };
 
-/** How to wait for a sandbox. */
-export interface WaitOptions {
-  /** How long to wait in seconds. Default 120. */
-  readonly timeout?: number | undefined;
-  /** Taken and not needed: the server tells of the change at once. */
-  readonly pollInterval?: number | undefined;
-  /** Ends the wait when aborted; it then rejects with the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-}
+/** A sandbox to create: exactly one of `poolId`, `templateName` and `image` defines it. */
+export type CreateOptions = PoolSandboxOptions | TemplateSandboxOptions | ImageSandboxOptions;
 
-/** How to wait for a pool. */
+/** The sandboxes of a batch: they are identical, so they have no names. */
+export type BatchOptions = CreateOptions & { readonly name?: undefined };
+
+/** The options of a wait for a pool. */
 export interface WaitForPoolOptions {
-  /** How many ready containers are enough. Default as many as the pool wants. */
+  /** The number of warm containers to wait for. Default: the number that the pool aims at. */
   readonly warm?: number | undefined;
-  /** How long to wait in seconds. Default 300. */
-  readonly timeout?: number | undefined;
-  /** Called with the pool as it is and after each change, the pull of its image included. */
+  /** The time limit; null: no limit. Default: 300,000. */
+  readonly timeoutMs?: number | null | undefined;
+  /** Called with the current pool and after each change, including the progress of an image pull. */
   readonly onProgress?: ((pool: Pool) => void) | undefined;
-  /** Ends the wait when aborted; it then rejects with the signal's reason. */
+  /** Ends the wait when it is aborted; the call then rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What an update changes; what is left out stays, and `null` goes back to the default. */
-export interface UpdateSandboxOptions {
-  /** The new name; null takes the name away. */
-  readonly newName?: string | null | undefined;
-  /** The new labels in place of the old. */
+/** Changes of a sandbox. Omitted fields stay as they are; null returns a field to its default. */
+export interface UpdateSandboxOptions extends MutationOptions {
+  /** The new name; null removes the name. */
+  readonly name?: string | null | undefined;
+  /** The new labels, which replace the previous ones; null removes all. */
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;
-  /** The new lifetime in seconds, counted from the claim; 0 or null for none. */
-  readonly timeoutSecs?: number | null | undefined;
-  /** Refuse the change with `ResourceChangedError` unless this is the present etag. */
+  /** The new lifetime, counted from the claim; null: no limit. */
+  readonly timeoutMs?: number | null | undefined;
+  /** The sandbox's etag. If it is not current, the update fails with `ConflictError`. */
   readonly etag?: string | undefined;
 }
 
-/** Which sandboxes to list: those that meet all conditions. */
-export interface ListSandboxesOptions {
+/** The filters of a list of sandboxes. A sandbox is listed when it matches all of them. */
+export interface ListSandboxesOptions extends ListOptions {
   /** Only sandboxes of this pool, by identifier or name. */
   readonly poolId?: string | undefined;
   /** Only sandboxes of this template, by name or identifier, directly or through a pool. */
   readonly templateName?: string | undefined;
-  /** Only sandboxes in these states. Default: all but `terminated`. */
+  /** Only sandboxes in these states. Default: all states except `terminated`. */
   readonly states?: readonly Exclude<SandboxState, "unknown">[] | undefined;
-  /** Only sandboxes that carry all of these labels. */
+  /** Only sandboxes whose metadata contains all these entries. */
   readonly metadata?: Readonly<Record<string, string>> | undefined;
 }

@@ -1,185 +1,147 @@
-import { CommandHandle, inputParts } from "./command.js";
+import { bytes, integer } from "./core/arguments.js";
 import { joined } from "./core/bytes.js";
-import { commandWords, oneOf, workingDir } from "./core/commands.js";
-import { type Inside, toProcess, toProcessState, toRestartPolicy } from "./core/inside.js";
-import { allPages, PAGE_SIZE } from "./core/pages.js";
-import { texts } from "./core/requests.js";
-import { OutputOverflow } from "./gen/sandpool/v1/process_service_pb.js";
-import type { HealthCheck, OutputOffsets, ProcessOptions } from "./inside-options.js";
-import type { OutputChunk, Process, ProcessOutput, ProcessState } from "./inside-types.js";
+import { toProcessInfo } from "./core/convert-io.js";
+import { fromProcessState } from "./core/enums.js";
+import { Output, RESULT_BYTES } from "./core/output.js";
+import { type PagedList, paged } from "./core/pages.js";
+import { startRequest } from "./core/process-requests.js";
+import type { SandboxAccess } from "./core/sandbox-io.js";
 import type { CallOptions } from "./options.js";
+import { ignoreClosedStdin, inputParts, Process, startProcess } from "./process.js";
+import type { AttachOptions, Command, ListProcessesOptions, SignalOptions, StartOptions } from "./sandbox-options.js";
+import type { OutputChunk, ProcessInfo, ProcessOutput } from "./sandbox-types.js";
 
-const OVERFLOWS = {
-  wait_attached: OutputOverflow.WAIT_ATTACHED,
-  drop_oldest: OutputOverflow.DROP_OLDEST,
-  wait: OutputOverflow.WAIT,
-} as const;
-
-/** The processes of one sandbox that outlive the call that started them, and its services. */
+/**
+ * The processes of a sandbox that outlive the call that started them, and its services. `processId` accepts the
+ * identifier of a process or the name of a service.
+ */
 export class Processes {
-  readonly #inside: Inside;
-  readonly #sandboxId: string;
+  readonly #access: SandboxAccess;
 
   /** @internal */
-  constructor(inside: Inside, sandboxId: string) {
-    this.#inside = inside;
-    this.#sandboxId = sandboxId;
+  constructor(access: SandboxAccess) {
+    this.#access = access;
   }
 
   /**
-   * Starts a process, or a service where it has a `name`. A string goes to the shell of the container; an array is the
-   * program and its arguments. With the `processId` of one that is there already nothing is started.
+   * Starts a process and returns its handle when the process runs. With `name` it is a service. A string is a shell
+   * command; an array is a program with its arguments. If a process with the same `processId` exists and was started by
+   * an equal request, nothing is started.
    */
-  async start(command: string | readonly string[], process: ProcessOptions = {}, call?: CallOptions): Promise<Process> {
-    const request = startRequest(this.#sandboxId, command, process);
-    return toProcess((await this.#inside.safe((to) => this.#inside.processes.startProcess(request, to), call)).process);
+  async start(command: Command, options: StartOptions = {}): Promise<Process> {
+    return startProcess(this.#access, startRequest(this.#access.sandboxId, command, options), options);
   }
 
-  /** Reads a process by its identifier, or a service by its name. */
-  async get(process: string, call?: CallOptions): Promise<Process> {
-    const request = this.#ref(process);
-    return toProcess((await this.#inside.safe((to) => this.#inside.processes.getProcess(request, to), call)).process);
+  /** Returns a handle of an existing process, which continues at the given offsets of its output. */
+  async attach(processId: string, options: AttachOptions = {}): Promise<Process> {
+    return this.#attach(processId, options, RESULT_BYTES);
   }
 
-  /** All processes, oldest first, those that ended a while ago included; with `states` only those. */
-  async list(which: { readonly states?: readonly ProcessState[] } = {}, call?: CallOptions): Promise<Process[]> {
-    const states = (which.states ?? []).map(toProcessState);
-    const pages = allPages(async (pageToken) => {
-      const request = { sandboxId: this.#sandboxId, states, pageToken, pageSize: PAGE_SIZE };
-      const answer = await this.#inside.safe((to) => this.#inside.processes.listProcesses(request, to), call);
-      return { items: answer.processes, next: answer.nextPageToken };
-    });
-    return (await pages).map(toProcess);
+  /** Returns a process. */
+  async get(processId: string, call?: CallOptions): Promise<ProcessInfo> {
+    const { io } = this.#access;
+    return toProcessInfo((await io.safe((to) => io.processes.getProcess(this.#ref(processId), to), call)).process);
   }
 
-  /** A process's output from the given offsets on, and its end. */
-  async attach(
-    process: string,
-    from: OutputOffsets & { readonly signal?: AbortSignal } = {},
-  ): Promise<CommandHandle> {
-    const found = await this.get(process, { signal: from.signal });
-    const about = { sandboxId: this.#sandboxId, commandId: found.processId, pid: found.pid };
-    return new CommandHandle(this.#inside, about, from, from.signal);
+  /** Lists the processes, oldest first, including exited ones within their retention time. */
+  list(options: ListProcessesOptions = {}): PagedList<ProcessInfo> {
+    const states = (options.states ?? []).map((state) => fromProcessState("states", state));
+    const read = async (page: object) => {
+      const { io, sandboxId } = this.#access;
+      const request = { sandboxId, states, ...page };
+      const response = await io.safe((to) => io.processes.listProcesses(request, to), options);
+      return { items: response.processes, next: response.nextPageToken };
+    };
+    return paged(options.pageSize, read, toProcessInfo);
+  }
+
+  /** Kills a process with all its descendants. Returns when they have exited. A killed service is not restarted. */
+  async kill(processId: string, call?: CallOptions): Promise<void> {
+    const { io } = this.#access;
+    await io.safe((to) => io.processes.killProcess(this.#ref(processId), to), call);
+  }
+
+  /** Sends a signal by its number, with `tree` also to all descendants. It is never sent twice. */
+  async signal(processId: string, signal: number, options: SignalOptions = {}): Promise<void> {
+    const { io } = this.#access;
+    const request = { ...this.#ref(processId), signal: integer("signal", signal), tree: options.tree ?? false };
+    await io.once((to) => io.processes.signalProcess(request, to), options);
+  }
+
+  /** Kills the current run of a service and starts the next one. It is never sent twice. */
+  async restart(processId: string, call?: CallOptions): Promise<ProcessInfo> {
+    const { io } = this.#access;
+    return toProcessInfo((await io.once((to) => io.processes.restartProcess(this.#ref(processId), to), call)).process);
   }
 
   /**
-   * What a process printed from the given offsets on and prints from now on, until its end. It goes on over broken
-   * connections, as a {@link CommandHandle} does.
+   * Writes to the standard input of a process. Returns when it has accepted all bytes. When the connection breaks, the
+   * write is not repeated; `writeStdin` of a {@link Process} repeats it.
    */
-  async *follow(
-    process: string,
-    from: OutputOffsets & { readonly signal?: AbortSignal } = {},
-  ): AsyncGenerator<OutputChunk, void, undefined> {
-    yield* await this.attach(process, from);
+  async writeStdin(processId: string, data: string | Uint8Array, call?: CallOptions): Promise<void> {
+    for (const part of inputParts(data)) await this.#write(processId, { data: part }, call);
   }
 
-  /** What is kept of what a process printed so far. Does not wait for more. */
-  async output(process: string): Promise<ProcessOutput> {
-    const { processId, pid, stdout, stderr } = await this.get(process);
-    const about = { sandboxId: this.#sandboxId, commandId: processId, pid };
-    const handle = new CommandHandle(this.#inside, about, { stdoutOffset: stdout.begin, stderrOffset: stderr.begin });
+  /** Closes the standard input of a process. A second call has no effect. */
+  async closeStdin(processId: string, call?: CallOptions): Promise<void> {
+    await this.#write(processId, { close: true }, call).catch(ignoreClosedStdin);
+  }
+
+  /** Returns the buffered output of a process. It does not wait for more. */
+  async output(processId: string, call?: CallOptions): Promise<ProcessOutput> {
+    const info = await this.get(processId, call);
+    const { stdout, stderr } = info;
+    const { io, sandboxId } = this.#access;
+    const output = new Output(stdout.startOffset, stderr.startOffset, 0);
+    const process = new Process(io, sandboxId, info, output, { signal: call?.signal });
+    const complete = () => output.stdoutOffset >= stdout.endOffset && output.stderrOffset >= stderr.endOffset;
     const parts = { stdout: [] as Uint8Array[], stderr: [] as Uint8Array[] };
-    const all = () => handle.offsets.stdoutOffset >= stdout.end && handle.offsets.stderrOffset >= stderr.end;
-    if (!all()) {
-      for await (const { stream, bytes } of handle) {
-        parts[stream].push(bytes);
-        if (all()) break;
+    if (!complete()) {
+      for await (const { stream, dataBytes } of process) {
+        parts[stream].push(dataBytes);
+        if (complete()) break;
       }
     }
     const [out, err] = [joined(parts.stdout), joined(parts.stderr)];
-    const { stdoutOffset, stderrOffset } = handle.offsets;
     return {
-      stdout: new TextDecoder().decode(out),
-      stderr: new TextDecoder().decode(err),
+      stdout: new TextDecoder("utf-8", { ignoreBOM: true }).decode(out),
+      stderr: new TextDecoder("utf-8", { ignoreBOM: true }).decode(err),
       stdoutBytes: out,
       stderrBytes: err,
-      stdoutOffset,
-      stderrOffset,
-      lostBytes: stdoutOffset - out.length + stderrOffset - err.length,
+      stdoutOffset: output.stdoutOffset,
+      stderrOffset: output.stderrOffset,
+      stdoutDroppedBytes: output.stdoutOffset - out.length,
+      stderrDroppedBytes: output.stderrOffset - err.length,
     };
   }
 
   /**
-   * Writes to a process's standard input; resolves when it has taken all. It is not repeated when the connection breaks:
-   * {@link CommandHandle.sendInput} is.
+   * Yields the output of a process from the given offsets on, until it exits. When the connection breaks, it continues at
+   * the last byte received. Leaving the loop does not end the process.
    */
-  async write(process: string, data: string | Uint8Array): Promise<void> {
-    for (const part of inputParts(data)) await this.#write(process, { data: part });
+  async *follow(processId: string, options: AttachOptions = {}): AsyncGenerator<OutputChunk, void, undefined> {
+    yield* await this.#attach(processId, options, 0, options.signal);
   }
 
-  /** Says that a process's standard input ends here. */
-  closeInput(process: string): Promise<void> {
-    return this.#write(process, { close: true });
+  async #attach(processId: string, options: AttachOptions, most: number, signal?: AbortSignal): Promise<Process> {
+    const { io, sandboxId } = this.#access;
+    const { stdoutOffset = 0, stderrOffset = 0 } = options;
+    bytes("stdoutOffset", stdoutOffset);
+    bytes("stderrOffset", stderrOffset);
+    const info = await this.get(processId, options);
+    return new Process(io, sandboxId, info, new Output(stdoutOffset, stderrOffset, most), { signal });
   }
 
-  /** Sends a signal, such as 15, to a process, or with `tree` to all that it started too. It is never sent twice. */
-  async signal(process: string, signal: number, options: { readonly tree?: boolean } = {}): Promise<void> {
-    const request = { ...this.#ref(process), signal, tree: options.tree ?? false };
-    await this.#inside.once((to) => this.#inside.processes.signalProcess(request, to));
+  async #write(
+    processId: string,
+    input: { readonly data?: Uint8Array; readonly close?: boolean },
+    call: CallOptions | undefined,
+  ): Promise<void> {
+    const { io } = this.#access;
+    await io.once((to) => io.processes.writeProcessInput({ ...this.#ref(processId), input }, to), call);
   }
 
-  /** Kills a process and all that it started; resolves to it, ended. */
-  async kill(process: string, call?: CallOptions): Promise<Process> {
-    const request = this.#ref(process);
-    return toProcess((await this.#inside.safe((to) => this.#inside.processes.killProcess(request, to), call)).process);
+  #ref(processId: string): { sandboxId: string; processId: string } {
+    return { sandboxId: this.#access.sandboxId, processId };
   }
-
-  /** Ends a service's present run and starts the next. */
-  async restart(service: string, call?: CallOptions): Promise<Process> {
-    const request = this.#ref(service);
-    return toProcess((await this.#inside.once((to) => this.#inside.processes.restartProcess(request, to), call)).process);
-  }
-
-  async #write(process: string, input: { data?: Uint8Array; close?: boolean }): Promise<void> {
-    const request = { ...this.#ref(process), input };
-    await this.#inside.once((to) => this.#inside.processes.writeProcessInput(request, to));
-  }
-
-  #ref(process: string): { sandboxId: string; processId: string } {
-    return { sandboxId: this.#sandboxId, processId: process };
-  }
-}
-
-/** The request that starts a process. */
-export function startRequest(sandboxId: string, command: string | readonly string[], process: ProcessOptions) {
-  const { name } = process;
-  return {
-    sandboxId: sandboxId,
-    processId: process.processId ?? crypto.randomUUID(),
-    ...commandWords(command, process),
-    env: texts("env", process.env),
-    workingDir: workingDir(process),
-    user: process.user ?? "",
-    stdin: oneOf("stdin", process.stdin, "stdinMode", pipes(process.stdinMode)) ?? false,
-    terminal: process.terminal,
-    timeoutSecs: process.timeout,
-    idleTimeoutSecs: process.idleTimeout,
-    ttlSecs: process.ttlSeconds,
-    killOnDisconnect: process.killOnDisconnect ?? false,
-    outputBufferBytes: process.outputBufferBytes,
-    ...(process.outputOverflow === undefined ? {} : { outputOverflow: OVERFLOWS[process.outputOverflow] }),
-    service:
-      name === undefined
-        ? undefined
-        : {
-            name,
-            restartPolicy: toRestartPolicy(process.restart ?? "never"),
-            healthCheck: healthCheck(process.healthCheck),
-          },
-  };
-}
-
-function pipes(mode: ProcessOptions["stdinMode"]): boolean | undefined {
-  return mode === undefined ? undefined : mode === "pipe";
-}
-
-function healthCheck(check: HealthCheck | undefined) {
-  if (check === undefined) return undefined;
-  const { port, path, intervalSecs, timeoutSecs, retries } = check;
-  return {
-    check: path === undefined ? { case: "tcp" as const, value: { port } } : { case: "http" as const, value: { port, path } },
-    intervalSecs,
-    timeoutSecs,
-    retries,
-  };
 }

@@ -1,28 +1,27 @@
-import type { SandboxClient } from "./client.js";
-import { CommandHandle, type StartRequest } from "./command.js";
-import { ResourceNotFoundError, SandpoolError } from "./core/errors.js";
-import { type Inside, toProcess } from "./core/inside.js";
-import { InsideMethods } from "./inside-methods.js";
-import type { RunOptions, StartOptions, StreamOptions } from "./inside-options.js";
-import type { CommandResult } from "./inside-types.js";
-import type { CallOptions, MutationOptions, UpdateSandboxOptions } from "./options.js";
-import { startRequest } from "./processes.js";
-import { TERMINAL } from "./pty.js";
-import type { SandboxInfo } from "./types.js";
-
-/** Limits of a command where none are given, in seconds. */
-const COMMAND_SECS = 60;
-const IDLE_SECS = 300;
-/** How long giving up a command may take, in milliseconds. */
-const KILL_MS = 5_000;
-
-/** The plain properties of a sandbox, as the server answered them last; see {@link Sandbox.refresh}. */
-export interface Sandbox extends SandboxInfo {}
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { bytes, integer, reject, textList } from "./core/arguments.js";
+import { toLogEntry, toSandboxMetrics } from "./core/convert-io.js";
+import { ClientClosedError, ResourceNotFoundError, SandboxNotReadyError } from "./core/errors.js";
+import { limited } from "./core/limits.js";
+import type { SandboxCalls } from "./core/sandbox-calls.js";
+import type { SandboxAccess, SandboxIo } from "./core/sandbox-io.js";
+import { duration } from "./core/time.js";
+import { Files } from "./files.js";
+import type { CallOptions, MutationOptions, UpdateSandboxOptions, WatchOptions } from "./options.js";
+import { Ports } from "./ports.js";
+import { runToExit } from "./process.js";
+import { Processes } from "./processes.js";
+import type { Command, LogOptions, RunOptions, WatchMetricsOptions } from "./sandbox-options.js";
+import type { CommandResult, LogEntry, SandboxMetrics } from "./sandbox-types.js";
+import { Terminals } from "./terminals.js";
+import type { SandboxInfo, SandboxState, StartType } from "./types.js";
 
 /**
- * A sandbox: what is known of it, as plain properties, and what can be done with it.
+ * The handle of a sandbox.
  *
- * The properties are those of the answer that made this object and do not change by themselves.
+ * Its properties hold the last known state; {@link Sandbox.refresh} reads it again. At the end of an `await using` block
+ * the sandbox is deleted if this client created it with `create` or `createBatch`. A sandbox from `getSandbox`,
+ * `listSandboxes` or `updateSandbox` keeps running.
  *
  * @example
  * ```ts
@@ -30,138 +29,191 @@ export interface Sandbox extends SandboxInfo {}
  * const { stdout } = await sandbox.run("python3 --version");
  * ```
  */
-export class Sandbox extends InsideMethods {
-  readonly #client: SandboxClient;
-  readonly #inside: Inside;
+export class Sandbox {
+  readonly #calls: SandboxCalls;
+  readonly #access: SandboxAccess;
+  readonly #created: boolean;
+  #info: SandboxInfo;
+  #closed = false;
 
-  /** @internal Sandboxes come from a {@link SandboxClient}. */
-  constructor(info: SandboxInfo, client: SandboxClient, inside: Inside) {
-    super(inside, info.sandboxId);
-    Object.assign(this, info);
-    this.#client = client;
-    this.#inside = inside;
+  /** The identifier that the server assigned. */
+  readonly sandboxId: string;
+  /** The files of the sandbox. */
+  readonly files: Files;
+  /** The processes and services of the sandbox. */
+  readonly processes: Processes;
+  /** The terminals of the sandbox. */
+  readonly terminals: Terminals;
+  /** The ports of the sandbox. */
+  readonly ports: Ports;
+
+  /** @internal Handles come from a {@link SandboxClient}. */
+  constructor(info: SandboxInfo, calls: SandboxCalls, io: SandboxIo, created: boolean) {
+    const checkOpen = () => this.#checkOpen();
+    this.#calls = calls;
+    this.#created = created;
+    this.#info = info;
+    this.sandboxId = info.sandboxId;
+    this.#access = {
+      sandboxId: info.sandboxId,
+      get io() {
+        checkOpen();
+        return io;
+      },
+    };
+    this.files = new Files(this.#access);
+    this.processes = new Processes(this.#access);
+    this.terminals = new Terminals(this.#access);
+    this.ports = new Ports(this.#access);
+  }
+
+  /** The sandbox at the time of the last response. */
+  get info(): SandboxInfo {
+    return this.#info;
+  }
+
+  /** The name, or null. */
+  get name(): string | null {
+    return this.#info.name;
+  }
+
+  /** The state at the time of the last response. */
+  get state(): SandboxState {
+    return this.#info.state;
+  }
+
+  /** Whether the sandbox started warm or cold, or null while it is starting. */
+  get startType(): StartType | null {
+    return this.#info.startType;
   }
 
   /**
-   * Runs a command and resolves when it has ended. A string goes to the shell of the container; an array is the program
-   * and its arguments and needs no shell. A command that fails or runs out of time resolves too: see `success` and
-   * `reason`.
+   * Runs a command and returns its result when it has exited. A string is a shell command; an array is a program with its
+   * arguments and needs no shell. An exit code other than 0 and an exceeded `timeoutMs` are not errors; see `success` and
+   * `timedOut` of the result.
    *
-   * It does not hang on the connection: where that breaks, or the server starts anew, the client takes it up at the byte
-   * where it was. It is started once, however often that happens. With `onStdout` or `onStderr` the output comes while
-   * the command runs; with `wait: false` it resolves to a {@link CommandHandle} at once.
+   * The command survives a broken connection: the client reconnects and continues at the last byte received, and the
+   * command is never started twice. When the call is aborted or a listener throws, the command is killed.
+   * `resumable: false` runs it with one request instead, which is slightly faster for short commands.
    *
-   * @throws {@link SandboxNotReadyError} when the sandbox has ended, {@link SandboxConnectionError} when nothing answers
-   * for long, {@link ResourceTimeoutError} when its end is not told more than a minute after its own `timeout`.
+   * @throws {@link SandboxNotReadyError} when the sandbox is not running, {@link ResourceStateError} when the command
+   * cannot be started, {@link SandboxConnectionError} when nothing responds for 60 s, {@link CommandTimeoutError} when
+   * the exit of the command is not reported in time.
    */
-  run(command: string | readonly string[], options: StartOptions): Promise<CommandHandle>;
-  run(
-    command: string | readonly string[],
-    options?: RunOptions & StreamOptions & { readonly wait?: true },
-  ): Promise<CommandResult>;
-  async run(
-    command: string | readonly string[],
-    options: RunOptions & StreamOptions & { readonly wait?: boolean } = {},
-  ): Promise<CommandHandle | CommandResult> {
-    const { signal } = options;
-    const request = this.#request(command, options);
-    if (options.wait === false) return this.#start(request, signal);
-    const limitMs = (options.timeout ?? COMMAND_SECS) * 1000;
-    const about = { sandboxId: this.sandboxId, commandId: request.processId, pid: null };
-    const handle = this.#inside.duplex
-      ? new CommandHandle(this.#inside, about, {}, signal, { request, limitMs })
-      : await this.#start(request, signal, limitMs);
+  async run(command: Command, options: RunOptions = {}): Promise<CommandResult> {
+    const { resumable = true, stdin, onStdout, onStderr } = options;
+    if (resumable) return runToExit(this.#access, command, options);
+    reject("they require resumable: true", { stdin, onStdout, onStderr });
+    this.#checkOpen();
+    return this.#calls.runCommand(this.sandboxId, command, options);
+  }
+
+  /**
+   * Yields the log lines of the entrypoint and of the services, oldest first. With `follow` it continues until the
+   * sandbox terminates. When the connection breaks, it continues after the last line received.
+   */
+  async *logs(options: LogOptions = {}): AsyncGenerator<LogEntry, void, undefined> {
+    const { io, sandboxId } = this.#access;
+    const { follow = false } = options;
+    const sources = textList("sources", options.sources);
+    let tail = integer("tail", options.tail);
+    let afterSequence = bytes("afterSequence", options.afterSequence ?? 0);
+    const since = options.since === undefined ? undefined : timestampFromDate(options.since);
+    const open = (signal: AbortSignal | undefined) =>
+      io.resumed((again) => {
+        if (again) tail = undefined; // all lines after the last received one
+        const request = { sandboxId, sources, tail, since, afterSequence, follow };
+        return io.stream((to) => io.monitor.readLogs(request, to), { signal });
+      }, signal);
+    let dropped = 0;
+    let begun = false;
     try {
-      return await handle.wait(options);
+      for await (const response of limited(`the log of sandbox ${sandboxId}`, options, open)) {
+        begun = true;
+        dropped += Number(response.droppedEntries);
+        for (const entry of response.entries) {
+          afterSequence = entry.sequence;
+          yield toLogEntry(entry, dropped);
+          dropped = 0;
+        }
+      }
     } catch (error) {
-      // Nobody waits for it any more: its caller gave it up, or a listener failed.
-      if (!(error instanceof SandpoolError)) await handle.kill({ timeoutMs: KILL_MS }).catch(ignoreOurs);
-      throw error;
+      if (!(follow && begun && error instanceof SandboxNotReadyError)) throw error; // otherwise the sandbox terminated
     }
   }
 
+  /** Returns the current resource usage. */
+  async metrics(call?: CallOptions): Promise<SandboxMetrics> {
+    const { io, sandboxId } = this.#access;
+    return toSandboxMetrics((await io.safe((to) => io.monitor.getMetrics({ sandboxId }, to), call)).metrics);
+  }
+
+  /** Yields the resource usage, one measurement per interval. When the connection breaks, it is resumed. */
+  async *watchMetrics(options: WatchMetricsOptions = {}): AsyncGenerator<SandboxMetrics, void, undefined> {
+    const { io, sandboxId } = this.#access;
+    const request = { sandboxId, interval: duration("intervalMs", options.intervalMs) };
+    const open = (signal: AbortSignal | undefined) =>
+      io.resumed(() => io.stream((to) => io.monitor.watchMetrics(request, to), { signal }), signal);
+    for await (const { metrics } of limited(`the watch on metrics of sandbox ${sandboxId}`, options, open)) {
+      yield toSandboxMetrics(metrics);
+    }
+  }
+
+  /** Reads the sandbox again, updates the properties of this handle and returns the sandbox. */
+  async refresh(call?: CallOptions): Promise<SandboxInfo> {
+    this.#checkOpen();
+    this.#info = await this.#calls.get(this.sandboxId, call);
+    return this.#info;
+  }
+
+  /** Changes the name, the metadata or the lifetime, updates the properties of this handle and returns the sandbox. */
+  async update(changes: UpdateSandboxOptions): Promise<SandboxInfo> {
+    this.#checkOpen();
+    this.#info = await this.#calls.update(this.sandboxId, changes);
+    return this.#info;
+  }
+
   /**
-   * Runs a short command in one call of one answer, which takes a little less than {@link Sandbox.run}. It hangs on the
-   * connection: where that breaks the command is killed, and it is never sent again. At most 1 MiB of each stream comes
-   * back.
-   *
-   * @throws {@link SandboxConnectionError} when the server does not answer; the command may have run.
+   * Yields the current state of the sandbox and then each change, until it is terminated. When the connection breaks, the
+   * watch is resumed. The properties of this handle do not change.
    */
-  runOnce(command: string | readonly string[], options: RunOptions = {}): Promise<CommandResult> {
-    return this.#client.runOnce(this.sandboxId, command, options);
+  async *watch(watch: WatchOptions = {}): AsyncGenerator<SandboxInfo, void, undefined> {
+    this.#checkOpen();
+    yield* this.#calls.watch(this.sandboxId, watch);
   }
 
-  #request(command: string | readonly string[], options: RunOptions & StreamOptions & { readonly wait?: boolean }) {
-    const { pty = false } = options;
-    return startRequest(this.sandboxId, command, {
-      processId: options.commandId,
-      args: options.args,
-      shell: options.shell,
-      env: options.env,
-      cwd: options.cwd,
-      workingDir: options.workingDir,
-      user: options.user,
-      stdin: options.stdin ?? options.wait === false,
-      terminal: pty === true ? TERMINAL : pty === false ? undefined : pty,
-      timeout: options.timeout ?? COMMAND_SECS,
-      idleTimeout: options.idleTimeout ?? IDLE_SECS,
-      ttlSeconds: options.ttlSeconds,
-      killOnDisconnect: options.killOnDisconnect,
-    });
+  /** Terminates the sandbox. Its container is removed and never reused. A second call has no effect. */
+  async delete(call?: MutationOptions): Promise<void> {
+    this.#checkOpen();
+    this.#info = await this.#calls.delete(this.sandboxId, call);
   }
 
-  async #start(request: StartRequest, signal: AbortSignal | undefined, limitMs?: number): Promise<CommandHandle> {
-    const { process } = await this.#inside.safe((to) => this.#inside.processes.startProcess(request, to), { signal });
-    const { processId, pid } = toProcess(process);
-    const about = { sandboxId: this.sandboxId, commandId: processId, pid };
-    const awaited = limitMs === undefined ? undefined : { request: null, limitMs };
-    return new CommandHandle(this.#inside, about, {}, signal, awaited);
+  /** Closes the handle: later calls reject with {@link ClientClosedError}. The sandbox keeps running. */
+  close(): void {
+    this.#closed = true;
   }
 
-  /** A handle of a command that was started before, from the given offsets of its output on. */
-  reconnect(
-    commandId: string,
-    from: { readonly stdoutOffset?: number; readonly stderrOffset?: number } = {},
-  ): Promise<CommandHandle> {
-    return this.processes.attach(commandId, from);
-  }
-
-  /** Reads the sandbox anew. */
-  refresh(call: CallOptions = {}): Promise<Sandbox> {
-    return this.#client.getSandbox(this.sandboxId, call);
-  }
-
-  /** Changes name, labels or lifetime, and resolves to the sandbox after the change. */
-  update(changes: UpdateSandboxOptions, call: MutationOptions = {}): Promise<Sandbox> {
-    return this.#client.updateSandbox(this.sandboxId, changes, call);
-  }
-
-  /** See {@link SandboxClient.watchSandbox}. */
-  watch(call: Pick<CallOptions, "signal"> = {}): AsyncIterable<Sandbox> {
-    return this.#client.watchSandbox(this.sandboxId, call);
-  }
-
-  /** Ends the sandbox; its container is removed and never used again. It is no error when it has ended already. */
-  async delete(call: MutationOptions = {}): Promise<void> {
-    await this.#client.deleteSandbox(this.sandboxId, call);
-  }
-
-  /** The same as {@link Sandbox.delete}. */
-  async terminate(call: MutationOptions = {}): Promise<void> {
-    await this.delete(call);
-  }
-
-  /** Ends the sandbox at the end of an `await using` block. */
+  /** Deletes the sandbox at the end of an `await using` block if this client created it; otherwise closes the handle. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#created || this.#closed) {
+      this.close();
+      return;
+    }
     try {
       await this.delete();
     } catch (error) {
-      if (!(error instanceof ResourceNotFoundError)) throw error; // it ended so long ago that the server forgot it
+      if (!(error instanceof ResourceNotFoundError)) throw error; // it terminated before its retention time passed
     }
   }
-}
 
-/** What is thrown while something is given up does not matter, unless it is a fault of this package. */
-function ignoreOurs(error: unknown): void {
-  if (!(error instanceof SandpoolError)) throw error;
+  /** Returns the sandbox for `JSON.stringify`. */
+  toJSON(): SandboxInfo {
+    return this.#info;
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) {
+      throw new ClientClosedError(`the handle of sandbox ${this.sandboxId} is closed; call getSandbox for another one`);
+    }
+  }
 }

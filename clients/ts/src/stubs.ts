@@ -1,8 +1,9 @@
 /**
- * The generated messages and services of the contract, for those who would rather speak it themselves: `sandpool/gen`.
+ * The generated messages and services of the contract, for callers of the gRPC API: `sandpool/gen`.
  *
  * @packageDocumentation
  */
+export * from "./gen/sandpool/v1/container_pb.js";
 export * from "./gen/sandpool/v1/file_pb.js";
 export * from "./gen/sandpool/v1/file_service_pb.js";
 export * from "./gen/sandpool/v1/monitor_pb.js";
@@ -13,7 +14,6 @@ export * from "./gen/sandpool/v1/port_pb.js";
 export * from "./gen/sandpool/v1/port_service_pb.js";
 export * from "./gen/sandpool/v1/process_pb.js";
 export * from "./gen/sandpool/v1/process_service_pb.js";
-export * from "./gen/sandpool/v1/rules_pb.js";
 export * from "./gen/sandpool/v1/sandbox_pb.js";
 export * from "./gen/sandpool/v1/sandbox_service_pb.js";
 export * from "./gen/sandpool/v1/secret_pb.js";

@@ -1,54 +1,53 @@
-/** Files on their way, which go on after the connection has broken. */
+/** Transfers of files, which continue after a broken connection. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { bytes } from "./core/arguments.js";
+import { toFileInfo } from "./core/convert-io.js";
 import { ResourceNotFoundError, type SandpoolError } from "./core/errors.js";
-import { type Inside, toFileInfo } from "./core/inside.js";
-import { retryDelay, sleep } from "./core/retry.js";
+import { Resumption, sleep } from "./core/retry.js";
+import type { SandboxIo } from "./core/sandbox-io.js";
 import type { FileInfo as FileMessage } from "./gen/sandpool/v1/file_pb.js";
-import type { WriteFileTargetSchema } from "./gen/sandpool/v1/file_service_pb.js";
-import type { ReadOptions, TransferOptions } from "./inside-options.js";
-import type { FileInfo } from "./inside-types.js";
+import { WriteMode, type WriteFileTargetSchema } from "./gen/sandpool/v1/file_service_pb.js";
 import { type LocalFile, openFile, receiveFile } from "./platform/node.js";
+import type { ReadOptions, TransferOptions } from "./sandbox-options.js";
+import type { FileInfo } from "./sandbox-types.js";
 
-/** How much of a file goes in one message: as much as a client may send that cannot stream, and more than the way takes. */
-export const PART = 2 << 20;
+/** The largest part of a file in one request. */
+export const PART_BYTES = 2 << 20;
 
-/** Which file to write, and how. */
+/** The file to write. */
 export type Target = MessageInitShape<typeof WriteFileTargetSchema> & { sandboxId: string; uploadId: string };
 
-/**
- * What a file is, and then its bytes. A connection that breaks is taken up where it was; when the file was changed
- * meanwhile that is a `ResourceChangedError`.
- */
+/** Yields the description of a file and then its bytes. When the connection breaks, it continues in the same content. */
 export async function* readParts(
-  inside: Inside,
+  io: SandboxIo,
   file: { readonly sandboxId: string; readonly path: string },
   options: ReadOptions,
 ): AsyncGenerator<FileMessage | Uint8Array, void, undefined> {
-  let offset = options.offset ?? 0;
-  const end = options.length === undefined ? undefined : offset + options.length;
+  let offset = bytes("offset", options.offset ?? 0);
+  const length = bytes("length", options.length);
+  const end = length === undefined ? undefined : offset + length;
   let total = 0;
   let etag = "";
   const open = () => {
-    const length = end === undefined ? undefined : BigInt(end - offset);
-    const request = { ...file, offset: BigInt(offset), length, etag };
-    return inside.stream((to) => inside.files.readFile(request, to), options.signal);
+    const request = { ...file, offset, length: end === undefined ? undefined : end - offset, etag };
+    return io.stream((to) => io.files.readFile(request, to), options);
   };
-  for await (const { part } of inside.follow(open, options.signal)) {
+  for await (const { part } of io.resumed(open, options.signal)) {
     if (part.case === "file") {
       if (etag === "") yield part.value;
       ({ etag } = part.value);
       total = Number(part.value.size);
     } else if (part.case === "data") {
-      offset += part.value.length;
-      options.onProgress?.(offset, total);
+      offset += BigInt(part.value.length);
+      options.onProgress?.(Number(offset), total);
       yield part.value;
     }
   }
 }
 
-/** Receives a file into one of this machine, which appears when all has arrived. */
+/** Receives a file into a file of this machine, which appears when all of it has arrived. */
 export async function download(
-  inside: Inside,
+  io: SandboxIo,
   file: { readonly sandboxId: string; readonly path: string },
   localPath: string,
   options: TransferOptions,
@@ -56,7 +55,7 @@ export async function download(
   const incoming = await receiveFile(localPath);
   try {
     let found: FileMessage | undefined;
-    for await (const part of readParts(inside, file, options)) {
+    for await (const part of readParts(io, file, options)) {
       if (part instanceof Uint8Array) await incoming.write(part);
       else found = part;
     }
@@ -68,49 +67,52 @@ export async function download(
   }
 }
 
-/** Sends a file of this machine, in one stream, and after a broken connection from the first byte that has not arrived. */
+/** Sends a file of this machine; after a broken connection from the first byte that has not arrived. */
 export async function upload(
-  inside: Inside,
+  io: SandboxIo,
   target: Target,
   localPath: string,
   options: TransferOptions,
 ): Promise<FileInfo> {
   const source = await openFile(localPath);
   try {
-    return await new Upload(inside, target, source, options).run();
+    return await new Upload(io, target, source, options).run();
   } finally {
     await source.close();
   }
 }
 
-/** One file on its way into a sandbox. */
+/** The upload of one file. */
 class Upload {
-  readonly #inside: Inside;
+  readonly #io: SandboxIo;
   readonly #target: Target;
   readonly #source: LocalFile;
   readonly #options: TransferOptions;
-  /** Why the file could not be read, which the call tells only as its own failure. */
+  #sent = 0;
+  /** The failure to read the file, which the call reports only as a cancellation. */
   #unreadable: Error | undefined;
 
-  constructor(inside: Inside, target: Target, source: LocalFile, options: TransferOptions) {
-    this.#inside = inside;
+  constructor(io: SandboxIo, target: Target, source: LocalFile, options: TransferOptions) {
+    this.#io = io;
     this.#target = { ...target, size: BigInt(source.size) };
     this.#source = source;
     this.#options = options;
   }
 
   async run(): Promise<FileInfo> {
+    const resumption = new Resumption(this.#io.retry);
     let offset = 0;
-    let broken = false;
-    for (let retry = 0; ; retry++) {
+    for (let broken = false; ; broken = true) {
       try {
         const arrived = broken ? await this.#arrived() : 0;
-        if (arrived > offset) retry = 0;
+        if (arrived > offset) resumption.arrived();
         offset = arrived;
         return await this.#send(offset);
       } catch (error) {
-        broken = true;
-        const delay = retryDelay(error as SandpoolError, retry, "safe", this.#inside.patient);
+        if (this.#sent > 0) resumption.begin();
+        const complete = this.#sent === this.#source.size; // it may be finished, and the response lost
+        const repeatable = !complete || this.#target.writeMode === WriteMode.REPLACE;
+        const delay = repeatable ? resumption.delay(error as SandpoolError) : null;
         if (delay === null) throw error;
         await sleep(delay, this.#options.signal);
       }
@@ -118,9 +120,9 @@ class Upload {
   }
 
   async #send(offset: number): Promise<FileInfo> {
-    const invoke = (to: object) => this.#inside.files.writeFile(this.#messages(offset), to);
+    const invoke = (to: object) => this.#io.files.writeFile(this.#messages(offset), to);
     try {
-      return toFileInfo((await this.#inside.once(invoke, this.#options)).file);
+      return toFileInfo((await this.#io.long(invoke, "unsent", this.#options)).file);
     } catch (error) {
       throw this.#unreadable ?? error;
     }
@@ -128,30 +130,30 @@ class Upload {
 
   async *#messages(offset: number) {
     yield { part: { case: "target" as const, value: { ...this.#target, offset: BigInt(offset) } } };
-    let sent = offset;
-    while (sent < this.#source.size) {
-      const value = await this.#read(sent);
-      sent += value.length;
+    this.#sent = offset;
+    while (this.#sent < this.#source.size) {
+      const value = await this.#read(this.#sent);
+      this.#sent += value.length;
       yield { part: { case: "data" as const, value } };
-      this.#options.onProgress?.(sent, this.#source.size);
+      this.#options.onProgress?.(this.#sent, this.#source.size);
     }
   }
 
   async #read(offset: number): Promise<Uint8Array> {
     try {
-      return await this.#source.read(offset, PART);
+      return await this.#source.read(offset, PART_BYTES);
     } catch (error) {
       this.#unreadable = error as Error;
       throw error;
     }
   }
 
-  /** How much of it is there; nothing where none of it has arrived, or it was finished and the answer lost. */
+  /** Returns the number of bytes that arrived: 0 when none did, or when the upload is finished and its response lost. */
   async #arrived(): Promise<number> {
     const { sandboxId, uploadId } = this.#target;
-    const invoke = (to: object) => this.#inside.files.getUpload({ sandboxId, uploadId }, to);
+    const invoke = (to: object) => this.#io.files.getUpload({ sandboxId, uploadId }, to);
     try {
-      return Number((await this.#inside.safe(invoke, { signal: this.#options.signal })).receivedBytes);
+      return Number((await this.#io.safe(invoke, { signal: this.#options.signal })).receivedBytes);
     } catch (error) {
       if (error instanceof ResourceNotFoundError && error.resourceType === "upload") return 0;
       throw error;

@@ -1,36 +1,36 @@
-/** What calls answer: plain objects. `null` stands for what is absent. */
+/** The models of pools, templates, secrets and sandboxes: plain objects. Absent values are `null`. */
 
-/** A pool's condition; `unknown` for one that this version of the package does not know. */
+/** The state of a pool. `unknown`: a state that this version of the package does not know. */
 export type PoolState = "ready" | "filling" | "degraded" | "paused" | "drained" | "unknown";
 
-/** When a pool's image is pulled: when the engine lacks it, before each container, or never. */
+/** When the engine pulls an image: when it does not have it, before each container is created, or never. */
 export type PullPolicy = "missing" | "always" | "never" | "unknown";
 
 /**
- * Who sees to it that a container keeps to its disk: the engine's storage, which refuses to write more, or the server,
- * which looks every few seconds and ends a sandbox that is over.
+ * How the limit on disk space is enforced: by the engine's storage, which rejects writes above the limit, or by the
+ * server, which measures the usage every few seconds and terminates a sandbox above its limit.
  */
-export type DiskEnforcement = "engine" | "watched" | "unknown";
+export type DiskEnforcement = "engine" | "best_effort" | "unknown";
 
-/** Why a container could not be made for a pool. */
+/** The reason why a container could not be created for a pool. */
 export type PoolErrorReason =
   | "image_not_found"
   | "pull_failed"
   | "start_failed"
-  | "not_ready"
+  | "readiness_timeout"
   | "engine_unreachable"
   | "disk_full"
   | "limit_unsupported"
   | "unknown";
 
-/** Where a sandbox is in its life. */
+/** The state of a sandbox. */
 export type SandboxState = "starting" | "running" | "terminating" | "terminated" | "unknown";
 
-/** Whether a ready container was taken for a sandbox or one was started for it. */
-export type SandboxStart = "warm" | "cold";
+/** How a sandbox got its container: a warm one from a pool, or one that was started for it. */
+export type StartType = "warm" | "cold" | "unknown";
 
-/** Why a sandbox ended. */
-export type SandboxEndReason =
+/** Why a sandbox terminated. */
+export type TerminationReason =
   | "deleted"
   | "timed_out"
   | "exited"
@@ -40,198 +40,207 @@ export type SandboxEndReason =
   | "failed"
   | "unknown";
 
-/** What a message of a watch tells: the state at its beginning, a change since, or the end of it. */
-export type WatchEventType = "present" | "changed" | "deleted" | "unknown";
+/** The kind of a pool event: the state at the start of the watch, a change, or a deletion. */
+export type PoolEventType = "current" | "changed" | "deleted" | "unknown";
 
-/** What each container of a pool, a template or a sandbox is. */
-export interface ContainerInfo {
+/** A command that decides whether a container is ready. */
+export interface ReadinessProbe {
+  /** The program and its arguments. Exit code 0 means ready. */
+  readonly command: readonly string[];
+  /** The time between two attempts in milliseconds. */
+  readonly intervalMs: number;
+  /** The time limit of one attempt in milliseconds. */
+  readonly timeoutMs: number;
+  /** The number of failed attempts after which the container is abandoned. */
+  readonly failureThreshold: number;
+}
+
+/** The attributes of a specification that {@link Pool}, {@link Template} and {@link SandboxInfo} repeat. */
+export interface ContainerAttributes {
   /** The container image. */
   readonly image: string;
-  /** CPUs of the container. */
+  /** The number of CPUs. */
   readonly cpus: number;
-  /** Memory of the container in MiB, without swap. */
+  /** The memory in MiB, without swap. */
   readonly memoryMb: number;
-  /** Disk of the container in MiB. */
+  /** The writable disk space in MiB. */
   readonly ephemeralDiskMb: number;
-  /** The lifetime of a sandbox from its claim in seconds, 0 for none. */
-  readonly timeoutSecs: number;
-  /** Names of the secrets that a sandbox is given. */
-  readonly secretNames: readonly string[];
-  /** The command that runs beside the sandbox's commands; empty for none. */
-  readonly entrypoint: readonly string[];
-  /** Environment of the sandbox's processes and of the entrypoint, over the image's. */
+  /** Environment variables of the sandbox's processes and of the entrypoint. They override those of the image. */
   readonly env: Readonly<Record<string, string>>;
+  /** The program, with its arguments, that runs next to the sandbox's commands; null for none. */
+  readonly entrypoint: readonly string[] | null;
+  /** The names of the secrets that each sandbox receives as environment variables. */
+  readonly secretNames: readonly string[];
 }
 
-/** What a container has to do before it counts as ready. */
-export interface ReadinessInfo {
-  /** A program and its arguments that must succeed; empty: a container is ready when it runs commands. */
-  readonly readinessCommand: readonly string[];
-  /** Seconds between two tries. */
-  readonly readinessIntervalSecs: number;
-  /** Seconds that one try may take. */
-  readonly readinessTimeoutSecs: number;
-  /** How often it may fail before the container is given up. */
-  readonly readinessRetries: number;
-}
-
-/** A pool: containers of one kind, started and ready. */
-export interface Pool extends ContainerInfo, ReadinessInfo {
-  /** The server's identifier of the pool. */
-  readonly poolId: string;
-  /** The pool's name, or null when it has none. */
-  readonly name: string | null;
-  /** The template that the pool follows, or null when it has a specification of its own. */
-  readonly templateName: string | null;
-  /** How many containers are kept ready and unclaimed. */
-  readonly warmContainers: number;
-  /** The same as `warmContainers`. */
-  readonly size: number;
-  /** The same as `warmContainers`. */
-  readonly replicas: number;
-  /** The most containers that may exist at once, or null for no limit. */
-  readonly maxContainers: number | null;
-  /** When the image is pulled. */
+/** The specification of a container. */
+export interface ContainerSpec extends ContainerAttributes {
+  /** When the engine pulls the image. */
   readonly pullPolicy: PullPolicy;
-  /** Seconds between two looks at whether the image's tag names another image by now; 0 for never. */
-  readonly imageCheckSecs: number;
-  /** Seconds after which an unclaimed container is replaced, less up to a fifth at random; 0 for never. */
-  readonly maxAgeSecs: number;
-  /** Whether the pool is paused: no containers are made and no sandboxes taken. */
+  /** The command that decides whether a container is ready; null: it is ready when it can run commands. */
+  readonly readinessProbe: ReadinessProbe | null;
+}
+
+/** A pool of warm containers. */
+export interface Pool extends ContainerAttributes {
+  /** The identifier that the server assigned. */
+  readonly poolId: string;
+  /** The name, or null. */
+  readonly name: string | null;
+  /** The name of the template that defines `spec`, or null when the pool has its own specification. */
+  readonly templateName: string | null;
+  /** The container specification. */
+  readonly spec: ContainerSpec;
+  /** The number of warm containers to maintain, or null when it is not set: none. */
+  readonly warmContainers: number | null;
+  /** The maximum number of containers in any state, or null for no limit. */
+  readonly maxContainers: number | null;
+  /** The lifetime of a sandbox in milliseconds, counted from its claim; 0: no limit. */
+  readonly timeoutMs: number;
+  /** Whether the pool is paused: no containers are created and no sandboxes are claimed. */
   readonly paused: boolean;
-  /** Whether the pool is drained: paused, and without ready containers. */
-  readonly drain: boolean;
-  /** Changes with each update; give it to an update to refuse to overwrite another's. */
+  /** Whether the pool is drained: paused, with its unclaimed containers removed. */
+  readonly drained: boolean;
+  /** The interval in milliseconds at which the server checks whether the image's tag changed; null: never. */
+  readonly imageRefreshIntervalMs: number | null;
+  /** The age in milliseconds at which a warm container is replaced, less up to one fifth; null: never. */
+  readonly warmTtlMs: number | null;
+  /** Changes with every update. Pass it to an update or a delete to detect concurrent changes. */
   readonly etag: string;
   /** When the pool was created. */
   readonly createTime: Date;
-  /** When the pool was changed last. */
+  /** When the pool was last updated. */
   readonly updateTime: Date;
-  /** What the pool's containers were doing when the server answered. */
+  /** The state of the pool's containers at the time of the response. */
   readonly status: PoolStatus;
 }
 
-/** What a pool's containers are doing. */
+/** The state of a pool and of its containers. */
 export interface PoolStatus {
-  /** The pool's condition in a word. */
+  /** The state of the pool as a whole. */
   readonly state: PoolState;
-  /** Containers that are ready, unclaimed and of the present specification. */
+  /** The number of warm containers: ready, unclaimed and of the current specification. */
   readonly warm: number;
-  /** Containers that are being created. */
+  /** The number of containers that are being created. */
   readonly creating: number;
-  /** Containers that belong to a sandbox. */
+  /** The number of containers that are assigned to a running sandbox. */
   readonly active: number;
-  /** Containers that are being removed; they count against `maxContainers` until they are gone. */
+  /** The number of containers that are being removed. They count towards `maxContainers`. */
   readonly removing: number;
-  /** Unclaimed containers of an earlier specification; they are never handed out. */
+  /** The number of unclaimed containers of an earlier specification. They are never assigned. */
   readonly stale: number;
-  /** How many ready containers the pool aims at. */
-  readonly wanted: number;
-  /** Sandboxes that were taken from a ready container since the pool was created. */
+  /** The number of warm containers that the pool aims at. */
+  readonly desired: number;
+  /** The number of sandboxes since the pool's creation that started warm. */
   readonly hits: number;
-  /** Sandboxes that found no ready container since the pool was created. */
+  /** The number of sandboxes since the pool's creation that found no warm container. */
   readonly misses: number;
-  /** The newest failure to fill the pool, or null when the last attempt succeeded. */
+  /** The most recent failure to create a container, or null when the last attempt succeeded. */
   readonly lastError: PoolError | null;
-  /** The image that the pool's tag names, as the engine identifies it, or null until it was looked up. */
+  /** The digest of the image that the pool's tag refers to, or null until it is known. */
   readonly imageDigest: string | null;
-  /** The pull of the pool's image, or null unless one is under way. */
+  /** The image pull in progress, or null. */
   readonly imagePull: ImagePull | null;
-  /** How the limit on disk is enforced on this engine, or null until the engine has answered. */
+  /** How the engine enforces `ephemeralDiskMb`, or null until it is known. */
   readonly diskEnforcement: DiskEnforcement | null;
-  /** Callers who wait in line for a sandbox of this pool. */
+  /** The number of callers in the wait queue for a sandbox of this pool. */
   readonly waiting: number;
 }
 
-/** A pull of an image that is under way. */
+/** The progress of an image pull. */
 export interface ImagePull {
   /** The image. */
   readonly image: string;
-  /** Bytes fetched so far. */
+  /** The number of bytes received. */
   readonly currentBytes: number;
-  /** Bytes to fetch, as far as they are known by now; may grow. */
+  /** The number of bytes to receive, as far as it is known; it may increase. */
   readonly totalBytes: number;
 }
 
 /** A failure to create a container for a pool. */
 export interface PoolError {
-  /** What kind of failure it was. */
+  /** The kind of failure. */
   readonly reason: PoolErrorReason;
-  /** What happened and what to do about it. */
+  /** The failure and the next action, for a person. */
   readonly message: string;
-  /** When it happened. */
+  /** When the failure occurred. */
   readonly time: Date;
-  /** When the next attempt is due, or null when one is under way. */
+  /** When the next attempt starts, or null while an attempt is in progress. */
   readonly nextAttemptTime: Date | null;
-  /** How many attempts have failed in a row. */
+  /** The number of consecutive failed attempts. */
   readonly consecutiveFailures: number;
 }
 
-/** One message of a watch on pools. */
+/** An event of a watch on pools. */
 export interface PoolEvent {
-  /** What happened. */
-  readonly type: WatchEventType;
-  /** The pool as it is now, or as it was last when it is deleted. */
+  /** The kind of event. */
+  readonly type: PoolEventType;
+  /** The pool: its current state, or its last state when it was deleted. */
   readonly pool: Pool;
 }
 
-/** A template: a named specification of containers, for pools and for sandboxes. */
-export interface Template extends ContainerInfo, ReadinessInfo {
-  /** The server's identifier of the template. */
+/** A named container specification for pools and sandboxes. */
+export interface Template extends ContainerAttributes {
+  /** The identifier that the server assigned. */
   readonly templateId: string;
-  /** The template's name. */
+  /** The name. */
   readonly name: string;
-  /** Changes with each update; give it to an update to refuse to overwrite another's. */
+  /** The container specification. */
+  readonly spec: ContainerSpec;
+  /** The lifetime of a sandbox in milliseconds, counted from its claim; 0: no limit. */
+  readonly timeoutMs: number;
+  /** Changes with every update. Pass it to an update or a delete to detect concurrent changes. */
   readonly etag: string;
   /** When the template was created. */
   readonly createTime: Date;
-  /** When the template was changed last. */
+  /** When the template was last updated. */
   readonly updateTime: Date;
 }
 
-/** A secret, which each sandbox of a pool that names it has in its environment. Its value is answered by no call. */
+/** A secret without its value. No call returns the value. */
 export interface Secret {
-  /** The secret's name, and that of the environment variable. */
+  /** The name of the secret and of the environment variable. */
   readonly name: string;
   /** When the secret was created. */
   readonly createTime: Date;
-  /** When its value was changed last. */
+  /** When the value was last updated. */
   readonly updateTime: Date;
 }
 
-/**
- * What is known of a sandbox: one container that belongs to one caller. Of its environment what its pool, its template
- * or its creation from an image said; what was given for this sandbox alone is not repeated.
- */
-export interface SandboxInfo extends ContainerInfo {
-  /** The server's identifier of the sandbox. */
+/** A sandbox at the time of the response. */
+export interface SandboxInfo extends ContainerAttributes {
+  /** The identifier that the server assigned. */
   readonly sandboxId: string;
-  /** The sandbox's name, or null when it has none. */
+  /** The name, or null. */
   readonly name: string | null;
-  /** Where the sandbox was in its life when the server answered. */
+  /** The state of the sandbox. */
   readonly state: SandboxState;
-  /** The pool that the sandbox counts in, or null. */
+  /** The identifier of the pool that the sandbox belongs to, or null. */
   readonly poolId: string | null;
-  /** The template that the sandbox was made from, directly or through its pool, or null. */
+  /** The name of the template that the sandbox uses, directly or through its pool, or null. */
   readonly templateName: string | null;
-  /** Labels of the caller's choice. */
+  /** The container specification. The environment of this sandbox alone is not returned. */
+  readonly spec: ContainerSpec;
+  /** The lifetime in milliseconds, counted from the claim; 0: no limit. */
+  readonly timeoutMs: number;
+  /** Labels that the caller chose. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** Whether a ready container was taken or one was started; null while it is still starting. */
-  readonly start: SandboxStart | null;
-  /** How long the server took from the request to a sandbox that runs commands in milliseconds; null until then. */
+  /** Whether the sandbox started warm or cold, or null while it is starting. */
+  readonly startType: StartType | null;
+  /** The time in milliseconds from the request to a sandbox that runs commands, or null while it is starting. */
   readonly startDurationMs: number | null;
   /** When the sandbox was claimed. */
   readonly createTime: Date;
-  /** When the sandbox will be ended, or null when it has no lifetime. */
+  /** When the lifetime ends, or null without a limit. */
   readonly expireTime: Date | null;
-  /** When the sandbox ended, or null. */
+  /** When the sandbox terminated, or null. */
   readonly endTime: Date | null;
-  /** Why the sandbox ended, or null when it has not. */
-  readonly endReason: SandboxEndReason | null;
-  /** More on why the sandbox ended, for a person; may be empty. */
-  readonly endMessage: string;
-  /** The exit code of the container where it ended by itself, or null. */
+  /** Why the sandbox terminated, or null. */
+  readonly terminationReason: TerminationReason | null;
+  /** Details about the termination for a person, or null. */
+  readonly terminationMessage: string | null;
+  /** The exit code of the container when its first process exited, or null. */
   readonly exitCode: number | null;
-  /** Changes with each update; give it to an update to refuse to overwrite another's. */
+  /** Changes with every update. Pass it to an update to detect concurrent changes. */
   readonly etag: string;
 }

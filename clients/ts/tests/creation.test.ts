@@ -1,16 +1,14 @@
-import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
+import type { HandlerContext } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
-import { SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
 import {
   type BatchCreateSandboxesRequest,
   type CreateSandboxRequest,
   WhenEmpty,
-  type WatchSandboxRequest,
 } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
-import { ResourceTimeoutError, Sandbox, SandboxNotReadyError } from "../src/index.js";
+import { Sandbox } from "../src/index.js";
 import { sandbox, type Services, withServer } from "./server.js";
 
-/** A server that creates whatever is asked for, and what it was asked and how much time it was given, in seconds. */
+/** A server that creates all sandboxes, with the requests that it received and their time limits in seconds. */
 function creating() {
   const seen: CreateSandboxRequest[] = [];
   const batches: BatchCreateSandboxesRequest[] = [];
@@ -31,35 +29,38 @@ function creating() {
 }
 
 describe("creating", () => {
-  test("what to do when no container is ready, and the environment, go with every way to a sandbox", async () => {
+  test("whenEmpty and the environment are sent with every source", async () => {
     const { services, seen, batches } = creating();
     const env = { TOKEN: "x" };
     await withServer(services, async (client) => {
       await client.create({ poolId: "p", env });
       await client.create({ poolId: "p", env, whenEmpty: "start_cold" });
-      await client.createSandbox("t", { env, whenEmpty: "wait", waitSecs: 2.5 });
+      await client.create({ templateName: "t", env, whenEmpty: "wait", queueTimeoutMs: 2500 });
       await client.create({ templateName: "t", env, whenEmpty: "fail" });
-      await client.create({ image: "i", env, readinessCommand: ["x", "y"], readinessIntervalSecs: 0.1 });
+      await client.create({ image: "i", env, readinessProbe: { command: ["x", "y"], intervalMs: 100 } });
       await client.createBatch(2, { poolId: "p", env, whenEmpty: "wait" });
     });
-    const asked = [...seen, batches[0]?.sandbox];
-    expect(asked.map((request) => [request?.whenEmpty, request?.waitSecs])).toEqual([
+    const requests = [...seen, batches[0]?.sandbox];
+    expect(requests.map((request) => [request?.whenEmpty, request?.queueTimeout?.nanos])).toEqual([
       [WhenEmpty.UNSPECIFIED, undefined],
       [WhenEmpty.START_COLD, undefined],
-      [WhenEmpty.WAIT, 2.5],
+      [WhenEmpty.WAIT, 500_000_000],
       [WhenEmpty.FAIL, undefined],
       [WhenEmpty.UNSPECIFIED, undefined],
       [WhenEmpty.WAIT, undefined],
     ]);
-    for (const request of asked) expect(request?.env).toEqual(env);
-    expect(seen[4]).toMatchObject({ readinessCommand: ["x", "y"], readinessIntervalSecs: 0.1 });
-    expect(seen[4]?.readinessRetries).toBeUndefined();
+    // With an image, the variables are part of the specification, so that the entrypoint receives them as well.
+    for (const request of requests) expect(request?.spec?.image ? request.spec.env : request?.env).toEqual(env);
+    const probe = seen[4]?.spec?.readinessProbe;
+    expect(probe).toMatchObject({ command: ["x", "y"], interval: { seconds: 0n, nanos: 100_000_000 } });
+    expect(probe?.failureThreshold).toBeUndefined();
+    expect(seen[4]?.env).toEqual({});
   });
 
-  test("a batch has one request_id of its own, and handles of all", async () => {
+  test("a batch has one request id and returns all handles", async () => {
     const { services, batches } = creating();
     await withServer(services, async (client) => {
-      const made = await client.createBatch(3, { templateName: "t", metadata: { a: "b" } }, { requestId: "mine" });
+      const made = await client.createBatch(3, { templateName: "t", metadata: { a: "b" }, requestId: "mine" });
       expect(made.map(({ name }) => name)).toEqual(["s0", "s1", "s2"]);
       expect(made.every((one) => one instanceof Sandbox)).toBe(true);
     });
@@ -67,16 +68,17 @@ describe("creating", () => {
     expect(batches[0]?.sandbox?.metadata).toEqual({ a: "b" });
   });
 
-  test("a call lasts longer than what it asks to wait for", async () => {
+  test("the time limit includes the waits that the request asks for", async () => {
     const { services, given } = creating();
-    const tries = { readinessIntervalSecs: 1, readinessTimeoutSecs: 9, readinessRetries: 6 };
+    const command = ["x"];
     await withServer(services, async (client) => {
       await client.create({ poolId: "p" });
       await client.create({ poolId: "p", whenEmpty: "wait" });
-      await client.createBatch(2, { templateName: "t", whenEmpty: "wait", waitSecs: 600 });
-      await client.create({ poolId: "p", whenEmpty: "wait", waitSecs: 600 }, { timeoutMs: 7_000 });
-      await client.create({ image: "i", readinessCommand: ["x"] });
-      await client.create({ image: "i", readinessCommand: ["x"], ...tries });
+      await client.createBatch(2, { templateName: "t", whenEmpty: "wait", queueTimeoutMs: 600_000 });
+      await client.create({ poolId: "p", whenEmpty: "wait", queueTimeoutMs: 600_000, requestTimeoutMs: 7_000 });
+      await client.create({ image: "i", readinessProbe: { command } });
+      const probe = { command, intervalMs: 1_000, timeoutMs: 9_000, failureThreshold: 6 };
+      await client.create({ image: "i", readinessProbe: probe });
     });
     const expected = [120, 120 + 30, 120 + 600, 7, 120 + 110, 120 + 60];
     expect(given).toHaveLength(expected.length);
@@ -84,50 +86,5 @@ describe("creating", () => {
       expect(given[index]).toBeGreaterThan(most - 3);
       expect(given[index]).toBeLessThanOrEqual(most);
     }
-  });
-});
-
-describe("waiting for a sandbox that somebody else creates", () => {
-  /** A server whose sandbox goes through these states and then stays as it is, until the watch is left. */
-  function going(...states: SandboxState[]): Services {
-    async function* watchSandbox(_request: WatchSandboxRequest, { signal }: HandlerContext) {
-      const left = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
-      for (const state of states) yield { sandbox: sandbox({ state }) };
-      await left;
-    }
-    return { sandboxes: { watchSandbox, getSandbox: () => ({ sandbox: sandbox({ state: SandboxState.STARTING }) }) } };
-  }
-
-  test("it resolves as soon as the sandbox runs", async () => {
-    await withServer(going(SandboxState.STARTING, SandboxState.RUNNING), async (client) => {
-      expect(await client.getSandboxStatus("s")).toBe("starting");
-      const found = await client.waitForSandbox("s", { timeout: 9, pollInterval: 1 });
-      expect(found).toBeInstanceOf(Sandbox);
-      expect(found.state).toBe("running");
-    });
-  });
-
-  test("a sandbox that ends is not waited for", async () => {
-    await withServer(going(SandboxState.STARTING, SandboxState.TERMINATING), async (client) => {
-      const error: unknown = await client.waitForSandbox("s").catch((thrown: unknown) => thrown);
-      expect(error).toBeInstanceOf(SandboxNotReadyError);
-      expect(error).toMatchObject({ reason: "SANDBOX_ENDED", resourceType: "sandbox", resourceName: "s" });
-    });
-  });
-
-  test("it ends after its time, by its signal, and with the error of the watch", async () => {
-    await withServer(going(SandboxState.STARTING), async (client) => {
-      const late: unknown = await client.waitForSandbox("s", { timeout: 0.05 }).catch((thrown: unknown) => thrown);
-      expect(late).toBeInstanceOf(ResourceTimeoutError);
-      expect(late).toMatchObject({ code: "deadline_exceeded", resourceName: "s" });
-      const reason = new Error("not wanted any more");
-      await expect(client.waitForSandbox("s", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
-    });
-    const watchSandbox = () => {
-      throw new ConnectError("there is none", Code.NotFound);
-    };
-    await withServer({ sandboxes: { watchSandbox } }, async (client) => {
-      await expect(client.waitForSandbox("s")).rejects.toMatchObject({ name: "ResourceNotFoundError" });
-    });
   });
 });

@@ -1,4 +1,4 @@
-/** Every method of the contract can be reached through the client that is written by hand. */
+/** Checks that the client reaches every method of the contract. */
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { fileURLToPath } from "node:url";
@@ -48,6 +48,7 @@ const REACHED: Record<string, Record<string, Reach>> = {
   },
   SecretService: {
     CreateSecret: (client) => client.createSecret("S", "v"),
+    GetSecret: (client) => client.getSecret("S"),
     UpdateSecret: (client) => client.updateSecret("S", "v"),
     ListSecrets: (client) => client.listSecrets(),
     DeleteSecret: (client) => client.deleteSecret("S"),
@@ -57,49 +58,49 @@ const REACHED: Record<string, Record<string, Reach>> = {
     BatchCreateSandboxes: (client) => client.createBatch(2, { poolId: "p" }),
     GetSandbox: (_client, box) => box.refresh(),
     ListSandboxes: (client) => client.listSandboxes(),
-    UpdateSandbox: (_client, box) => box.update({ newName: "n" }),
-    DeleteSandbox: (_client, box) => box.terminate(),
+    UpdateSandbox: (_client, box) => box.update({ name: "n" }),
+    DeleteSandbox: (_client, box) => box.delete(),
     WatchSandbox: (_client, box) => box.watch(),
-    RunCommand: (_client, box) => box.runOnce("x"),
+    RunCommand: (_client, box) => box.run("x", { resumable: false }),
   },
   ProcessService: {
-    StartProcess: (_client, box) => box.startProcess("x"),
-    AttachProcess: (_client, box) => box.followOutput("p"),
+    StartProcess: (_client, box) => box.processes.start("x"),
+    AttachProcess: (_client, box) => box.processes.follow("p"),
     ConnectProcess: (_client, box) => box.run("x"),
-    WriteProcessInput: (_client, box) => box.writeStdin("p", "x"),
-    ResizeProcess: async (_client, box) => (await box.reconnect("p")).resize({ rows: 30, cols: 90 }),
-    SignalProcess: (_client, box) => box.sendSignal("p"),
-    KillProcess: (_client, box) => box.killProcess("p"),
-    GetProcess: (_client, box) => box.getProcess("p"),
-    ListProcesses: (_client, box) => box.listProcesses(),
-    RestartProcess: (_client, box) => box.restartProcess("p"),
+    WriteProcessInput: (_client, box) => box.processes.writeStdin("p", "x"),
+    ResizeProcess: async (_client, box) => (await box.processes.attach("p")).resize(30, 90),
+    SignalProcess: (_client, box) => box.processes.signal("p", 15),
+    KillProcess: (_client, box) => box.processes.kill("p"),
+    GetProcess: (_client, box) => box.processes.get("p"),
+    ListProcesses: (_client, box) => box.processes.list(),
+    RestartProcess: (_client, box) => box.processes.restart("p"),
   },
   FileService: {
-    ReadFile: (_client, box) => box.read("/f"),
-    WriteFile: (_client, box) => box.uploadFile(HERE, "/f"),
-    PutFile: (_client, box) => box.write("/f", "x"),
-    GetUpload: (_client, box) => box.uploadFile(HERE, "/f"),
+    ReadFile: (_client, box) => box.files.read("/f"),
+    WriteFile: (_client, box) => box.files.upload(HERE, "/f"),
+    PutFile: (_client, box) => box.files.write("/f", "x"),
+    GetUpload: (_client, box) => box.files.upload(HERE, "/f"),
     StatFile: (_client, box) => box.files.stat("/f"),
-    ListDirectory: (_client, box) => box.listDirectory("/"),
+    ListDirectory: (_client, box) => box.files.list("/"),
     MakeDirectory: (_client, box) => box.files.mkdir("/d"),
     MoveFile: (_client, box) => box.files.move("/a", "/b"),
     CopyFile: (_client, box) => box.files.copy("/a", "/b"),
-    RemoveFile: (_client, box) => box.deleteFile("/a"),
+    RemoveFile: (_client, box) => box.files.remove("/a"),
     GlobFiles: (_client, box) => box.files.glob("/*"),
     WatchFiles: (_client, box) => box.files.watch("/"),
-    DownloadFolder: (_client, box) => box.files.downloadFolder("/d"),
-    UploadFolder: (_client, box) => box.files.uploadFolder("/d", new Uint8Array(1024)),
+    DownloadDirectory: (_client, box) => box.files.downloadArchive("/d"),
+    UploadDirectory: (_client, box) => box.files.uploadArchive(new Uint8Array(1024), "/d"),
   },
   PortService: {
-    OpenTunnel: (_client, box) => box.connectPort(80),
-    ExposePort: (_client, box) => box.exposePorts(80),
-    UnexposePort: (_client, box) => box.unexposePorts(80),
-    ListExposedPorts: (_client, box) => box.getPortAccess(),
+    OpenTunnel: (_client, box) => box.ports.connect(80),
+    ExposePort: (_client, box) => box.ports.expose(80),
+    UnexposePort: (_client, box) => box.ports.unexpose(80),
+    ListExposedPorts: (_client, box) => box.ports.list(),
   },
   MonitorService: {
-    ReadLogs: (_client, box) => box.getLogs(),
-    GetStats: (_client, box) => box.stats(),
-    WatchStats: (_client, box) => box.watchStats(),
+    ReadLogs: (_client, box) => box.logs(),
+    GetMetrics: (_client, box) => box.metrics(),
+    WatchMetrics: (_client, box) => box.watchMetrics(),
   },
 };
 
@@ -109,27 +110,27 @@ function nameOf(method: DescMethod): string {
   return `${method.parent.name}.${method.name}`;
 }
 
-/** What has to be answered before the method in question is called. */
-const ANSWERS: Record<string, object> = {
+/** The responses that a method needs before the method in question is called. */
+const RESPONSES: Record<string, object> = {
   "SandboxService.GetSandbox": { sandbox: sandbox() },
   "ProcessService.GetProcess": { process: { processId: "p" } },
 };
 
-/** Refuses all else and notes what it was; a file cannot be sent, so that it is asked how much of it has arrived. */
+/** Notes all calls and fails them; an upload fails as a broken connection does, so that its progress is read. */
 function recording(called: string[]): Services {
   const handlerOf = (method: DescMethod) => {
     const name = nameOf(method);
-    const answer = () => {
+    const respond = () => {
       called.push(name);
-      if (ANSWERS[name] !== undefined) return ANSWERS[name];
+      if (RESPONSES[name] !== undefined) return RESPONSES[name];
       throw new ConnectError("no", name === "FileService.WriteFile" ? Code.Unavailable : Code.PermissionDenied);
     };
     const streams = method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming";
     return streams
       ? async function* () {
-          yield answer();
+          yield respond();
         }
-      : answer;
+      : respond;
   };
   const handlers = Object.entries(SERVICES).map(([key, service]) => {
     return [key, Object.fromEntries(service.methods.map((method) => [method.localName, handlerOf(method)]))];
@@ -142,7 +143,7 @@ async function exhaust(found: Promise<unknown> | AsyncIterable<unknown>): Promis
   else for await (const _ of found) return;
 }
 
-test("none is missing, and no service", () => {
+test("no method and no service is missing", () => {
   const reached = Object.entries(REACHED).flatMap(([service, methods]) => Object.keys(methods).map((m) => `${service}.${m}`));
   expect(reached.toSorted()).toEqual(CONTRACT.toSorted());
   const services = Object.keys(stubs).filter((name) => name.endsWith("Service"));

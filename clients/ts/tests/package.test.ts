@@ -4,21 +4,24 @@ import * as sandpool from "../src/index.js";
 
 const read = (name: string): string => readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
 
-test("the version is that of package.json", () => {
+test("the version matches package.json", () => {
   expect(JSON.parse(read("package.json"))).toMatchObject({ version: sandpool.VERSION });
 });
 
-test("the lock file names no place to download from", () => {
+test("the lock file contains no download addresses", () => {
   const { packages } = JSON.parse(read("package-lock.json")) as { packages: Record<string, { resolved?: string }> };
   expect(Object.keys(packages).length).toBeGreaterThan(10);
   expect(Object.values(packages).filter(({ resolved }) => resolved !== undefined)).toEqual([]);
 });
 
-test("the public names", () => {
+test("the public names are pinned", () => {
   expect(Object.keys(sandpool).toSorted()).toEqual([
+    "AuthenticationError",
     "ClientClosedError",
-    "CommandHandle",
+    "CommandTimeoutError",
+    "ConflictError",
     "Files",
+    "PagedList",
     "PathNotFoundError",
     "PermissionDeniedError",
     "PoolEmptyError",
@@ -26,21 +29,19 @@ test("the public names", () => {
     "PoolNotFoundError",
     "PoolPausedError",
     "PortConnection",
+    "PortExposureDisabledError",
     "Ports",
+    "Process",
     "ProcessNotFoundError",
     "Processes",
-    "Pty",
     "QuotaExceededError",
-    "RemoteAPIError",
     "ResourceAlreadyExistsError",
-    "ResourceChangedError",
     "ResourceCreationError",
     "ResourceInUseError",
     "ResourceNotFoundError",
     "ResourceStateError",
     "ResourceTimeoutError",
     "Sandbox",
-    "SandboxAuthenticationError",
     "SandboxClient",
     "SandboxConnectionError",
     "SandboxNotFoundError",
@@ -49,11 +50,13 @@ test("the public names", () => {
     "SecretInUseError",
     "SecretNotFoundError",
     "SecretUnavailableError",
+    "ServerError",
     "TemplateInUseError",
     "TemplateNotFoundError",
+    "Terminal",
+    "Terminals",
     "Tunnel",
     "TunnelConnectionRefusedError",
-    "TunnelPortNotAllowedError",
     "VERSION",
     "ValidationError",
   ]);

@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
-import { DiskEnforcement, PoolState, PullPolicy } from "../src/gen/sandpool/v1/pool_pb.js";
+import { PullPolicy } from "../src/gen/sandpool/v1/container_pb.js";
+import { DiskEnforcement, PoolState } from "../src/gen/sandpool/v1/pool_pb.js";
 import type {
   CreatePoolRequest,
   DeletePoolRequest,
@@ -8,34 +9,41 @@ import type {
 } from "../src/gen/sandpool/v1/pool_service_pb.js";
 import { RunCommandResponseSchema } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
 import type { CreateTemplateRequest, UpdateTemplateRequest } from "../src/gen/sandpool/v1/template_service_pb.js";
-import { pool, template, withServer } from "./server.js";
+import { pool, sandbox, SPEC, template, withServer } from "./server.js";
 
-const READINESS = {
-  readinessCommand: ["test", "-e", "/ready"],
-  readinessIntervalSecs: 0.25,
-  readinessTimeoutSecs: 2.5,
-  readinessRetries: 7,
+const readinessProbe = { command: ["test", "-e", "/ready"], intervalMs: 250, timeoutMs: 2500, failureThreshold: 7 };
+const SENT_PROBE = {
+  command: ["test", "-e", "/ready"],
+  interval: { seconds: 0n, nanos: 250_000_000 },
+  timeout: { seconds: 2n, nanos: 500_000_000 },
+  failureThreshold: 7,
 };
 
-test("how containers are made and kept goes out and comes back", async () => {
+test("the options of a pool are sent and returned", async () => {
   const seen: CreatePoolRequest[] = [];
   const createPool = (request: CreatePoolRequest) => {
     seen.push(request);
-    const { env, pullPolicy, imageCheckSecs, maxAgeSecs, drain } = request;
-    return { pool: pool({ env, pullPolicy, imageCheckSecs, maxAgeSecs, drain, ...READINESS }) };
+    const { spec, imageRefreshInterval, warmTtl, drained } = request;
+    return { pool: pool({ spec: spec ?? SPEC, imageRefreshInterval, warmTtl, drained }) };
   };
-  const kept = { pullPolicy: "always", imageCheckSecs: 60, maxAgeSecs: 3600, drain: true } as const;
+  const container = { env: { A: "1" }, readinessProbe, pullPolicy: "always" } as const;
+  const options = { imageRefreshIntervalMs: 60_000, warmTtlMs: 3_600_000, drained: true };
   await withServer({ pools: { createPool } }, async (client) => {
-    const made = await client.createPool({ image: "i", env: { A: "1" }, ...READINESS, ...kept });
-    expect(made).toMatchObject({ env: { A: "1" }, ...READINESS, ...kept });
-    await client.createPool("p", { templateName: "t", size: 1 });
+    const made = await client.createPool({ image: "i", ...container, ...options });
+    expect(made).toMatchObject({ env: { A: "1" }, spec: container, ...options });
+    await client.createPool("p", { templateName: "t", size: 1, imageRefreshIntervalMs: null });
+    await client.createPool("p", { image: "i", warmContainers: 1 });
   });
-  expect(seen[0]).toMatchObject({ env: { A: "1" }, ...READINESS, ...kept, pullPolicy: PullPolicy.ALWAYS });
-  expect(seen[1]).toMatchObject({ env: {}, readinessCommand: [], pullPolicy: PullPolicy.UNSPECIFIED, drain: false });
-  expect(seen[1]?.readinessIntervalSecs).toBeUndefined();
+  expect(seen[0]).toMatchObject({ imageRefreshInterval: { seconds: 60n }, warmTtl: { seconds: 3600n }, drained: true });
+  expect(seen[0]?.spec).toMatchObject({ env: { A: "1" }, readinessProbe: SENT_PROBE, pullPolicy: PullPolicy.ALWAYS });
+  expect(seen[1]).toMatchObject({ drained: false, imageRefreshInterval: { seconds: 0n }, warmContainers: 1 });
+  expect([seen[1]?.spec, seen[1]?.warmTtl]).toEqual([undefined, undefined]);
+  expect(seen[2]).toMatchObject({ warmContainers: 1 });
+  expect(seen[2]?.spec).toMatchObject({ env: {}, pullPolicy: PullPolicy.UNSPECIFIED });
+  expect(seen[2]?.spec?.readinessProbe).toBeUndefined();
 });
 
-test("an update names what is given, null included", async () => {
+test("an update names the given fields, including null", async () => {
   const pools: UpdatePoolRequest[] = [];
   const templates: UpdateTemplateRequest[] = [];
   const services = {
@@ -53,51 +61,51 @@ test("an update names what is given, null included", async () => {
     },
   };
   await withServer(services, async (client) => {
-    await client.updatePool("p", { env: { A: "1" }, ...READINESS, pullPolicy: "never", maxAgeSecs: 0 });
-    await client.updatePool("p", { env: null, readinessCommand: null, pullPolicy: null, imageCheckSecs: null });
-    await client.pausePool("p");
-    await client.drainPool("p");
-    await client.resumePool("p", { requestId: "mine" });
-    await client.updateTemplate("t", { env: {}, readinessRetries: null, readinessTimeoutSecs: 3 });
+    await client.updatePool("p", { env: { A: "1" }, readinessProbe, pullPolicy: "never", warmTtlMs: 0 });
+    await client.updatePool("p", { env: null, readinessProbe: null, pullPolicy: null, imageRefreshIntervalMs: null });
+    await client.updatePool("p", { paused: true });
+    await client.updatePool("p", { paused: false, drained: false, requestId: "mine" });
+    await client.updatePool("p", { timeoutMs: null });
+    await client.updateTemplate("t", { env: {}, cpus: null, timeoutMs: 3_000 });
   });
   const paths = pools.map((request) => request.updateMask?.paths.toSorted());
-  const readiness = ["command", "interval_secs", "retries", "timeout_secs"].map((name) => `readiness_${name}`);
   expect(paths).toEqual([
-    ["env", "max_age_secs", "pull_policy", ...readiness],
-    ["env", "image_check_secs", "pull_policy", "readiness_command"],
+    ["spec.env", "spec.pull_policy", "spec.readiness_probe", "warm_ttl"],
+    ["image_refresh_interval", "spec.env", "spec.pull_policy", "spec.readiness_probe"],
     ["paused"],
-    ["drain"],
-    ["drain", "paused"],
+    ["drained", "paused"],
+    ["timeout"],
   ]);
-  expect(pools[0]).toMatchObject({ env: { A: "1" }, ...READINESS, pullPolicy: PullPolicy.NEVER, maxAgeSecs: 0 });
-  expect(pools[1]).toMatchObject({ env: {}, readinessCommand: [] });
-  expect([pools[1]?.pullPolicy, pools[1]?.imageCheckSecs]).toEqual([undefined, undefined]);
-  expect([pools[2]?.paused, pools[2]?.drain]).toEqual([true, undefined]);
-  expect([pools[3]?.paused, pools[3]?.drain]).toEqual([undefined, true]);
-  expect(pools[4]).toMatchObject({ paused: false, drain: false, requestId: "mine" });
-  expect(templates[0]?.updateMask?.paths.toSorted()).toEqual(["env", "readiness_retries", "readiness_timeout_secs"]);
-  expect(templates[0]?.readinessTimeoutSecs).toBe(3);
+  const spec = { env: { A: "1" }, readinessProbe: SENT_PROBE, pullPolicy: PullPolicy.NEVER };
+  expect(pools[0]).toMatchObject({ spec, warmTtl: { seconds: 0n } });
+  expect(pools[1]?.spec).toMatchObject({ env: {}, pullPolicy: PullPolicy.UNSPECIFIED });
+  expect([pools[1]?.spec?.readinessProbe, pools[1]?.imageRefreshInterval]).toEqual([undefined, undefined]);
+  expect([pools[2]?.paused, pools[2]?.drained, pools[2]?.spec]).toEqual([true, undefined, undefined]);
+  expect(pools[3]).toMatchObject({ paused: false, drained: false, requestId: "mine" });
+  expect(pools[4]?.timeout).toBeUndefined();
+  expect(templates[0]?.updateMask?.paths.toSorted()).toEqual(["spec.cpus", "spec.env", "timeout"]);
+  expect(templates[0]?.timeout?.seconds).toBe(3n);
 });
 
-test("a template says the environment and the readiness command", async () => {
+test("a template has an environment and a readiness probe", async () => {
   const seen: CreateTemplateRequest[] = [];
   const createTemplate = (request: CreateTemplateRequest) => {
     seen.push(request);
-    return { template: template({ env: request.env, ...READINESS }) };
+    return { template: template({ spec: request.spec ?? SPEC }) };
   };
   await withServer({ templates: { createTemplate } }, async (client) => {
-    const made = await client.createTemplate("t", { image: "i", env: { A: "1" }, ...READINESS });
-    expect(made).toMatchObject({ env: { A: "1" }, ...READINESS });
+    const made = await client.createTemplate("t", { image: "i", env: { A: "1" }, readinessProbe });
+    expect(made).toMatchObject({ env: { A: "1" }, spec: { readinessProbe } });
   });
-  expect(seen[0]).toMatchObject({ env: { A: "1" }, ...READINESS });
+  expect(seen[0]?.spec).toMatchObject({ env: { A: "1" }, readinessProbe: SENT_PROBE });
 });
 
-test("what the status says", async () => {
+test("the status of a pool", async () => {
   const status = {
     state: PoolState.DRAINED,
     imageDigest: "sha256:1",
     imagePull: { image: "i", currentBytes: 2n ** 33n, totalBytes: 2n ** 34n },
-    diskEnforcement: DiskEnforcement.WATCHED,
+    diskEnforcement: DiskEnforcement.BEST_EFFORT,
     waiting: 3,
   };
   await withServer({ pools: { getPool: () => ({ pool: pool({ status }) }) } }, async (client) => {
@@ -105,17 +113,19 @@ test("what the status says", async () => {
       state: "drained",
       imageDigest: "sha256:1",
       imagePull: { image: "i", currentBytes: 2 ** 33, totalBytes: 2 ** 34 },
-      diskEnforcement: "watched",
+      diskEnforcement: "best_effort",
       waiting: 3,
     });
   });
-  const newer = pool({ pullPolicy: 99 as PullPolicy, status: { diskEnforcement: 99 as DiskEnforcement } });
+  const spec = { ...SPEC, pullPolicy: 99 as PullPolicy };
+  const newer = pool({ spec, status: { diskEnforcement: 99 as DiskEnforcement } });
   await withServer({ pools: { getPool: () => ({ pool: newer }) } }, async (client) => {
-    expect(await client.getPool("p")).toMatchObject({ pullPolicy: "unknown", status: { diskEnforcement: "unknown" } });
+    const found = await client.getPool("p");
+    expect(found).toMatchObject({ spec: { pullPolicy: "unknown" }, status: { diskEnforcement: "unknown" } });
   });
 });
 
-test("force is said and never assumed", async () => {
+test("force is sent and is false by default", async () => {
   const seen: DeletePoolRequest[] = [];
   const deletePool = (request: DeletePoolRequest) => {
     seen.push(request);
@@ -128,11 +138,12 @@ test("force is said and never assumed", async () => {
   expect(seen.map(({ force, etag }) => [force, etag])).toEqual([[false, "e1"], [true, ""]]);
 });
 
-test("an answer of 16 MiB about a command arrives", async () => {
+test("a response of 16 MiB arrives", async () => {
   const stdoutBytes = new Uint8Array(8 * 2 ** 20).fill(255);
-  const answer = create(RunCommandResponseSchema, { stdoutBytes, stderrBytes: stdoutBytes });
-  await withServer({ sandboxes: { runCommand: () => answer } }, async (client) => {
-    const { stdoutBytes: first, stderrBytes: second } = await client.runOnce("s", "true");
-    expect([first?.length, second?.length]).toEqual([8 * 2 ** 20, 8 * 2 ** 20]);
+  const response = create(RunCommandResponseSchema, { stdoutBytes, stderrBytes: stdoutBytes });
+  const sandboxes = { getSandbox: () => ({ sandbox: sandbox() }), runCommand: () => response };
+  await withServer({ sandboxes }, async (client) => {
+    const result = await (await client.getSandbox("s")).run("true", { resumable: false });
+    expect([result.stdoutBytes.length, result.stderrBytes.length]).toEqual([8 * 2 ** 20, 8 * 2 ** 20]);
   });
 });

@@ -1,8 +1,8 @@
-/** Watches, logs and waits that go on where their connection broke, and how they say what they cannot know. */
+/** Watches, logs and waits are resumed after a broken connection, and report what they may have missed. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
-import { ErrorInfoSchema, ResourceInfoSchema } from "../src/core/details.js";
+import { ErrorInfoSchema, ResourceInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 import { FileChange } from "../src/gen/sandpool/v1/file_pb.js";
 import { PoolErrorReason, PoolState } from "../src/gen/sandpool/v1/pool_pb.js";
 import { WatchEventType } from "../src/gen/sandpool/v1/pool_service_pb.js";
@@ -17,7 +17,7 @@ import {
 } from "../src/index.js";
 import { CREATED, pool, type Services, sandbox, withServer } from "./server.js";
 
-const broken = () => new ConnectError("gone", Code.Unavailable);
+const broken = () => new ConnectError("broken", Code.Unavailable);
 const missing = (resourceName: string) =>
   new ConnectError("no such pool", Code.NotFound, undefined, [
     { desc: ErrorInfoSchema, value: { reason: "POOL_NOT_FOUND" } },
@@ -27,13 +27,13 @@ const ID = pool().poolId;
 const OTHER = "pool-00000000000000000002";
 
 type Fields = Parameters<typeof pool>[0];
-const present = (values: Fields = {}) => ({ type: WatchEventType.PRESENT, pool: pool({ name: "p", ...values }) });
+const current = (values: Fields = {}) => ({ type: WatchEventType.CURRENT, pool: pool({ name: "p", ...values }) });
 const changed = (status: NonNullable<Fields>["status"]) => ({
   type: WatchEventType.CHANGED,
-  pool: pool({ name: "p", status: { state: PoolState.FILLING, wanted: 2, ...status } }),
+  pool: pool({ name: "p", status: { state: PoolState.FILLING, desired: 2, ...status } }),
 });
 
-/** Plays one script a connection: messages, and an error at which it breaks. */
+/** Plays one script for each connection: messages, and an error that breaks it. */
 function played<T>(...scripts: T[][]) {
   return async function* (): AsyncGenerator<Exclude<T, ConnectError>> {
     for (const step of scripts.shift() ?? []) {
@@ -49,66 +49,66 @@ async function inSandbox(services: Services, use: (box: Sandbox) => Promise<void
 }
 
 describe("watchPools", () => {
-  test("one that names its pools goes on, and tells of what was deleted meanwhile", async () => {
-    const asked: string[][] = [];
+  test("on named pools is resumed and reports pools that were deleted in the meantime", async () => {
+    const requested: string[][] = [];
     const play = played(
-      [present(), present({ poolId: OTHER, name: "q" }), broken()],
+      [current(), current({ poolId: OTHER, name: "q" }), broken()],
       [missing(OTHER)],
-      [present(), broken()],
+      [current(), broken()],
       [missing(ID)],
     );
     const watchPools = ({ poolIds }: { poolIds: string[] }) => {
-      asked.push(poolIds);
+      requested.push(poolIds);
       return play();
     };
     await withServer({ pools: { watchPools } }, async (client) => {
       const seen: [string, string][] = [];
-      for await (const { type, pool } of client.watchPools({ pools: ["p", OTHER] })) seen.push([type, pool.poolId]);
+      for await (const { type, pool } of client.watchPools(["p", OTHER])) seen.push([type, pool.poolId]);
       expect(seen).toEqual([
-        ["present", ID],
-        ["present", OTHER],
+        ["current", ID],
+        ["current", OTHER],
         ["deleted", OTHER],
-        ["present", ID],
+        ["current", ID],
         ["deleted", ID],
       ]);
     });
-    expect(asked).toEqual([["p", OTHER], [ID, OTHER], [ID], [ID]]);
+    expect(requested).toEqual([["p", OTHER], [ID, OTHER], [ID], [ID]]);
   });
 
-  test("one of all pools goes on, and tells once what was deleted meanwhile", async () => {
+  test("on all pools is resumed and reports once each pool that was deleted in the meantime", async () => {
     const other = { poolId: OTHER, name: "q" };
     const bookmark = { type: WatchEventType.BOOKMARK };
-    const asked: boolean[] = [];
-    const play = played<ReturnType<typeof present> | typeof bookmark | ConnectError>(
-      [present(), present(other), bookmark, broken()],
-      [present(other), broken()], // it broke again before its bookmark
-      [present(other), bookmark, broken()],
-      [present(other), bookmark, { ...present(other), type: WatchEventType.DELETED }, broken()],
+    const requested: boolean[] = [];
+    const play = played<ReturnType<typeof current> | typeof bookmark | ConnectError>(
+      [current(), current(other), bookmark, broken()],
+      [current(other), broken()], // breaks again before its bookmark
+      [current(other), bookmark, broken()],
+      [current(other), bookmark, { ...current(other), type: WatchEventType.DELETED }, broken()],
       [bookmark],
     );
     const watchPools = ({ poolIds, bookmark }: { poolIds: string[]; bookmark: boolean }) => {
-      asked.push(poolIds.length === 0 && bookmark);
+      requested.push(poolIds.length === 0 && bookmark);
       return play();
     };
     await withServer({ pools: { watchPools } }, async (client) => {
       const seen: [string, string][] = [];
       for await (const { type, pool } of client.watchPools()) seen.push([type, pool.poolId]);
       expect(seen).toEqual([
-        ["present", ID],
-        ["present", OTHER],
-        ["present", OTHER],
-        ["present", OTHER],
+        ["current", ID],
+        ["current", OTHER],
+        ["current", OTHER],
+        ["current", OTHER],
         ["deleted", ID],
-        ["present", OTHER],
+        ["current", OTHER],
         ["deleted", OTHER],
       ]);
     });
-    expect(asked).toEqual([true, true, true, true, true]);
+    expect(requested).toEqual([true, true, true, true, true]);
   });
 
-  test("a pool that there never was is an error", async () => {
+  test("rejects for a pool that never existed", async () => {
     await withServer({ pools: { watchPools: played([missing("p")]) } }, (client) =>
-      expect(client.watchPools({ pools: ["p"] }).next()).rejects.toThrow(ResourceNotFoundError),
+      expect(client.watchPools(["p"]).next()).rejects.toThrow(ResourceNotFoundError),
     );
   });
 });
@@ -116,38 +116,38 @@ describe("watchPools", () => {
 describe("waitForPool", () => {
   const pull = { imagePull: { image: "i", currentBytes: 25n, totalBytes: 100n } };
 
-  test("tells each state, over a broken connection too, until the pool is full", async () => {
+  test("reports each state, also after a broken connection, until the pool is full", async () => {
     const full = changed({ state: PoolState.READY, warm: 2 });
-    const watchPools = played([present(), changed(pull), broken()], [changed({ warm: 1 }), full]);
+    const watchPools = played([current(), changed(pull), broken()], [changed({ warm: 1 }), full]);
     await withServer({ pools: { watchPools } }, async (client) => {
-      const told: Pool[] = [];
-      const found = await client.waitForPool("p", { onProgress: (pool) => told.push(pool) });
-      expect(told.map(({ status }) => [status.imagePull?.currentBytes, status.warm])).toEqual([
+      const reported: Pool[] = [];
+      const found = await client.waitForPool("p", { onProgress: (pool) => reported.push(pool) });
+      expect(reported.map(({ status }) => [status.imagePull?.currentBytes, status.warm])).toEqual([
         [undefined, 0],
         [25, 0],
         [undefined, 1],
         [undefined, 2],
       ]);
-      expect(found).toEqual(told.at(-1));
+      expect(found).toEqual(reported.at(-1));
     });
   });
 
-  test("as many as are asked for are enough", async () => {
+  test("waits for the given number of containers", async () => {
     await withServer({ pools: { watchPools: played([changed({ warm: 0 }), changed({ warm: 1 })]) } }, async (client) => {
       expect((await client.waitForPool("p", { warm: 1 })).status.warm).toBe(1);
     });
   });
 
-  test("one that is not full in time says what went wrong last", async () => {
+  test("reports the last failure when the pool is not full in time", async () => {
     const lastError = { reason: PoolErrorReason.START_FAILED, message: "no luck", time: timestampFromDate(CREATED) };
     async function* watchPools(_request: unknown, { signal }: { signal: AbortSignal }) {
       yield changed({ warm: 1, lastError });
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     }
     await withServer({ pools: { watchPools } }, async (client) => {
-      const failure = await client.waitForPool("p", { timeout: 0.2 }).catch((error: unknown) => error);
+      const failure = await client.waitForPool("p", { timeoutMs: 200 }).catch((error: unknown) => error);
       expect(failure).toBeInstanceOf(ResourceTimeoutError);
-      expect(String(failure)).toContain("pool p was not full within 0.2 s: 1 of 2 are ready; the last failure: no luck");
+      expect(String(failure)).toContain("pool p did not have its warm containers within 200 ms: 1 of 2 are warm; the last failure: no luck");
       const given = client.waitForPool("p", { signal: AbortSignal.abort(new Error("enough")) });
       await expect(given).rejects.toThrow("enough");
     });
@@ -156,7 +156,7 @@ describe("waitForPool", () => {
   test.each([
     ["paused", changed({ state: PoolState.PAUSED }), { paused: true }, PoolPausedError],
     ["deleted", { ...changed({}), type: WatchEventType.DELETED }, {}, ResourceNotFoundError],
-  ])("one that is %s is an error", async (_what, event, fields, kind) => {
+  ])("rejects for a pool that is %s", async (_what, event, fields, kind) => {
     Object.assign(event.pool, fields);
     await withServer({ pools: { watchPools: played([event]) } }, (client) =>
       expect(client.waitForPool("p")).rejects.toThrow(kind),
@@ -164,7 +164,7 @@ describe("waitForPool", () => {
   });
 });
 
-test("a watch on a sandbox goes on until the sandbox has ended", async () => {
+test("a watch on a sandbox is resumed until the sandbox is terminated", async () => {
   const ended = { sandbox: sandbox({ state: SandboxState.TERMINATED }) };
   const watchSandbox = played([{ sandbox: sandbox() }, broken()], [{ sandbox: sandbox() }, ended]);
   await inSandbox({ sandboxes: { watchSandbox } }, async (box) => {
@@ -174,79 +174,103 @@ test("a watch on a sandbox goes on until the sandbox has ended", async () => {
   });
 });
 
-test("a log goes on after the last line that came", async () => {
-  const asked: [bigint, number | undefined][] = [];
+test("a log continues after the last line received", async () => {
+  const requested: [bigint, number | undefined][] = [];
   const line = (sequence: number) => ({
     entries: [{ sequence: BigInt(sequence), time: timestampFromDate(CREATED), source: "web", text: `${sequence}` }],
   });
-  const play = played([line(4), line(5), broken()], [broken()], [line(6)]);
+  const play = played<object>([line(4), line(5), broken()], [broken()], [{ ...line(6), droppedEntries: 3n }]);
   const readLogs = ({ afterSequence, tail }: { afterSequence: bigint; tail?: number | undefined }) => {
-    asked.push([afterSequence, tail]);
+    requested.push([afterSequence, tail]);
     return play();
   };
   await inSandbox({ monitor: { readLogs } }, async (box) => {
     const texts: string[] = [];
-    for await (const { text } of box.logs({ follow: true, tail: 2 })) texts.push(text);
+    const dropped: number[] = [];
+    for await (const { text, droppedEntries } of box.logs({ follow: true, tail: 2 })) {
+      texts.push(text);
+      dropped.push(droppedEntries);
+    }
     expect(texts).toEqual(["4", "5", "6"]);
+    expect(dropped).toEqual([0, 0, 3]);
   });
-  expect(asked).toEqual([[0n, 2], [5n, undefined], [5n, undefined]]);
+  expect(requested).toEqual([[0n, 2], [5n, undefined], [5n, undefined]]);
 });
 
-test("a watch on files says that something may have been missed", async () => {
-  const begun = { change: FileChange.UNSPECIFIED, path: "/w" };
+test("a watch on files reports that changes may have been missed", async () => {
+  const started = { change: FileChange.UNSPECIFIED, path: "/w" };
   const made = (path: string) => ({ change: FileChange.CREATED, path });
-  const watchFiles = played([begun, made("/w/a"), broken()], [begun, begun, made("/w/b")]);
+  const watchFiles = played([started, made("/w/a"), broken()], [started, started, made("/w/b")]);
   await inSandbox({ files: { watchFiles } }, async (box) => {
     const seen: [string, string][] = [];
-    let ready = 0;
-    for await (const { change, path } of box.files.watch("/w", { onReady: () => ready++ })) seen.push([change, path]);
+    for await (const { change, path } of await box.files.watch("/w")) seen.push([change, path]);
     expect(seen).toEqual([["created", "/w/a"], ["overflow", "/w"], ["created", "/w/b"]]);
-    expect(ready).toBe(1);
   });
 });
 
-test("figures go on", async () => {
-  const stats = { stats: { time: timestampFromDate(CREATED), cpus: 1 } };
-  await inSandbox({ monitor: { watchStats: played([stats, broken()], [stats]) } }, async (box) => {
+test("metrics are resumed", async () => {
+  const sample = { metrics: { time: timestampFromDate(CREATED), cpus: 1 } };
+  await inSandbox({ monitor: { watchMetrics: played([sample, broken()], [sample]) } }, async (box) => {
     let seen = 0;
-    for await (const { cpus } of box.watchStats()) seen += cpus;
+    for await (const { cpus } of box.watchMetrics()) seen += cpus;
     expect(seen).toBe(2);
   });
 });
 
-test("an archive that can be had again is sent anew; one that came in parts cannot be", async () => {
+test("an archive is sent again after a broken connection, unless it was given in parts", async () => {
   const arrived: number[] = [];
-  const uploadFolder = async (requests: AsyncIterable<{ part: { case?: string | undefined; value?: unknown } }>) => {
+  const uploadDirectory = async (requests: AsyncIterable<{ part: { case?: string | undefined; value?: unknown } }>) => {
     let bytes = 0;
     for await (const { part } of requests) if (part.case === "data") bytes += (part.value as Uint8Array).length;
     arrived.push(bytes);
     if (arrived.length % 2 === 1) throw broken();
     return { entries: 1n, bytesWritten: BigInt(bytes) };
   };
-  await inSandbox({ files: { uploadFolder } }, async (box) => {
+  await inSandbox({ files: { uploadDirectory } }, async (box) => {
     const archive = new Uint8Array(3 << 20);
-    expect((await box.files.uploadFolder("/w", archive)).bytesWritten).toBe(3 << 20);
+    expect((await box.files.uploadArchive(archive, "/w")).bytesWritten).toBe(3 << 20);
     expect(arrived).toEqual([3 << 20, 3 << 20]);
     async function* parts() {
       yield archive;
     }
-    const failure = await box.files.uploadFolder("/w", parts()).catch((error: unknown) => error);
+    const failure = await box.files.uploadArchive(parts(), "/w").catch((error: unknown) => error);
     expect(failure).toBeInstanceOf(SandboxConnectionError);
     expect(failure).toMatchObject({ reason: "UPLOAD_INCOMPLETE", resourceType: "file", resourceName: "/w" });
     expect(arrived.length).toBe(3);
     arrived.length = 0;
-    expect((await box.files.uploadFolder("/w", parts)).bytesWritten).toBe(3 << 20);
+    expect((await box.files.uploadArchive(parts, "/w")).bytesWritten).toBe(3 << 20);
     expect(arrived).toEqual([3 << 20, 3 << 20]);
   });
 });
 
-test("an archive that breaks on its way says that it is incomplete", async () => {
-  const downloadFolder = played([{ data: new Uint8Array(5) }, broken()]);
-  await inSandbox({ files: { downloadFolder } }, async (box) => {
-    const parts = box.files.downloadFolder("/w");
+test("an archive that is received in part is reported as incomplete", async () => {
+  const downloadDirectory = played([{ data: new Uint8Array(5) }, broken()]);
+  await inSandbox({ files: { downloadDirectory } }, async (box) => {
+    const parts = box.files.downloadArchive("/w");
     expect((await parts.next()).value?.length).toBe(5);
     const failure = await parts.next().catch((error: unknown) => error);
     expect(failure).toBeInstanceOf(SandboxConnectionError);
     expect(failure).toMatchObject({ reason: "DOWNLOAD_INCOMPLETE", resourceName: "/w" });
+  });
+});
+
+test("an archive is requested again while nothing has arrived", async () => {
+  const downloadDirectory = played<object>([broken()], [{ data: new Uint8Array(5) }]);
+  await inSandbox({ files: { downloadDirectory } }, async (box) => {
+    const sizes: number[] = [];
+    for await (const part of box.files.downloadArchive("/w")) sizes.push(part.length);
+    expect(sizes).toEqual([5]);
+  });
+});
+
+test("a followed log ends when the sandbox terminated while the connection was broken", async () => {
+  const terminated = new ConnectError("terminated", Code.FailedPrecondition, undefined, [
+    { desc: ErrorInfoSchema, value: { reason: "SANDBOX_TERMINATED" } },
+  ]);
+  const entries = [{ sequence: 1n, time: timestampFromDate(CREATED), source: "web", text: "up" }];
+  await inSandbox({ monitor: { readLogs: played<object>([{ entries }, broken()], [terminated]) } }, async (box) => {
+    const texts: string[] = [];
+    for await (const { text } of box.logs({ follow: true })) texts.push(text);
+    expect(texts).toEqual(["up"]);
   });
 });

@@ -1,23 +1,24 @@
-/** A real gRPC server on loopback whose answers a test decides, and messages for it to answer with. */
+/** A gRPC server on loopback with the handlers of a test, and messages for its responses. */
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import * as http2 from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
+import { type ContainerSpecSchema, PullPolicy } from "../src/gen/sandpool/v1/container_pb.js";
 import { FileService } from "../src/gen/sandpool/v1/file_service_pb.js";
 import { MonitorService } from "../src/gen/sandpool/v1/monitor_service_pb.js";
-import { PoolSchema, PoolState, PullPolicy } from "../src/gen/sandpool/v1/pool_pb.js";
+import { PoolSchema, PoolState } from "../src/gen/sandpool/v1/pool_pb.js";
 import { PoolService } from "../src/gen/sandpool/v1/pool_service_pb.js";
 import { PortService } from "../src/gen/sandpool/v1/port_service_pb.js";
 import { ProcessService } from "../src/gen/sandpool/v1/process_service_pb.js";
-import { SandboxSchema, SandboxStart, SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
+import { SandboxSchema, StartType, SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
 import { SandboxService } from "../src/gen/sandpool/v1/sandbox_service_pb.js";
 import { SecretSchema } from "../src/gen/sandpool/v1/secret_pb.js";
 import { SecretService } from "../src/gen/sandpool/v1/secret_service_pb.js";
 import { TemplateSchema } from "../src/gen/sandpool/v1/template_pb.js";
 import { TemplateService } from "../src/gen/sandpool/v1/template_service_pb.js";
-import { SandboxClient } from "../src/index.js";
+import { SandboxClient, type SandboxClientOptions } from "../src/index.js";
 
 export interface Services {
   readonly pools?: Partial<ServiceImpl<typeof PoolService>>;
@@ -30,7 +31,7 @@ export interface Services {
   readonly secrets?: Partial<ServiceImpl<typeof SecretService>>;
 }
 
-/** A server that is listening. */
+/** A server that listens. */
 export class TestServer {
   readonly #server: http2.Http2Server;
   readonly #sockets = new Set<Socket>();
@@ -74,7 +75,7 @@ export class TestServer {
     return `127.0.0.1:${this.port}`;
   }
 
-  /** Cuts every connection without a word, as a process that is killed does. */
+  /** Breaks every connection, as a killed process does. */
   cut(): void {
     for (const socket of this.#sockets) socket.destroy();
   }
@@ -89,20 +90,27 @@ export class TestServer {
   }
 }
 
-/** Runs `use` with a client of a server with these services. */
-export async function withServer(services: Services, use: (client: SandboxClient) => Promise<void>): Promise<void> {
+/** Calls `use` with a client of a server with these services. */
+export async function withServer(
+  services: Services,
+  use: (client: SandboxClient) => Promise<void>,
+  options: SandboxClientOptions = {},
+): Promise<void> {
   await using server = await TestServer.start(services);
-  using client = new SandboxClient({ address: server.address });
+  using client = new SandboxClient({ address: server.address, ...options });
   await use(client);
 }
 
-/** A port on which nothing listens. */
+/** An address at which no server listens: no other test can take a privileged port. */
+export const CLOSED = "127.0.0.1:1";
+
+/** Returns a port on which no process listens. Another process may take it. */
 export async function freePort(): Promise<number> {
   await using server = await TestServer.start({});
   return server.port;
 }
 
-/** A promise and what resolves it. */
+/** Returns a promise and the function that resolves it. */
 export function deferred(): { promise: Promise<void>; resolve: () => void } {
   let resolve: () => void = () => undefined;
   const promise = new Promise<void>((done) => {
@@ -111,23 +119,35 @@ export function deferred(): { promise: Promise<void>; resolve: () => void } {
   return { promise, resolve };
 }
 
-/** What a builder takes: fields, not a whole message. */
+/** The fields that a builder accepts. */
 type Fields<D extends DescMessage> = Exclude<MessageInitShape<D>, MessageShape<D>>;
 
 export const CREATED = new Date("2026-01-02T03:04:05.678Z");
 
-/** What containers are made ready by where nothing is said. */
-const READINESS = { readinessIntervalSecs: 0.5, readinessTimeoutSecs: 5, readinessRetries: 20 };
+/** A specification with the server's defaults. */
+export const SPEC: Fields<typeof ContainerSpecSchema> = {
+  image: "python:3.11-slim",
+  cpus: 1,
+  memoryMb: 512,
+  ephemeralDiskMb: 1024,
+  pullPolicy: PullPolicy.MISSING,
+};
+
+/** The specification as the client returns it. */
+export const SPEC_ATTRIBUTES = {
+  image: "python:3.11-slim",
+  cpus: 1,
+  memoryMb: 512,
+  ephemeralDiskMb: 1024,
+  env: {},
+  entrypoint: null,
+  secretNames: [],
+};
 
 export function pool(values: Fields<typeof PoolSchema> = {}) {
   return create(PoolSchema, {
     poolId: "pool-00000000000000000001",
-    image: "python:3.11-slim",
-    cpus: 1,
-    memoryMb: 512,
-    ephemeralDiskMb: 1024,
-    ...READINESS,
-    pullPolicy: PullPolicy.MISSING,
+    spec: SPEC,
     etag: "e1",
     createTime: timestampFromDate(CREATED),
     updateTime: timestampFromDate(CREATED),
@@ -140,11 +160,7 @@ export function template(values: Fields<typeof TemplateSchema> = {}) {
   return create(TemplateSchema, {
     templateId: "tpl-00000000000000000001",
     name: "python-sandbox",
-    image: "python:3.11-slim",
-    cpus: 1,
-    memoryMb: 512,
-    ephemeralDiskMb: 1024,
-    ...READINESS,
+    spec: SPEC,
     etag: "e1",
     createTime: timestampFromDate(CREATED),
     updateTime: timestampFromDate(CREATED),
@@ -165,11 +181,8 @@ export function sandbox(values: Fields<typeof SandboxSchema> = {}) {
     sandboxId: "sbx-00000000000000000001",
     state: SandboxState.RUNNING,
     poolId: "pool-00000000000000000001",
-    image: "python:3.11-slim",
-    cpus: 1,
-    memoryMb: 512,
-    ephemeralDiskMb: 1024,
-    start: SandboxStart.WARM,
+    spec: SPEC,
+    startType: StartType.WARM,
     startDuration: durationFromMs(3.5),
     createTime: timestampFromDate(CREATED),
     etag: "e1",

@@ -3,20 +3,20 @@ import { describe, expect, test } from "vitest";
 import { PoolState } from "../src/gen/sandpool/v1/pool_pb.js";
 import { WatchEventType, type WatchPoolsRequest } from "../src/gen/sandpool/v1/pool_service_pb.js";
 import { SandboxState } from "../src/gen/sandpool/v1/sandbox_pb.js";
-import { ClientClosedError, SandboxClient, SandboxConnectionError } from "../src/index.js";
+import { ClientClosedError, ResourceTimeoutError, SandboxClient, SandboxConnectionError } from "../src/index.js";
 import { deferred, pool, sandbox, TestServer } from "./server.js";
 
-const present = (warm: number) => ({
-  type: WatchEventType.PRESENT,
+const current = (warm: number) => ({
+  type: WatchEventType.CURRENT,
   pool: pool({ name: "p", status: { state: PoolState.FILLING, warm } }),
 });
 
-/** A watch that says the present state and then nothing, until it is cancelled. */
+/** A watch that sends the current state and then nothing, until it is cancelled. */
 function endless() {
   const cancelled = deferred();
   async function* watchPools(_request: WatchPoolsRequest, { signal }: HandlerContext) {
     const end = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
-    yield present(0);
+    yield current(0);
     await end;
     cancelled.resolve();
   }
@@ -24,39 +24,39 @@ function endless() {
 }
 
 describe("watchPools", () => {
-  test("yields the present state and each change, until the server ends it", async () => {
-    const asked: string[][] = [];
+  test("yields the current state and each change, until the server ends the stream", async () => {
+    const requested: string[][] = [];
     async function* watchPools(request: WatchPoolsRequest) {
-      asked.push(request.poolIds);
-      yield present(0);
-      yield { ...present(1), type: WatchEventType.CHANGED };
-      yield { ...present(0), type: WatchEventType.DELETED };
+      requested.push(request.poolIds);
+      yield current(0);
+      yield { ...current(1), type: WatchEventType.CHANGED };
+      yield { ...current(0), type: WatchEventType.DELETED };
     }
     await using server = await TestServer.start({ pools: { watchPools } });
     using client = new SandboxClient({ address: server.address });
     const seen: [string, number][] = [];
-    for await (const event of client.watchPools({ pools: ["p"] })) seen.push([event.type, event.pool.status.warm]);
-    expect(seen).toEqual([["present", 0], ["changed", 1], ["deleted", 0]]);
-    expect(asked).toEqual([["p"]]);
+    for await (const event of client.watchPools(["p"])) seen.push([event.type, event.pool.status.warm]);
+    expect(seen).toEqual([["current", 0], ["changed", 1], ["deleted", 0]]);
+    expect(requested).toEqual([["p"]]);
   });
 
-  test("leaving the loop cancels it at the server", async () => {
+  test("is cancelled at the server when the loop is left", async () => {
     const { services, cancelled } = endless();
     await using server = await TestServer.start(services);
     using client = new SandboxClient({ address: server.address });
     for await (const event of client.watchPools()) {
-      expect(event.type).toBe("present");
+      expect(event.type).toBe("current");
       break;
     }
     await cancelled;
   });
 
-  test("aborting the signal rejects with its reason and cancels it at the server", async () => {
+  test("rejects with the reason of the signal and is cancelled at the server", async () => {
     const { services, cancelled } = endless();
     await using server = await TestServer.start(services);
     using client = new SandboxClient({ address: server.address });
     const abort = new AbortController();
-    const watch = client.watchPools({ signal: abort.signal });
+    const watch = client.watchPools([], { signal: abort.signal });
     await watch.next();
     const next = watch.next();
     abort.abort(new Error("seen enough"));
@@ -64,7 +64,7 @@ describe("watchPools", () => {
     await cancelled;
   });
 
-  test("closing the client ends it", async () => {
+  test("ends when the client is closed", async () => {
     const { services } = endless();
     await using server = await TestServer.start(services);
     const client = new SandboxClient({ address: server.address });
@@ -75,11 +75,11 @@ describe("watchPools", () => {
     await expect(next).rejects.toThrow(ClientClosedError);
   });
 
-  test("it is opened again, before anything has arrived and after, unless nothing is to be repeated", async () => {
+  test("is resumed before and after the first message, but not without retries", async () => {
     let opened = 0;
     async function* watchPools() {
       opened += 1;
-      if (opened > 1) yield present(opened);
+      if (opened > 1) yield current(opened);
       throw new ConnectError("busy", Code.Unavailable);
     }
     await using server = await TestServer.start({ pools: { watchPools } });
@@ -88,7 +88,7 @@ describe("watchPools", () => {
     expect((await watch.next()).value?.pool.status.warm).toBe(2);
     expect((await watch.next()).value?.pool.status.warm).toBe(3);
     await watch.return();
-    using once = new SandboxClient({ address: server.address, maxRetries: 0 });
+    using once = new SandboxClient({ address: server.address, retry: { maxAttempts: 1 } });
     const other = once.watchPools();
     expect((await other.next()).value?.pool.status.warm).toBe(4);
     await expect(other.next()).rejects.toThrow(SandboxConnectionError);
@@ -96,7 +96,17 @@ describe("watchPools", () => {
   });
 });
 
-test("watchSandbox yields sandboxes until the end", async () => {
+test("a watch rejects with ResourceTimeoutError after its timeoutMs", async () => {
+  const { services, cancelled } = endless();
+  await using server = await TestServer.start(services);
+  using client = new SandboxClient({ address: server.address });
+  const watch = client.watchPools(["p"], { timeoutMs: 100 });
+  await watch.next();
+  await expect(watch.next()).rejects.toThrow(ResourceTimeoutError);
+  await cancelled;
+});
+
+test("the watch on a sandbox yields its info until it is terminated", async () => {
   async function* watchSandbox() {
     yield { sandbox: sandbox() };
     yield { sandbox: sandbox({ state: SandboxState.TERMINATED }) };

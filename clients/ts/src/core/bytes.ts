@@ -1,6 +1,6 @@
-/** Bytes that came in parts. */
+/** Helpers for bytes in parts. */
 
-/** The parts as one. */
+/** Concatenates parts. */
 export function joined(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
@@ -11,12 +11,12 @@ export function joined(parts: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** Bytes in pieces of at most `size`; of no bytes none. */
+/** Splits bytes into pieces of at most `size`; yields nothing for empty bytes. */
 export function* pieces(bytes: Uint8Array, size: number): Generator<Uint8Array, void, undefined> {
-  for (let begin = 0; begin < bytes.length; begin += size) yield bytes.subarray(begin, begin + size);
+  for (let start = 0; start < bytes.length; start += size) yield bytes.subarray(start, start + size);
 }
 
-/** Text in UTF-8, or bytes as they are. */
+/** Encodes text as UTF-8; returns bytes unchanged. */
 export function bytesOf(data: string | Uint8Array): Uint8Array {
   return typeof data === "string" ? new TextEncoder().encode(data) : data;
 }

@@ -1,77 +1,80 @@
 /**
- * What a call can fail with.
+ * The errors of calls, one class for each cause.
  *
  *     SandpoolError
- *     ├── SandboxConnectionError           server, engine or sandbox does not answer         unavailable
- *     ├── ClientClosedError                the client was closed
- *     ├── SandboxAuthenticationError       the API key is missing or wrong                   unauthenticated
- *     ├── PermissionDeniedError            the API key may not do this                       permission_denied
- *     ├── ValidationError                  a value of the request is wrong                   invalid_argument
- *     ├── ResourceNotFoundError            there is no such resource                         not_found
+ *     ├── SandboxConnectionError           server, engine or sandbox does not respond        UNAVAILABLE
+ *     ├── ClientClosedError                the client or the handle is closed
+ *     ├── AuthenticationError              the API key is missing or wrong                   UNAUTHENTICATED
+ *     ├── PermissionDeniedError            the API key does not allow the call               PERMISSION_DENIED
+ *     ├── ValidationError                  a field of the request is wrong                   INVALID_ARGUMENT
+ *     ├── ResourceNotFoundError            the resource does not exist                       NOT_FOUND
  *     │   ├── PoolNotFoundError
  *     │   ├── TemplateNotFoundError
  *     │   ├── SandboxNotFoundError
  *     │   ├── SecretNotFoundError
  *     │   ├── ProcessNotFoundError
- *     │   └── PathNotFoundError            there is nothing at this path of the sandbox
- *     ├── ResourceAlreadyExistsError       the name is taken                                 already_exists
- *     ├── ResourceStateError               the resource's state forbids it                   failed_precondition
- *     │   ├── ResourceInUseError           sandboxes use the pool, or pools the template or the secret
- *     │   │   ├── PoolInUseError
- *     │   │   ├── TemplateInUseError
- *     │   │   └── SecretInUseError
+ *     │   └── PathNotFoundError            the path does not exist in the sandbox
+ *     ├── ResourceAlreadyExistsError       the name is in use                                ALREADY_EXISTS
+ *     ├── ResourceStateError               the state of the resource does not allow the call FAILED_PRECONDITION
+ *     │   ├── ResourceInUseError           other resources use the resource
+ *     │   │   ├── PoolInUseError           sandboxes of the pool are active
+ *     │   │   ├── TemplateInUseError       pools use the template
+ *     │   │   └── SecretInUseError         pools or templates reference the secret
  *     │   ├── PoolPausedError              the pool is paused or drained
- *     │   ├── SecretUnavailableError       a secret that is named was deleted, or cannot be read
+ *     │   ├── SecretUnavailableError       a referenced secret does not exist or cannot be decrypted
  *     │   ├── SandboxNotReadyError         the sandbox is not running
- *     │   ├── TunnelConnectionRefusedError nothing listens on the port of the sandbox
- *     │   ├── TunnelPortNotAllowedError    the server has no web port
+ *     │   ├── TunnelConnectionRefusedError no process listens on the port of the sandbox
+ *     │   ├── PortExposureDisabledError    the server has no web port
  *     │   └── ResourceCreationError        the container could not be started
- *     ├── ResourceChangedError             somebody else changed it since its etag was read  aborted
- *     ├── QuotaExceededError               a limit is reached                                resource_exhausted
- *     ├── PoolEmptyError                   no container is ready, and the call was to fail   resource_exhausted
- *     ├── ResourceTimeoutError             not done in time                                  deadline_exceeded
- *     └── RemoteAPIError                   anything else: a fault of the server's            internal, unknown, …
+ *     ├── ConflictError                    the resource changed since its etag was read      ABORTED
+ *     ├── QuotaExceededError               a limit is reached                                RESOURCE_EXHAUSTED
+ *     ├── PoolEmptyError                   no warm container, and `whenEmpty` is `fail`      RESOURCE_EXHAUSTED
+ *     ├── ResourceTimeoutError             a time limit passed                               DEADLINE_EXCEEDED
+ *     │   └── CommandTimeoutError          the exit of a command was not reported in time
+ *     └── ServerError                      any other failure of the server                   INTERNAL, UNKNOWN, …
  *
- * A call that was given an `AbortSignal` rejects with the signal's reason when that is aborted, as `fetch` does.
+ * A wrong combination of arguments is a `TypeError`, thrown before a request is sent. A call with an `AbortSignal`
+ * rejects with the signal's reason when the signal is aborted, as `fetch` does.
  */
-import { Code, ConnectError } from "@connectrpc/connect";
+import type { DescMethod } from "@bufbuild/protobuf";
+import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import {
   BadRequestSchema,
   ErrorInfoSchema,
   QuotaFailureSchema,
   ResourceInfoSchema,
   RetryInfoSchema,
-} from "./details.js";
+} from "../gen/google/rpc/error_details_pb.js";
 import { milliseconds } from "./time.js";
 
-/** The status of a failed call, by the names that gRPC has for them. */
+/** The gRPC status code of a failed call. */
 export type ErrorCode =
-  | "canceled"
-  | "unknown"
-  | "invalid_argument"
-  | "deadline_exceeded"
-  | "not_found"
-  | "already_exists"
-  | "permission_denied"
-  | "resource_exhausted"
-  | "failed_precondition"
-  | "aborted"
-  | "out_of_range"
-  | "unimplemented"
-  | "internal"
-  | "unavailable"
-  | "data_loss"
-  | "unauthenticated";
+  | "CANCELLED"
+  | "UNKNOWN"
+  | "INVALID_ARGUMENT"
+  | "DEADLINE_EXCEEDED"
+  | "NOT_FOUND"
+  | "ALREADY_EXISTS"
+  | "PERMISSION_DENIED"
+  | "RESOURCE_EXHAUSTED"
+  | "FAILED_PRECONDITION"
+  | "ABORTED"
+  | "OUT_OF_RANGE"
+  | "UNIMPLEMENTED"
+  | "INTERNAL"
+  | "UNAVAILABLE"
+  | "DATA_LOSS"
+  | "UNAUTHENTICATED";
 
-/** One wrong value. */
+/** A wrong field of a request. */
 export interface FieldViolation {
-  /** The field's path in the request, such as `memory_mb`. */
+  /** The path of the field in the request, for example `spec.memory_mb`. */
   readonly field: string;
-  /** What would be right. */
+  /** The rule that the value violates. */
   readonly description: string;
 }
 
-/** What an error knows beside its message; all of it optional. */
+/** The attributes of an error, all optional. */
 export interface ErrorDetails {
   readonly code?: ErrorCode | undefined;
   readonly reason?: string | undefined;
@@ -84,168 +87,177 @@ export interface ErrorDetails {
   readonly cause?: unknown;
 }
 
-/** Base of all errors of this package. The message says what to do. */
+/** The base class of all errors of this package. The message states what failed and the next action. */
 export class SandpoolError extends Error {
-  /** The status of the call. */
-  readonly code: ErrorCode;
-  /** A stable, machine-readable reason such as `POOL_NOT_FOUND`, or null where there is none. */
+  /** The status code, or null when the client itself detected the failure. */
+  readonly code: ErrorCode | null;
+  /** A stable reason in upper case for programs, for example `POOL_NOT_FOUND`, or null. */
   readonly reason: string | null;
-  /** `pool`, `template`, `sandbox`, `secret`, `process`, `file` or `port`, or null. */
+  /** The type of the resource: `pool`, `template`, `sandbox`, `secret`, `process`, `file`, `upload`, `port`, or null. */
   readonly resourceType: string | null;
   /** The identifier or name of the resource, or null. */
   readonly resourceName: string | null;
-  /** The wrong values of the request, for a {@link ValidationError}. */
+  /** The wrong fields of the request, for a {@link ValidationError}. */
   readonly fieldViolations: readonly FieldViolation[];
-  /** Whose limit is reached, for a {@link QuotaExceededError}, or null. */
+  /** The subject whose limit is reached, for a {@link QuotaExceededError}, or null. */
   readonly quotaSubject: string | null;
-  /** How long to wait before another attempt in milliseconds, or null where the server gave no hint. */
+  /** The time in milliseconds after which a retry makes sense, or null when the server gives none. */
   readonly retryAfterMs: number | null;
-  /** Further values for programs. */
+  /** More values for programs. */
   readonly metadata: Readonly<Record<string, string>>;
 
   constructor(message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = new.target.name;
-    this.code = details.code ?? "unknown";
-    this.reason = details.reason ?? null;
-    this.resourceType = details.resourceType ?? null;
-    this.resourceName = details.resourceName ?? null;
+    this.code = details.code ?? null;
+    this.reason = details.reason || null;
+    this.resourceType = details.resourceType || null;
+    this.resourceName = details.resourceName || null;
     this.fieldViolations = details.fieldViolations ?? [];
-    this.quotaSubject = details.quotaSubject ?? null;
+    this.quotaSubject = details.quotaSubject || null;
     this.retryAfterMs = details.retryAfterMs ?? null;
     this.metadata = details.metadata ?? {};
   }
 }
 
-/** The server, its container engine or the sandbox does not answer now. */
+/** The server, its container engine or the sandbox does not respond. */
 export class SandboxConnectionError extends SandpoolError {}
-/** The client was closed before the call or during it. */
+/** The client or the sandbox handle was closed before the call or during it. */
 export class ClientClosedError extends SandpoolError {}
 /** The API key is missing or wrong. */
-export class SandboxAuthenticationError extends SandpoolError {}
-/** The API key may not do this. */
+export class AuthenticationError extends SandpoolError {}
+/** The API key does not allow the call. */
 export class PermissionDeniedError extends SandpoolError {}
-/** One or more values of the request are wrong; `fieldViolations` says which and why. */
+/** One or more fields of the request are wrong; see `fieldViolations`. */
 export class ValidationError extends SandpoolError {
-  /** The path of the first wrong field, or empty. */
-  get field(): string {
-    return this.fieldViolations[0]?.field ?? "";
+  /** The path of the first wrong field, or null. */
+  get field(): string | null {
+    return this.fieldViolations[0]?.field ?? null;
   }
 }
-/** There is no such resource, or it ended so long ago that it is forgotten. */
+/** The resource does not exist, or its retention time has passed. */
 export class ResourceNotFoundError extends SandpoolError {}
-/** There is no such pool. */
+/** The pool does not exist. */
 export class PoolNotFoundError extends ResourceNotFoundError {}
-/** There is no such template. */
+/** The template does not exist. */
 export class TemplateNotFoundError extends ResourceNotFoundError {}
-/** There is no such sandbox, or it ended so long ago that it is forgotten. */
+/** The sandbox does not exist, or its retention time has passed. */
 export class SandboxNotFoundError extends ResourceNotFoundError {}
-/** There is no such secret. */
+/** The secret does not exist. */
 export class SecretNotFoundError extends ResourceNotFoundError {}
-/** There is no such process in the sandbox, or it ended so long ago that it is forgotten. */
+/** The process does not exist in the sandbox, or its retention time has passed. */
 export class ProcessNotFoundError extends ResourceNotFoundError {}
-/** There is nothing at this path in the sandbox. */
+/** The path does not exist in the sandbox. */
 export class PathNotFoundError extends ResourceNotFoundError {}
-/** The name is taken by a living resource. */
+/** The name is in use by an existing resource. */
 export class ResourceAlreadyExistsError extends SandpoolError {}
-/** The resource's present state forbids the call; repeating it alone does not help. */
+/** The current state of the resource does not allow the call. A retry alone does not help. */
 export class ResourceStateError extends SandpoolError {}
-/** The resource cannot be deleted while something uses it, which the message names. */
+/** The resource cannot be deleted while other resources use it. The message contains their names. */
 export class ResourceInUseError extends ResourceStateError {}
-/** Sandboxes of the pool are in use, which the message names; delete them first, or the pool with `force`. */
-export class PoolInUseError extends ResourceInUseError {
-  /** The pool. */
-  get poolId(): string {
-    return this.resourceName ?? "";
-  }
-}
-/** Pools follow the template, which the message names; delete them first. */
+/** Sandboxes of the pool are active. Delete them first, or delete the pool with `force`. */
+export class PoolInUseError extends ResourceInUseError {}
+/** Pools use the template. Delete them first. */
 export class TemplateInUseError extends ResourceInUseError {}
-/** Pools or templates name the secret, which the message names; change them first, or delete it with `force`. */
+/** Pools or templates reference the secret. Change them first, or delete the secret with `force`. */
 export class SecretInUseError extends ResourceInUseError {}
-/** The pool is paused or drained, so that nothing is taken from it; `reason` says which. `resumePool` ends it. */
+/** The pool is paused or drained, see `reason`. To resume it, update it with `paused: false` and `drained: false`. */
 export class PoolPausedError extends ResourceStateError {}
-/** A secret that the pool or the template names was deleted, or encrypted with a key that the server lacks. */
+/** A secret that the pool or the template references does not exist, or the server has no key to decrypt it. */
 export class SecretUnavailableError extends ResourceStateError {}
-/** The sandbox is not running: it is still starting, or it has ended. */
+/** The sandbox is not running: it is starting, terminating or terminated. */
 export class SandboxNotReadyError extends ResourceStateError {}
-/** Nothing listens on the port inside the sandbox; start what is to listen first. */
+/** No process listens on the port of the sandbox. Start the process that listens on it first. */
 export class TunnelConnectionRefusedError extends ResourceStateError {
-  #port = 0;
+  #port: number | null = null;
 
-  /** The port inside the sandbox, or 0 where it is not known. */
-  get port(): number {
-    return this.#port || portOf(this);
+  /** The port of the sandbox, or null when it is not known. */
+  get port(): number | null {
+    return this.#port ?? portOf(this);
   }
 
-  /** @internal Says which port it is about. */
+  /** @internal Sets the port. */
   about(port: number): this {
     this.#port = port;
     return this;
   }
 }
-/** The port cannot be served by HTTP: the server has no web port. */
-export class TunnelPortNotAllowedError extends ResourceStateError {
-  /** The port inside the sandbox, or 0 where it is not known. */
-  get port(): number {
+/** The port cannot be exposed by HTTP, because the server has no web port. */
+export class PortExposureDisabledError extends ResourceStateError {
+  /** The port of the sandbox, or null when it is not known. */
+  get port(): number | null {
     return portOf(this);
   }
 }
-/** The container could not be started; `reason` says why, `IMAGE_NOT_FOUND` for instance. */
+/** The container could not be started; `reason` contains the cause, for example `IMAGE_NOT_FOUND`. */
 export class ResourceCreationError extends ResourceStateError {}
-/** Somebody else changed the resource since its etag was read: read it again and repeat the change. */
-export class ResourceChangedError extends SandpoolError {}
-/** A limit is reached, a pool's `maxContainers` for instance; `retryAfterMs` says when to try again. */
+/** Another caller changed the resource since its etag was read. Read it again and repeat the change. */
+export class ConflictError extends SandpoolError {}
+/** A limit is reached, for example a pool's `maxContainers`; see `retryAfterMs`. */
 export class QuotaExceededError extends SandpoolError {}
 /**
- * No container of the pool is ready, and the call said `whenEmpty: "fail"`; `retryAfterMs` says when to try again. It is
- * no quota that is reached: the pool may have room, and the same call may start a container or wait for one.
+ * The pool has no warm container, and the call was made with `whenEmpty: "fail"`; see `retryAfterMs`. No limit is
+ * reached: the same call with another `whenEmpty` can start a container or wait for one.
  */
 export class PoolEmptyError extends SandpoolError {}
-/** It was not done within the call's time, `waitSecs` or the server's own limit. */
+/** A time limit passed: that of the request, that of a wait, or a limit of the server. */
 export class ResourceTimeoutError extends SandpoolError {}
-/** A fault of the server's, or an answer that this client does not understand. */
-export class RemoteAPIError extends SandpoolError {}
+/**
+ * The server did not report the exit of a command in time. It is not known whether the command exited.
+ *
+ * A command that exceeds its own `timeoutMs` is killed and is not an error; see `CommandResult.timedOut`.
+ */
+export class CommandTimeoutError extends ResourceTimeoutError {
+  /** The time limit of the command in milliseconds, or null. */
+  readonly timeoutMs: number | null;
 
-function portOf(error: SandpoolError): number {
-  return error.resourceType === "port" ? Number(error.resourceName) : 0;
+  constructor(message: string, details: ErrorDetails & { readonly timeoutMs?: number | undefined } = {}) {
+    super(message, details);
+    this.timeoutMs = details.timeoutMs ?? null;
+  }
+}
+/** The server failed, or its response is not valid. */
+export class ServerError extends SandpoolError {}
+
+function portOf(error: SandpoolError): number | null {
+  return error.resourceType === "port" ? Number(error.resourceName) : null;
 }
 
-/** An error about one value, found before anything is sent. */
+/** Returns an error about one value, detected before a request is sent. */
 export function invalid(field: string, description: string): ValidationError {
   return new ValidationError(`${field}: ${description}`, {
-    code: "invalid_argument",
+    code: "INVALID_ARGUMENT",
     reason: "INVALID_FIELD",
     fieldViolations: [{ field, description }],
   });
 }
 
-/** Our own reason, where no server said one. */
-const NO_ANSWER = "NO_ANSWER";
+/** The client's own reason for a call without a response. */
+const NO_RESPONSE = "NO_RESPONSE";
 
 const CODES: Readonly<Record<Code, ErrorCode>> = {
-  [Code.Canceled]: "canceled",
-  [Code.Unknown]: "unknown",
-  [Code.InvalidArgument]: "invalid_argument",
-  [Code.DeadlineExceeded]: "deadline_exceeded",
-  [Code.NotFound]: "not_found",
-  [Code.AlreadyExists]: "already_exists",
-  [Code.PermissionDenied]: "permission_denied",
-  [Code.ResourceExhausted]: "resource_exhausted",
-  [Code.FailedPrecondition]: "failed_precondition",
-  [Code.Aborted]: "aborted",
-  [Code.OutOfRange]: "out_of_range",
-  [Code.Unimplemented]: "unimplemented",
-  [Code.Internal]: "internal",
-  [Code.Unavailable]: "unavailable",
-  [Code.DataLoss]: "data_loss",
-  [Code.Unauthenticated]: "unauthenticated",
+  [Code.Canceled]: "CANCELLED",
+  [Code.Unknown]: "UNKNOWN",
+  [Code.InvalidArgument]: "INVALID_ARGUMENT",
+  [Code.DeadlineExceeded]: "DEADLINE_EXCEEDED",
+  [Code.NotFound]: "NOT_FOUND",
+  [Code.AlreadyExists]: "ALREADY_EXISTS",
+  [Code.PermissionDenied]: "PERMISSION_DENIED",
+  [Code.ResourceExhausted]: "RESOURCE_EXHAUSTED",
+  [Code.FailedPrecondition]: "FAILED_PRECONDITION",
+  [Code.Aborted]: "ABORTED",
+  [Code.OutOfRange]: "OUT_OF_RANGE",
+  [Code.Unimplemented]: "UNIMPLEMENTED",
+  [Code.Internal]: "INTERNAL",
+  [Code.Unavailable]: "UNAVAILABLE",
+  [Code.DataLoss]: "DATA_LOSS",
+  [Code.Unauthenticated]: "UNAUTHENTICATED",
 };
 
-/** Codes of Node errors that mean: no connection came about, so that nothing was sent. */
+/** Codes of Node errors after which no connection was open, so that no request was sent. */
 const NEVER_CONNECTED: ReadonlySet<string> = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN"]);
 
-/** The `code` of the first error with one in the chain of causes: how Node tells its own errors apart. */
+/** Returns the `code` of the first error in the chain of causes that has one, which identifies errors of Node. */
 function systemCode(error: unknown): string | undefined {
   const seen = new Set<unknown>();
   for (let at = error; at instanceof Error && !seen.has(at); at = at.cause) {
@@ -255,15 +267,15 @@ function systemCode(error: unknown): string | undefined {
   return undefined;
 }
 
-/** Whether the error says that the request never left this machine, so that repeating it cannot do anything twice. */
+/** Returns whether the request was never sent, so that a retry cannot repeat its effect. */
 export function wasNeverSent(error: SandpoolError): boolean {
   return error instanceof SandboxConnectionError && NEVER_CONNECTED.has(systemCode(error.cause) ?? "");
 }
 
-/** Whether a connection broke, rather than that the server answered with an error. */
+/** Returns whether the connection broke; otherwise the server returned the error. */
 function isBrokenConnection(error: ConnectError): boolean {
   if (error.details.length > 0) return false;
-  // Nobody here cancelled when this is asked: the connection ended under the call, or a server that stops dropped it.
+  // The caller did not cancel the call: a caller's signal is checked earlier. The connection or the server ended it.
   if (error.code === Code.Canceled) return true;
   return (error.code === Code.Aborted || error.code === Code.Internal) && systemCode(error.cause) !== undefined;
 }
@@ -287,7 +299,7 @@ function readDetails(error: ConnectError): ErrorDetails {
   };
 }
 
-/** Reasons of the server for a container that could not be started. */
+/** The server's reasons for a container that could not be started. */
 const CREATION_REASONS: ReadonlySet<string> = new Set([
   "IMAGE_NOT_FOUND",
   "PULL_FAILED",
@@ -295,10 +307,10 @@ const CREATION_REASONS: ReadonlySet<string> = new Set([
   "LIMIT_UNSUPPORTED",
 ]);
 
-/** Reasons of the server for a state with a class of its own. */
+/** The server's reasons that have an error class. */
 const STATE_REASONS: ReadonlyMap<string, typeof ResourceStateError> = new Map([
   ["SANDBOX_STARTING", SandboxNotReadyError],
-  ["SANDBOX_ENDED", SandboxNotReadyError],
+  ["SANDBOX_TERMINATED", SandboxNotReadyError],
   ["POOL_PAUSED", PoolPausedError],
   ["POOL_DRAINED", PoolPausedError],
   ["SECRET_MISSING", SecretUnavailableError],
@@ -307,10 +319,10 @@ const STATE_REASONS: ReadonlyMap<string, typeof ResourceStateError> = new Map([
   ["TEMPLATE_IN_USE", TemplateInUseError],
   ["SECRET_IN_USE", SecretInUseError],
   ["PORT_REFUSED", TunnelConnectionRefusedError],
-  ["WEB_PORT_OFF", TunnelPortNotAllowedError],
+  ["PORT_EXPOSURE_DISABLED", PortExposureDisabledError],
 ]);
 
-/** What is missing, by its type in the error. */
+/** The error class of a missing resource, by the type of the resource. */
 const NOT_FOUND: ReadonlyMap<string, typeof ResourceNotFoundError> = new Map([
   ["pool", PoolNotFoundError],
   ["template", TemplateNotFoundError],
@@ -333,7 +345,7 @@ function errorClass(code: Code, reason: string, resourceType = ""): typeof Sandp
     case Code.OutOfRange:
       return ValidationError;
     case Code.Unauthenticated:
-      return SandboxAuthenticationError;
+      return AuthenticationError;
     case Code.PermissionDenied:
       return PermissionDeniedError;
     case Code.NotFound:
@@ -343,7 +355,7 @@ function errorClass(code: Code, reason: string, resourceType = ""): typeof Sandp
     case Code.FailedPrecondition:
       return stateErrorClass(reason);
     case Code.Aborted:
-      return ResourceChangedError;
+      return ConflictError;
     case Code.ResourceExhausted:
       return reason === "POOL_EMPTY" ? PoolEmptyError : QuotaExceededError;
     case Code.DeadlineExceeded:
@@ -351,36 +363,57 @@ function errorClass(code: Code, reason: string, resourceType = ""): typeof Sandp
     case Code.Unavailable:
       return SandboxConnectionError;
     default:
-      return RemoteAPIError;
+      return ServerError;
   }
 }
 
-/** The message for a person: what the server said, or what to look at where no server said anything. */
-function messageOf(error: ConnectError, target: string, answered: boolean): string {
-  if (answered) return error.rawMessage;
+/** The names of the methods whose calls failed, by the error. */
+const METHODS = new WeakMap<object, string>();
+
+/** Returns a transport that notes the method of a failed call, for the message of the error. */
+export function withMethodNames(transport: Transport): Transport {
+  const note = (method: DescMethod) => (error: unknown) => {
+    if (typeof error === "object" && error !== null) METHODS.set(error, method.name);
+    throw error;
+  };
+  return {
+    unary: (method, ...rest) => transport.unary(method, ...rest).catch(note(method)),
+    stream: (method, ...rest) => transport.stream(method, ...rest).catch(note(method)),
+  };
+}
+
+/** A failed call. */
+interface Failure {
+  /** The server. */
+  readonly target: string;
+  /** Whether the call must not run twice. */
+  readonly once: boolean;
+}
+
+/** Returns the message for a call without a response of the server. */
+function messageOf(error: ConnectError, { target, once }: Failure): string {
+  const method = METHODS.get(error) ?? "the call";
   if (error.code === Code.DeadlineExceeded) {
-    return `sandpool at ${target} did not answer in time; raise timeoutMs, or the command's timeout`;
+    return `the sandpool server at ${target} did not finish ${method} within the time limit; increase requestTimeoutMs`;
   }
-  if (error.code === Code.Unavailable) {
-    return `no answer from sandpool at ${target} (${error.rawMessage}); is it running, and is SANDPOOL_ADDRESS right?`;
-  }
-  return error.rawMessage;
+  const text = `the sandpool server at ${target} did not respond to ${method} (${error.rawMessage})`;
+  return once && !NEVER_CONNECTED.has(systemCode(error) ?? "")
+    ? `${text}; the call may have taken effect, so the client did not send it again`
+    : `${text}; check that the server is running and that the address (SANDPOOL_ADDRESS) is correct`;
 }
 
-/**
- * The error of this package for whatever a transport threw. `target` names the server in messages about the connection.
- */
-export function toSandpoolError(thrown: unknown, target: string): SandpoolError {
+/** Converts the error of a transport. */
+export function toSandpoolError(thrown: unknown, failure: Failure): SandpoolError {
   if (thrown instanceof SandpoolError) return thrown;
   const error = ConnectError.from(thrown);
   if (isBrokenConnection(error)) {
-    const message = `the connection to sandpool at ${target} broke: ${error.rawMessage}`;
-    return new SandboxConnectionError(message, { code: "unavailable", reason: NO_ANSWER, cause: error });
+    const details = { code: "UNAVAILABLE", reason: NO_RESPONSE, cause: error } as const;
+    return new SandboxConnectionError(messageOf(error, failure), details);
   }
   const details = readDetails(error);
-  const answered = error.details.length > 0;
-  const noAnswer = !answered && (error.code === Code.Unavailable || error.code === Code.DeadlineExceeded);
-  const reason = noAnswer ? NO_ANSWER : details.reason;
+  const responded = error.details.length > 0;
+  const silent = !responded && (error.code === Code.Unavailable || error.code === Code.DeadlineExceeded);
+  const reason = silent ? NO_RESPONSE : details.reason;
   const kind = errorClass(error.code, reason ?? "", details.resourceType);
-  return new kind(messageOf(error, target, answered), { ...details, reason });
+  return new kind(silent ? messageOf(error, failure) : error.rawMessage, { ...details, reason });
 }

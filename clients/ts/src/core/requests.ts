@@ -1,7 +1,6 @@
-/** From the options of `options.ts` to the messages of the contract. */
+/** Converts the options of `options.ts` to the messages of the contract. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { FieldMaskSchema } from "@bufbuild/protobuf/wkt";
-import { PullPolicy } from "../gen/sandpool/v1/pool_pb.js";
+import { type ContainerSpecSchema, PullPolicy, type ReadinessProbeSchema } from "../gen/sandpool/v1/container_pb.js";
 import type { CreatePoolRequestSchema, UpdatePoolRequestSchema } from "../gen/sandpool/v1/pool_service_pb.js";
 import {
   type BatchCreateSandboxesRequestSchema,
@@ -15,328 +14,262 @@ import type {
   CreateTemplateRequestSchema,
   UpdateTemplateRequestSchema,
 } from "../gen/sandpool/v1/template_service_pb.js";
-import type { RunOptions } from "../inside-options.js";
 import type * as options from "../options.js";
-import { commandWords, oneOf, workingDir } from "./commands.js";
-import { toSandboxState } from "./convert.js";
-import { invalid } from "./errors.js";
-import { cpus, mebibytes } from "./quantities.js";
+import type { Command, RunOptions } from "../sandbox-options.js";
+import { commandFields, exactlyOne, integer, reject, text, textList, textMap } from "./arguments.js";
+import { CREATE_TIMEOUT_MS, QUEUE_TIMEOUT_MS, READINESS } from "./defaults.js";
+import { fromPullPolicy, fromSandboxState, fromWhenEmpty } from "./enums.js";
+import { duration, durationOrNone } from "./time.js";
 
-const INT32_MAX = 2 ** 31 - 1;
-const INTEGERS = [
-  "memoryMb",
-  "ephemeralDiskMb",
-  "warmContainers",
-  "maxContainers",
-  "timeoutSecs",
-  "readinessRetries",
-  "imageCheckSecs",
-  "maxAgeSecs",
-  "count",
-] as const;
+type SpecRequest = MessageInitShape<typeof ContainerSpecSchema>;
+type GivenSpec = options.SpecChanges;
 
-const PULL_POLICIES = { missing: PullPolicy.MISSING, always: PullPolicy.ALWAYS, never: PullPolicy.NEVER } as const;
-const WHEN_EMPTY = { start_cold: WhenEmpty.START_COLD, wait: WhenEmpty.WAIT, fail: WhenEmpty.FAIL } as const;
+/** The fields of a specification, and their paths in an update mask. */
+const SPEC_PATHS = {
+  image: "spec.image",
+  cpus: "spec.cpus",
+  memoryMb: "spec.memory_mb",
+  ephemeralDiskMb: "spec.ephemeral_disk_mb",
+  env: "spec.env",
+  entrypoint: "spec.entrypoint",
+  secretNames: "spec.secret_names",
+  pullPolicy: "spec.pull_policy",
+  readinessProbe: "spec.readiness_probe",
+} as const satisfies Record<keyof GivenSpec, string>;
 
-/** The number of the contract for a word; undefined where there is none. */
-function enumNumber<K extends string, N>(field: string, table: Readonly<Record<K, N>>, word: K | undefined | null) {
-  if (word === undefined || word === null) return undefined;
-  if (Object.hasOwn(table, word)) return table[word];
-  throw invalid(field, `must be one of ${Object.keys(table).join(", ")}, not ${JSON.stringify(word)}`);
+/** Returns the request id of a change: the caller's, otherwise a generated one. */
+export function requestId(call: options.MutationOptions | undefined): string {
+  return call?.requestId ?? crypto.randomUUID();
 }
 
-/** Half a character outside of the basic plane, which the encoding would silently replace. */
-const LONE_SURROGATE = /\p{Surrogate}/u;
-
-/** A text to send. The error does not show it, for it may be secret. */
-function text(field: string, value: string): string {
-  if (typeof value !== "string") throw invalid(field, `must be a string, not ${typeof value}`);
-  if (LONE_SURROGATE.test(value)) throw invalid(field, "holds half a character (a lone surrogate), which is no text");
-  return value;
+function probe(given: options.ReadinessProbeOptions): MessageInitShape<typeof ReadinessProbeSchema> {
+  return {
+    command: textList("readinessProbe.command", given.command),
+    interval: duration("readinessProbe.intervalMs", given.intervalMs),
+    timeout: duration("readinessProbe.timeoutMs", given.timeoutMs),
+    failureThreshold: integer("readinessProbe.failureThreshold", given.failureThreshold),
+  };
 }
 
-/** A map of texts to send. Errors name keys and never show values. */
-export function texts(field: string, values: Readonly<Record<string, string>> | null | undefined): Record<string, string> {
-  const checked = Object.entries(values ?? {}).map(([key, value]) => [
-    text(field, key),
-    text(`${field}[${JSON.stringify(key)}]`, value),
-  ]);
-  return Object.fromEntries(checked) as Record<string, string>;
+/** Returns a specification; null, which only an update mask expresses, is left out. */
+function spec(given: GivenSpec): SpecRequest {
+  const { pullPolicy, readinessProbe } = given;
+  return {
+    image: given.image === undefined ? "" : text("image", given.image),
+    cpus: given.cpus ?? undefined,
+    memoryMb: integer("memoryMb", given.memoryMb),
+    ephemeralDiskMb: integer("ephemeralDiskMb", given.ephemeralDiskMb),
+    env: textMap("env", given.env),
+    entrypoint: textList("entrypoint", given.entrypoint),
+    secretNames: textList("secretNames", given.secretNames),
+    pullPolicy: pullPolicy ? fromPullPolicy("pullPolicy", pullPolicy) : PullPolicy.UNSPECIFIED,
+    readinessProbe: readinessProbe ? probe(readinessProbe) : undefined,
+  };
 }
 
-/** Refuses what the encoding of the contract cannot carry; ranges are the server's to check. */
-function checkIntegers(values: { readonly [K in (typeof INTEGERS)[number]]?: number | null | undefined }): void {
-  for (const name of INTEGERS) {
-    const value = values[name];
-    if (value === undefined || value === null) continue;
-    if (Number.isInteger(value) && Math.abs(value) <= INT32_MAX) continue;
-    throw invalid(name, `must be a whole number of at most 32 bits, not ${value}`);
-  }
+/** Throws a TypeError for fields of a specification that another resource defines. */
+function rejectSpec(given: GivenSpec, owner: string, except: readonly (keyof GivenSpec)[] = []): void {
+  const names = (Object.keys(SPEC_PATHS) as (keyof GivenSpec)[]).filter((name) => !except.includes(name));
+  const values = Object.fromEntries(names.map((name) => [name, given[name]]));
+  reject(`the specification is that of the ${owner}`, values);
 }
 
-const list = (values: readonly string[] | null | undefined): string[] => [...(values ?? [])];
-
-/** The pool's size, under whichever of its names it is given. */
-function poolSize(sizes: Readonly<Partial<Record<"warmContainers" | "size" | "replicas", number | undefined>>>) {
-  const given = [sizes.warmContainers, sizes.size, sizes.replicas].filter((size) => size !== undefined);
-  if (given.length > 1) throw invalid("warmContainers", "give one of warmContainers, size and replicas");
-  return given[0];
+/** Returns the update mask of the given changes; `paths` maps an option to its field. */
+function mask<T extends object>(changes: T, paths: { readonly [K in keyof T]?: string }): { paths: string[] } {
+  const names = (Object.keys(paths) as (keyof T)[]).filter((name) => changes[name] !== undefined);
+  const given = names.flatMap((name) => paths[name] ?? []);
+  if (given.length === 0) throw new TypeError("nothing to update: set at least one field");
+  return { paths: given };
 }
 
-/** A value to send; null, which only the mask tells, is left out. */
-const present = <T>(value: T | null | undefined): T | undefined => value ?? undefined;
-
-/** The fields of the contract that a change names; `names` maps an option to its field. */
-function mask<T extends object>(
-  changes: T,
-  names: { readonly [K in keyof T]?: string },
-): MessageInitShape<typeof FieldMaskSchema> {
-  const given = (Object.keys(names) as (keyof T)[]).filter((key) => changes[key] !== undefined);
-  return { paths: given.map((key) => names[key]).filter((path) => path !== undefined) };
+/** Returns the specification of an update, or undefined when none of its fields changes. */
+function changedSpec(changes: GivenSpec): SpecRequest | undefined {
+  const names = Object.keys(SPEC_PATHS) as (keyof GivenSpec)[];
+  return names.some((name) => changes[name] !== undefined) ? spec(changes) : undefined;
 }
 
 export function createPoolRequest(
   name: string | undefined,
   pool: options.CreatePoolOptions,
-  requestId: string,
 ): MessageInitShape<typeof CreatePoolRequestSchema> {
-  const warmContainers = poolSize(pool);
-  checkIntegers({ ...pool, warmContainers });
+  const { image, templateName, warmContainers, size } = pool;
+  if (exactlyOne({ image, templateName }) === "templateName") rejectSpec(pool, "template");
+  else reject("it is the name of warmContainers for a pool with a template", { size });
+  if (size !== undefined) reject("size has the same meaning", { warmContainers });
   return {
-    name: name ?? "",
-    image: pool.image ?? "",
-    templateName: pool.templateName ?? "",
-    cpus: pool.cpus,
-    memoryMb: pool.memoryMb,
-    ephemeralDiskMb: pool.ephemeralDiskMb,
-    warmContainers: warmContainers ?? 0,
-    maxContainers: pool.maxContainers,
-    timeoutSecs: pool.timeoutSecs,
-    secretNames: list(pool.secretNames),
-    entrypoint: list(pool.entrypoint),
-    env: texts("env", pool.env),
-    readinessCommand: list(pool.readinessCommand),
-    readinessIntervalSecs: pool.readinessIntervalSecs,
-    readinessTimeoutSecs: pool.readinessTimeoutSecs,
-    readinessRetries: pool.readinessRetries,
-    pullPolicy: enumNumber("pullPolicy", PULL_POLICIES, pool.pullPolicy) ?? PullPolicy.UNSPECIFIED,
-    imageCheckSecs: pool.imageCheckSecs ?? 0,
-    maxAgeSecs: pool.maxAgeSecs ?? 0,
+    name: name === undefined ? "" : text("name", name),
+    spec: image === undefined ? undefined : spec(pool),
+    templateName: templateName ?? "",
+    warmContainers: integer("warmContainers", warmContainers ?? size),
+    maxContainers: integer("maxContainers", pool.maxContainers),
+    timeout: durationOrNone("timeoutMs", pool.timeoutMs),
     paused: pool.paused ?? false,
-    drain: pool.drain ?? false,
-    requestId,
+    drained: pool.drained ?? false,
+    imageRefreshInterval: durationOrNone("imageRefreshIntervalMs", pool.imageRefreshIntervalMs),
+    warmTtl: durationOrNone("warmTtlMs", pool.warmTtlMs),
+    requestId: requestId(pool),
   };
 }
 
 export function updatePoolRequest(
   poolId: string,
-  pool: options.UpdatePoolOptions,
-  requestId: string,
+  changes: options.UpdatePoolOptions,
 ): MessageInitShape<typeof UpdatePoolRequestSchema> {
-  const warmContainers = poolSize(pool);
-  const changes = { ...pool, warmContainers };
-  checkIntegers(changes);
   return {
     poolId,
-    name: present(pool.newName),
-    image: pool.image,
-    cpus: present(pool.cpus),
-    memoryMb: present(pool.memoryMb),
-    ephemeralDiskMb: present(pool.ephemeralDiskMb),
-    warmContainers,
-    maxContainers: present(pool.maxContainers),
-    timeoutSecs: present(pool.timeoutSecs),
-    secretNames: list(pool.secretNames),
-    entrypoint: list(pool.entrypoint),
-    env: texts("env", pool.env),
-    readinessCommand: list(pool.readinessCommand),
-    readinessIntervalSecs: present(pool.readinessIntervalSecs),
-    readinessTimeoutSecs: present(pool.readinessTimeoutSecs),
-    readinessRetries: present(pool.readinessRetries),
-    pullPolicy: enumNumber("pullPolicy", PULL_POLICIES, pool.pullPolicy),
-    imageCheckSecs: present(pool.imageCheckSecs),
-    maxAgeSecs: present(pool.maxAgeSecs),
-    paused: pool.paused,
-    drain: pool.drain,
-    updateMask: mask(changes, {
-      newName: "name",
-      image: "image",
-      cpus: "cpus",
-      memoryMb: "memory_mb",
-      ephemeralDiskMb: "ephemeral_disk_mb",
+    name: changes.name ?? undefined,
+    spec: changedSpec(changes),
+    warmContainers: integer("warmContainers", changes.warmContainers),
+    maxContainers: integer("maxContainers", changes.maxContainers),
+    timeout: duration("timeoutMs", changes.timeoutMs ?? undefined),
+    paused: changes.paused,
+    drained: changes.drained,
+    imageRefreshInterval: duration("imageRefreshIntervalMs", changes.imageRefreshIntervalMs ?? undefined),
+    warmTtl: duration("warmTtlMs", changes.warmTtlMs ?? undefined),
+    updateMask: mask<options.UpdatePoolOptions>(changes, {
+      name: "name",
+      ...SPEC_PATHS,
       warmContainers: "warm_containers",
       maxContainers: "max_containers",
-      timeoutSecs: "timeout_secs",
-      secretNames: "secret_names",
-      entrypoint: "entrypoint",
-      env: "env",
-      readinessCommand: "readiness_command",
-      readinessIntervalSecs: "readiness_interval_secs",
-      readinessTimeoutSecs: "readiness_timeout_secs",
-      readinessRetries: "readiness_retries",
-      pullPolicy: "pull_policy",
-      imageCheckSecs: "image_check_secs",
-      maxAgeSecs: "max_age_secs",
+      timeoutMs: "timeout",
       paused: "paused",
-      drain: "drain",
+      drained: "drained",
+      imageRefreshIntervalMs: "image_refresh_interval",
+      warmTtlMs: "warm_ttl",
     }),
-    etag: pool.etag ?? "",
-    requestId,
+    etag: changes.etag ?? "",
+    requestId: requestId(changes),
   };
 }
 
 export function createTemplateRequest(
   name: string,
   template: options.CreateTemplateOptions,
-  requestId: string,
 ): MessageInitShape<typeof CreateTemplateRequestSchema> {
-  checkIntegers(template);
   return {
     name,
-    image: template.image,
-    cpus: oneOf("cpus", template.cpus, "cpu", cpus(template.cpu)),
-    memoryMb: oneOf("memoryMb", template.memoryMb, "memory", mebibytes("memory", template.memory)),
-    ephemeralDiskMb: oneOf("ephemeralDiskMb", template.ephemeralDiskMb, "storage", mebibytes("storage", template.storage)),
-    timeoutSecs: template.timeoutSecs ?? 0,
-    secretNames: list(template.secretNames),
-    entrypoint: list(template.entrypoint),
-    env: texts("env", template.env),
-    readinessCommand: list(template.readinessCommand),
-    readinessIntervalSecs: template.readinessIntervalSecs,
-    readinessTimeoutSecs: template.readinessTimeoutSecs,
-    readinessRetries: template.readinessRetries,
-    requestId,
+    spec: spec(template),
+    timeout: durationOrNone("timeoutMs", template.timeoutMs),
+    requestId: requestId(template),
   };
 }
 
 export function updateTemplateRequest(
   templateName: string,
-  template: options.UpdateTemplateOptions,
-  requestId: string,
+  changes: options.UpdateTemplateOptions,
 ): MessageInitShape<typeof UpdateTemplateRequestSchema> {
-  checkIntegers(template);
   return {
     templateName,
-    name: template.newName,
-    image: template.image,
-    cpus: present(template.cpus),
-    memoryMb: present(template.memoryMb),
-    ephemeralDiskMb: present(template.ephemeralDiskMb),
-    timeoutSecs: present(template.timeoutSecs),
-    secretNames: list(template.secretNames),
-    entrypoint: list(template.entrypoint),
-    env: texts("env", template.env),
-    readinessCommand: list(template.readinessCommand),
-    readinessIntervalSecs: present(template.readinessIntervalSecs),
-    readinessTimeoutSecs: present(template.readinessTimeoutSecs),
-    readinessRetries: present(template.readinessRetries),
-    updateMask: mask(template, {
-      newName: "name",
-      image: "image",
-      cpus: "cpus",
-      memoryMb: "memory_mb",
-      ephemeralDiskMb: "ephemeral_disk_mb",
-      timeoutSecs: "timeout_secs",
-      secretNames: "secret_names",
-      entrypoint: "entrypoint",
-      env: "env",
-      readinessCommand: "readiness_command",
-      readinessIntervalSecs: "readiness_interval_secs",
-      readinessTimeoutSecs: "readiness_timeout_secs",
-      readinessRetries: "readiness_retries",
-    }),
-    etag: template.etag ?? "",
-    requestId,
+    name: changes.name,
+    spec: changedSpec(changes),
+    timeout: duration("timeoutMs", changes.timeoutMs ?? undefined),
+    updateMask: mask<options.UpdateTemplateOptions>(changes, { name: "name", ...SPEC_PATHS, timeoutMs: "timeout" }),
+    etag: changes.etag ?? "",
+    requestId: requestId(changes),
   };
 }
 
+/** A creation with all fields that its variants have. */
+interface AnySandbox extends options.SandboxOptions, GivenSpec {
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  readonly poolId?: string | undefined;
+  readonly templateName?: string | undefined;
+  readonly whenEmpty?: options.WhenEmpty | undefined;
+  readonly queueTimeoutMs?: number | undefined;
+}
+
 export function createSandboxRequest(
-  sandbox: options.CreateOptions,
-  requestId: string,
+  given: options.CreateOptions,
+  id: string,
 ): MessageInitShape<typeof CreateSandboxRequestSchema> {
-  checkIntegers(sandbox);
+  const sandbox: AnySandbox = given;
+  const { poolId, templateName, image, whenEmpty, queueTimeoutMs } = sandbox;
+  const source = exactlyOne({ poolId, templateName, image });
+  if (source !== "image") rejectSpec(sandbox, source === "poolId" ? "pool" : "template", ["env"]);
+  else reject("a sandbox from an image always has a cold start", { whenEmpty });
+  if (whenEmpty !== "wait") reject('it requires whenEmpty: "wait"', { queueTimeoutMs });
   return {
-    poolId: sandbox.poolId ?? "",
-    templateName: sandbox.templateName ?? "",
-    image: sandbox.image ?? "",
-    cpus: sandbox.cpus,
-    memoryMb: sandbox.memoryMb,
-    ephemeralDiskMb: sandbox.ephemeralDiskMb,
-    timeoutSecs: sandbox.timeoutSecs,
-    secretNames: list(sandbox.secretNames),
-    entrypoint: list(sandbox.entrypoint),
-    env: texts("env", sandbox.env),
-    readinessCommand: list(sandbox.readinessCommand),
-    readinessIntervalSecs: sandbox.readinessIntervalSecs,
-    readinessTimeoutSecs: sandbox.readinessTimeoutSecs,
-    readinessRetries: sandbox.readinessRetries,
-    whenEmpty: enumNumber("whenEmpty", WHEN_EMPTY, sandbox.whenEmpty) ?? WhenEmpty.UNSPECIFIED,
-    waitSecs: sandbox.waitSecs,
+    poolId: poolId ?? "",
+    templateName: templateName ?? "",
+    // With an image, the variables belong to the specification, so that the entrypoint receives them as well.
+    spec: image === undefined ? undefined : spec(sandbox),
     name: sandbox.name ?? "",
-    metadata: texts("metadata", sandbox.metadata),
-    requestId,
+    metadata: textMap("metadata", sandbox.metadata),
+    timeout: durationOrNone("timeoutMs", sandbox.timeoutMs),
+    env: image === undefined ? textMap("env", sandbox.env) : {},
+    whenEmpty: whenEmpty === undefined ? WhenEmpty.UNSPECIFIED : fromWhenEmpty("whenEmpty", whenEmpty),
+    queueTimeout: duration("queueTimeoutMs", queueTimeoutMs),
+    requestId: id,
   };
+}
+
+/**
+ * Returns the least time limit of a creation: for the start of a container, for the wait in the queue, and for the
+ * attempts of the readiness probe.
+ */
+export function creationTimeoutMs(given: options.CreateOptions): number {
+  const { whenEmpty, queueTimeoutMs, readinessProbe }: AnySandbox = given;
+  const queue = whenEmpty === "wait" ? (queueTimeoutMs ?? QUEUE_TIMEOUT_MS) : 0;
+  if (!readinessProbe) return CREATE_TIMEOUT_MS + queue;
+  const { intervalMs, timeoutMs, failureThreshold } = { ...READINESS, ...readinessProbe };
+  const attempt = (intervalMs ?? READINESS.intervalMs) + (timeoutMs ?? READINESS.timeoutMs);
+  return CREATE_TIMEOUT_MS + queue + (failureThreshold ?? READINESS.failureThreshold) * attempt;
 }
 
 export function batchCreateSandboxesRequest(
   count: number,
   sandbox: options.BatchOptions,
-  requestId: string,
 ): MessageInitShape<typeof BatchCreateSandboxesRequestSchema> {
-  checkIntegers({ count });
-  return { count, sandbox: createSandboxRequest(sandbox, ""), requestId };
+  reject("the sandboxes of a batch are identical", { name: sandbox.name });
+  return { count: integer("count", count), sandbox: createSandboxRequest(sandbox, ""), requestId: requestId(sandbox) };
 }
 
-/** Creates a secret, or changes its value: the two requests are alike. */
+/** Returns the request that creates or updates a secret: the two are the same. */
 export function secretRequest(
   name: string,
   value: string,
-  requestId: string,
+  call: options.MutationOptions | undefined,
 ): { name: string; value: string; requestId: string } {
-  return { name, value: text("value", value), requestId };
+  return { name: text("name", name), value: text("value", value), requestId: requestId(call) };
 }
 
 export function updateSandboxRequest(
   sandboxId: string,
-  sandbox: options.UpdateSandboxOptions,
-  requestId: string,
+  changes: options.UpdateSandboxOptions,
 ): MessageInitShape<typeof UpdateSandboxRequestSchema> {
-  checkIntegers(sandbox);
   return {
     sandboxId,
-    name: present(sandbox.newName),
-    metadata: texts("metadata", sandbox.metadata),
-    timeoutSecs: present(sandbox.timeoutSecs),
-    updateMask: mask(sandbox, { newName: "name", metadata: "metadata", timeoutSecs: "timeout_secs" }),
-    etag: sandbox.etag ?? "",
-    requestId,
+    name: changes.name ?? undefined,
+    metadata: textMap("metadata", changes.metadata),
+    timeout: duration("timeoutMs", changes.timeoutMs ?? undefined),
+    updateMask: mask(changes, { name: "name", metadata: "metadata", timeoutMs: "timeout" }),
+    etag: changes.etag ?? "",
+    requestId: requestId(changes),
   };
 }
 
 export function listSandboxesRequest(
   filter: options.ListSandboxesOptions,
-  pageToken: string,
 ): MessageInitShape<typeof ListSandboxesRequestSchema> {
   return {
-    pageToken,
     poolId: filter.poolId ?? "",
     templateName: filter.templateName ?? "",
-    states: (filter.states ?? []).map(toSandboxState),
-    metadata: texts("metadata", filter.metadata),
+    states: (filter.states ?? []).map((state) => fromSandboxState("states", state)),
+    metadata: textMap("metadata", filter.metadata),
   };
 }
 
 export function runCommandRequest(
   sandboxId: string,
-  command: string | readonly string[],
-  run: RunOptions,
+  command: Command,
+  { env, cwd, user, timeoutMs }: RunOptions,
 ): MessageInitShape<typeof RunCommandRequestSchema> {
   return {
     sandboxId,
-    ...commandWords(command, run),
-    env: texts("env", run.env),
-    workingDir: workingDir(run),
-    user: run.user ?? "",
-    timeoutSecs: run.timeout,
+    ...commandFields(command),
+    env: textMap("env", env),
+    workingDir: cwd ?? "",
+    user: user ?? "",
+    timeout: duration("timeoutMs", timeoutMs ?? undefined),
   };
 }

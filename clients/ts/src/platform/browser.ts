@@ -1,20 +1,20 @@
-/** What depends on where the client runs, in a browser: it reaches the server's web port, by Connect over `fetch`. */
+/** The parts that depend on the platform, for browsers: the client reaches the server's web port, by Connect over `fetch`. */
 import { createConnectTransport } from "@connectrpc/connect-web";
 import type { Connection } from "../core/caller.js";
-import { invalid } from "../core/errors.js";
 
-/** Where the server is when nothing else is said: where the page came from. */
+/** The default address of the server: the origin of the page. */
 export const DEFAULT_ADDRESS = globalThis.location?.origin ?? "http://localhost";
 
-/** A browser has no environment. */
+/** Browsers have no environment variables. */
 export function environment(_name: string): string | undefined {
   return undefined;
 }
 
-/** Connect over HTTP to the web port's address, `http://host:port` or `https://host`. */
+/** Connects to the web port by its address, `http://host:port` or `https://host`. */
 export function connect(address: string): Connection {
   if (!/^https?:\/\//.test(address) || !URL.canParse(address)) {
-    throw invalid("address", `must be the web port's http://host:port or https://host, not ${JSON.stringify(address)}`);
+    const expected = "the web port's http://host:port or https://host";
+    throw new TypeError(`${JSON.stringify(address)} is not a valid address; use ${expected}`);
   }
   return {
     transport: createConnectTransport({ baseUrl: new URL(address).origin, useBinaryFormat: true }),
@@ -30,35 +30,45 @@ export interface LocalPort {
   readonly close: () => Promise<void>;
 }
 
-/** A page cannot listen. */
+/** Pages cannot listen. */
 export function listen(): Promise<LocalPort> {
-  throw invalid("tunnel", "is not there in a browser, which cannot listen; expose the port and use its URL");
+  throw new TypeError("tunnels are not available in browsers; expose the port and use its URL");
 }
 
-/** A file of this machine that is sent. */
+/** A file of this machine to send. */
 export interface LocalFile {
   readonly size: number;
   readonly read: (offset: number, most: number) => Promise<Uint8Array>;
   readonly close: () => Promise<void>;
 }
 
-/** A file of this machine that is being received. */
+/** A file of this machine that is received. */
 export interface IncomingFile {
   readonly write: (data: Uint8Array) => Promise<void>;
   readonly finish: (mode: number) => Promise<void>;
   readonly drop: () => Promise<void>;
 }
 
-/** A page sees no files but those that it is given. */
+/** Pages cannot open files by path. */
 export function openFile(): Promise<LocalFile> {
   throw noFiles();
 }
 
-/** A page writes no files. */
+/** Pages cannot write files. */
 export function receiveFile(): Promise<IncomingFile> {
   throw noFiles();
 }
 
+/** Pages cannot read directories. */
+export function packDirectory(): AsyncIterable<Uint8Array> {
+  throw noFiles();
+}
+
+/** Pages cannot write directories. */
+export function unpackDirectory(): Promise<number> {
+  throw noFiles();
+}
+
 function noFiles(): Error {
-  return invalid("localPath", "is not there in a browser, which has no files of its own; use read and write");
+  return new TypeError("local paths are not available in browsers; use read, write, uploadArchive and downloadArchive");
 }

@@ -1,31 +1,34 @@
 /**
- * What depends on where the client runs: the environment and the default transport. A build for another platform
- * replaces this module and nothing else.
+ * The parts that depend on the platform, for Node: the environment, the default transport and local files. The build for
+ * browsers replaces this module and no other.
  */
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { packTar, unpackTar } from "modern-tar/fs";
 import { randomUUID } from "node:crypto";
-import { open, rename, rm } from "node:fs/promises";
+import { createReadStream } from "node:fs";
+import { mkdir, mkdtemp, open, rename, rm, stat } from "node:fs/promises";
 import { createServer, type AddressInfo, type Socket } from "node:net";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { pipeline } from "node:stream/promises";
 import type { Connection } from "../core/caller.js";
-import { invalid } from "../core/errors.js";
 
-/** Where the server is when nothing else is said. */
+/** The default address of the server. */
 export const DEFAULT_ADDRESS = "127.0.0.1:50051";
 
-/** How often a server that says nothing while calls are under way is asked for a sign of life, and how long it has. */
+/** The interval of pings while calls are in progress and the server is silent, and the time limit of their responses. */
 const PING_MS = 20_000;
 const PING_TIMEOUT_MS = 10_000;
 
 /** Scheme, host (an IPv6 address in brackets) and port. */
 const ADDRESS = /^(?:(?<scheme>[a-z]+):\/\/)?(?<host>\[[0-9a-fA-F:.]+\]|[^:/@?#\s[\]]+)(?::(?<port>\d{1,5}))?\/?$/;
 
-/** A variable of the environment; undefined where it is not set or empty. */
+/** Returns an environment variable; undefined when it is not set or empty. */
 export function environment(name: string): string | undefined {
   return process.env[name] || undefined;
 }
 
-/** What stands before the host, whether that means TLS, and the port where none is given. */
+/** The schemes of addresses, the corresponding schemes of HTTP, and the default ports. */
 const SCHEMES: Readonly<Record<string, { scheme: string; port: string }>> = {
   http: { scheme: "http", port: "50051" },
   grpc: { scheme: "http", port: "50051" },
@@ -33,19 +36,19 @@ const SCHEMES: Readonly<Record<string, { scheme: string; port: string }>> = {
   grpcs: { scheme: "https", port: "443" },
 };
 
-/** The origin of an address: `host:port`, plain text, or with a scheme, of which `https` and `grpcs` mean TLS. */
+/** Returns the origin of an address: `host:port` or a URL; `https` and `grpcs` mean TLS. */
 export function originOf(address: string): string {
   const { scheme = "http", host, port } = ADDRESS.exec(address)?.groups ?? {};
   const known = SCHEMES[scheme];
   const origin = `${known?.scheme}://${host}:${port ?? known?.port}`;
   if (known === undefined || host === undefined || !URL.canParse(origin)) {
-    const given = JSON.stringify(address);
-    throw invalid("address", `must be host:port, http://host:port or https://host:port, not ${given}`);
+    const expected = "host:port, http://host:port or https://host:port";
+    throw new TypeError(`${JSON.stringify(address)} is not a valid address; use ${expected}`);
   }
   return new URL(origin).origin;
 }
 
-/** gRPC over HTTP/2 to the address. It connects with the first call, and an idle connection lets the process end. */
+/** Connects by gRPC over HTTP/2, with the first call. An idle connection does not keep the process running. */
 export function connect(address: string): Connection {
   const baseUrl = originOf(address);
   const sessionManager = new Http2SessionManager(baseUrl, { pingIntervalMs: PING_MS, pingTimeoutMs: PING_TIMEOUT_MS });
@@ -63,10 +66,11 @@ export interface LocalPort {
   readonly close: () => Promise<void>;
 }
 
-/** Listens on 127.0.0.1; each connection is given to `carry`, which takes its bytes and yields those to answer with. */
+/** Listens; `forward` receives the bytes of each connection and yields the bytes to send back. */
 export async function listen(
+  host: string,
   port: number,
-  carry: (input: AsyncIterable<Uint8Array>, signal: AbortSignal) => AsyncIterable<Uint8Array>,
+  forward: (input: AsyncIterable<Uint8Array>, signal: AbortSignal) => AsyncIterable<Uint8Array>,
 ): Promise<LocalPort> {
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
@@ -76,11 +80,11 @@ export async function listen(
       sockets.delete(socket);
       ended.abort();
     });
-    void answer(socket, carry(socket, ended.signal));
+    void send(socket, forward(socket, ended.signal));
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(port, "127.0.0.1", resolve);
+    server.listen(port, host, resolve);
   });
   return {
     port: (server.address() as AddressInfo).port,
@@ -91,23 +95,22 @@ export async function listen(
   };
 }
 
-/** Writes what comes to the socket, as fast as it takes it; a connection that fails is broken. */
-async function answer(socket: Socket, bytes: AsyncIterable<Uint8Array>): Promise<void> {
+/** Writes bytes to the socket as fast as it accepts them; resets it when they cannot be had. */
+async function send(socket: Socket, bytes: AsyncIterable<Uint8Array>): Promise<void> {
   try {
     for await (const part of bytes) {
       if (!socket.write(part)) await new Promise<void>((resolve) => socket.once("drain", resolve).once("close", resolve));
     }
     socket.end();
   } catch {
-    // Whoever connected sees it as whoever connects to a port that breaks.
-    socket.resetAndDestroy();
+    socket.resetAndDestroy(); // the local client sees a connection that breaks
   }
 }
 
-/** A file of this machine that is sent, as large as it was when it was opened. */
+/** A file of this machine to send, with the size that it had when it was opened. */
 export interface LocalFile {
   readonly size: number;
-  /** The next bytes from an offset on, at most `most` and none beyond `size`; rejects where the file became shorter. */
+  /** Reads at most `most` bytes from an offset on; rejects when the file became shorter. */
   readonly read: (offset: number, most: number) => Promise<Uint8Array>;
   readonly close: () => Promise<void>;
 }
@@ -128,16 +131,16 @@ export async function openFile(path: string): Promise<LocalFile> {
   };
 }
 
-/** A file of this machine that is being received: it appears under its name when it is whole. */
+/** A file of this machine that is received: it appears under its name when it is complete. */
 export interface IncomingFile {
   readonly write: (data: Uint8Array) => Promise<void>;
-  /** It is whole: gives it its mode, within the process's umask, and its name. */
+  /** Completes the file: sets its mode, within the umask of this process, and its name. */
   readonly finish: (mode: number) => Promise<void>;
-  /** Throws it away, unless it is finished. */
+  /** Removes the file unless it is complete. */
   readonly drop: () => Promise<void>;
 }
 
-/** Makes a file of this machine to receive into. */
+/** Creates a file of this machine to receive into. */
 export async function receiveFile(path: string): Promise<IncomingFile> {
   const part = join(dirname(path), `.${basename(path)}.${randomUUID()}`);
   const file = await open(part, "wx", 0o666);
@@ -155,3 +158,50 @@ export async function receiveFile(path: string): Promise<IncomingFile> {
     },
   };
 }
+
+/** Yields the contents of a directory of this machine as a tar archive. Symbolic links stay links. */
+export async function* packDirectory(path: string): AsyncGenerator<Uint8Array, void, undefined> {
+  if (!(await stat(path)).isDirectory()) throw new TypeError(`${path} is not a directory`);
+  for await (const part of packTar(path)) yield part as Uint8Array;
+}
+
+/**
+ * Receives a tar archive and unpacks it into a directory of this machine, which is created if it does not exist; returns
+ * the number of entries. The archive comes from a sandbox and is not trusted: an entry that would lie or lead outside of
+ * the directory, and a device, is an error.
+ */
+export async function unpackDirectory(
+  parts: () => AsyncIterable<Uint8Array>,
+  path: string,
+  onArrived: () => void,
+): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), "sandpool-"));
+  try {
+    const archive = join(directory, "archive.tar");
+    const file = await open(archive, "wx", 0o600);
+    try {
+      for await (const part of parts()) {
+        onArrived();
+        await file.writeFile(part);
+      }
+    } finally {
+      await file.close();
+    }
+    await mkdir(path, { recursive: true });
+    let entries = 0;
+    const unpacker = unpackTar(path, {
+      filter: ({ name, type }) => {
+        if (!UNPACKED.has(type ?? "file")) throw new Error(`${name} is a ${type}, which cannot be unpacked`);
+        entries += 1;
+        return true;
+      },
+    });
+    await pipeline(createReadStream(archive), unpacker);
+    return entries;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** The types of entries that can be unpacked. */
+const UNPACKED: ReadonlySet<string> = new Set(["file", "directory", "symlink", "link"]);

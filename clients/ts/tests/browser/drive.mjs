@@ -1,6 +1,6 @@
 /**
- * Opens a page in a real Chromium whose script uses the browser's build of the client, and prints what the script made
- * of it, as JSON: node drive.mjs CHROMIUM WEB-PORT-URL PAGE-PORT PROGRAM
+ * Opens a page in Chromium whose script runs a program with the client's build for browsers, and prints the result of
+ * the program as JSON: node drive.mjs CHROMIUM WEB-PORT-URL PAGE-PORT PROGRAM
  */
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -11,7 +11,7 @@ const client = await readFile(new URL("../../dist/browser/index.js", import.meta
 const page = `<!doctype html><script type="module">
 import * as sandpool from "/sandpool.js";
 const run = new (Object.getPrototypeOf(async () => {}).constructor)("sandpool", "address", ${JSON.stringify(program)});
-window.told = run(sandpool, ${JSON.stringify(address)}).catch((error) => ({ error: String(error), reason: error.reason }));
+window.result = run(sandpool, ${JSON.stringify(address)}).catch((error) => ({ error: String(error), reason: error.reason }));
 </script>`;
 const server = createServer((request, response) => {
   const isScript = request.url === "/sandpool.js";
@@ -24,8 +24,8 @@ try {
   const opened = await browser.newPage();
   opened.on("pageerror", (error) => console.error(error));
   await opened.goto(`http://127.0.0.1:${port}/`);
-  await opened.waitForFunction(() => window.told !== undefined);
-  console.log(JSON.stringify(await opened.evaluate(() => window.told)));
+  await opened.waitForFunction(() => window.result !== undefined);
+  console.log(JSON.stringify(await opened.evaluate(() => window.result)));
 } finally {
   await browser.close();
   server.close();
