@@ -1,29 +1,36 @@
-# Everything works on a bare Debian 12 machine: each command first sets up what is missing and says so.
-# The work is done by tools/dev; variables of the environment that it reads are listed in `make help`.
+# Commands for development on Debian 12. Each command first installs and builds the missing tools, and lists them.
+# The commands are implemented in tools/dev. `make help` lists the environment variables that it reads.
 
 PYTHON ?= python3
 DEV = $(PYTHON) -m tools.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test pythons check lint bench generate lock setup clean
+.PHONY: help demo serve test pythons check lint bench generate freeze lock setup clean
 
 help:
-	@echo 'make demo      set up all that is missing, then watch a pool at work, with times'
-	@echo 'make serve     the same set-up, then a server in the foreground; Ctrl-C ends and removes it'
-	@echo 'make test      the same set-up, then every check and test'
-	@echo 'make pythons   the Python client'"'"'s tests on the other Pythons, 3.10 to 3.14'
-	@echo 'make check     the quick inner loop: format, lint, types, unit tests; no engine'
-	@echo 'make lint      format, lint and types alone'
-	@echo 'make bench     measure on a real engine'
-	@echo 'make generate  generate the stubs from proto/'
-	@echo 'make lock      write the lock files in requirements/ anew'
-	@echo 'make setup     install and build what needs no engine'
-	@echo 'make clean     remove what the set-up made in this clone'
+	@echo 'Usage: make COMMAND'
 	@echo
-	@echo 'DOCKER_HOST      the engine to use; else the default socket; else a private one is started'
-	@echo 'SANDPOOL_SERVER_ADDRESS and its like: settings of the server that `make serve` starts'
-	@echo 'SANDPOOL_CACHE   downloads, images, the private engine'"'"'s data; ~/.cache/sandpool'
-	@echo 'SANDPOOL_OFFLINE set to 1, no registry but the local one is asked for images; so in test and bench'
+	@echo 'make demo      Set up everything, then create pools and sandboxes and print the times'
+	@echo 'make serve     Set up everything, then run a server in the foreground; Ctrl-C stops it and removes its containers'
+	@echo 'make test      Set up everything, then run every check and test'
+	@echo 'make pythons   Run the tests of the Python client on Python 3.10 to 3.14 and next to other SDKs'
+	@echo 'make check     Run the quick checks: format, lint, types, unit tests; no engine'
+	@echo 'make lint      Run format, lint and type checks only'
+	@echo 'make bench     Run the benchmarks on a real engine'
+	@echo 'make generate  Generate the code from proto/, and the blocking Python client'
+	@echo 'make freeze    Write proto/v1.binpb, the contract that later changes must not break'
+	@echo 'make lock      Update the lock files in requirements/'
+	@echo 'make setup     Install and build the tools that need no engine'
+	@echo 'make clean     Remove the files that the setup created in this clone'
+	@echo
+	@echo 'Environment variables:'
+	@echo 'DOCKER_HOST        Engine to use. Default: the default socket, otherwise a private engine'
+	@echo 'SANDPOOL_SERVER_*  Settings of the server that `make serve` starts, for example SANDPOOL_SERVER_ADDRESS'
+	@echo 'SANDPOOL_CACHE     Directory for downloads, images and the data of the private engine. Default: ~/.cache/sandpool'
+	@echo 'SANDPOOL_OFFLINE   Set to 1 to pull images from the local registry only. Tests and benchmarks always do this'
 
 demo serve test pythons check lint bench generate lock setup clean:
 	@$(DEV) $@
+
+freeze:
+	@$(DEV) freeze $(if $(ALLOW_BREAKING),--allow-breaking)

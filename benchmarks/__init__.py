@@ -1,1 +1,4 @@
-"""What sandpool costs, beside its floor from the same run. `make bench` runs it; see docs/benchmarks.md."""
+"""Benchmarks. Each result is compared with a baseline of the same run. Run them with `make bench`.
+
+See docs/explanation/performance.md.
+"""

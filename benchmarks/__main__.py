@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print a table, keep the figures as JSON."""
+"""Run the benchmarks with `python -m benchmarks`: print a table and write the results as JSON."""
 
 import argparse
 import io
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.cases import Setting, all_cases
 from benchmarks.server import Servers
-from benchmarks.stats import Figure
+from benchmarks.stats import Result
 
 RESULTS = Path(__file__).parent / "results"
 IMAGE = "python:3.11-slim"
@@ -23,65 +23,68 @@ _TOP = 30
 
 
 def main() -> int:
-    """Run the chosen cases. 0 also where a goal is missed: that is a finding. 1 where a case could not be measured."""
+    """Run the selected cases and return the exit code.
+
+    The exit code is 1 if a case failed. A missed goal is a result and no failure.
+    """
     cases = all_cases()
-    parser = argparse.ArgumentParser(description="Measure sandpool on the engine that $DOCKER_HOST names.")
-    parser.add_argument("cases", nargs="*", choices=[[], *cases], help="which to run; all without any")
-    parser.add_argument("--image", default=IMAGE, help=f"the containers' image, default {IMAGE}")
+    parser = argparse.ArgumentParser(description="Measure the performance of sandpool on the engine at $DOCKER_HOST.")
+    parser.add_argument("cases", nargs="*", choices=[[], *cases], help="cases to run; default: all")
+    parser.add_argument("--image", default=IMAGE, help=f"image of the containers; default: {IMAGE}")
     parser.add_argument(
-        "--profile", action="store_true", help="profile the servers' event loops; the figures are slower then"
+        "--profile", action="store_true", help="profile the event loops of the servers, which slows them down"
     )
     args = parser.parse_args()
-    folder = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    figures: list[Figure] = []
+    directory = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    results: list[Result] = []
     failed: list[str] = []
     for name in args.cases or cases:
         began = time.perf_counter()
         print(f"measuring {name} …", flush=True)
-        profiles = folder / name if args.profile else None
+        profiles = directory / name if args.profile else None
         if profiles is not None:
             profiles.mkdir(parents=True)
         try:
-            # Servers for each case, so that none inherits the load of another.
-            figures += cases[name](Setting(Servers(profiles), args.image))
-        except Exception:  # whatever it is: the figures of the other cases are not lost for it
+            # Each case has its own servers, so that no case affects another.
+            results += cases[name](Setting(Servers(profiles), args.image))
+        except Exception:  # Any failure must not lose the results of the other cases.
             traceback.print_exc()
             failed.append(name)
             continue
         print(f"  done in {time.perf_counter() - began:.0f} s", flush=True)
         if profiles is not None:
-            print(f"  profiles in {tell_profiles(profiles)}")
-    print_table(figures)
-    print(f"kept in {keep(folder.with_suffix('.json'), figures, args.image, args.profile)}")
+            print(f"  profiles: {write_profiles(profiles)}")
+    print_table(results)
+    print(f"results: {write_results(directory.with_suffix('.json'), results, args.image, args.profile)}")
     if failed:
-        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def print_table(figures: list[Figure]) -> None:
-    """One line a figure."""
-    print(f"\n{'operation':<24} {'':>9} {'':<9} {'against':<24} {'':>9}   {'result':>7}   goal")
-    for figure in figures:
+def print_table(results: list[Result]) -> None:
+    """Print one line for each result."""
+    print(f"\n{'operation':<24} {'':>9} {'':<9} {'baseline':<24} {'':>9}   {'result':>7}   goal")
+    for result in results:
         print(
-            f"{figure.name:<24} {figure.measured:>9} {figure.unit:<9} {figure.floor_name:<24} {figure.floor:>9}   "
-            f"{figure.result:>7}   {figure.goal} {'met' if figure.met else 'MISSED'}"
+            f"{result.name:<24} {result.measured:>9} {result.unit:<9} {result.floor_name:<24} {result.floor:>9}   "
+            f"{result.value:>7}   {result.goal} {'met' if result.met else 'MISSED'}"
         )
 
 
-def tell_profiles(folder: Path) -> Path:
-    """Write the top of each profile as text beside it; returns the folder."""
-    for profile in sorted(folder.glob("*.prof")):
+def write_profiles(directory: Path) -> Path:
+    """Replace each profile with a text file of its top functions. Returns the directory."""
+    for profile in sorted(directory.glob("*.prof")):
         text = io.StringIO()
         stats = pstats.Stats(str(profile), stream=text).strip_dirs()
         for order in ("tottime", "cumulative"):
             stats.sort_stats(order).print_stats(_TOP)
         profile.with_suffix(".txt").write_text(text.getvalue())
         profile.unlink()
-    return folder
+    return directory
 
 
-def keep(file: Path, figures: list[Figure], image: str, profiled: bool) -> Path:
-    """Write the figures with what they were measured on; returns the file."""
+def write_results(file: Path, results: list[Result], image: str, profiled: bool) -> Path:
+    """Write the results, with a description of the machine, to a JSON file. Returns the file."""
     file.parent.mkdir(exist_ok=True)
     machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
     content = {
@@ -89,7 +92,7 @@ def keep(file: Path, figures: list[Figure], image: str, profiled: bool) -> Path:
         "image": image,
         "machine": machine,
         "profiled": profiled,
-        "figures": [asdict(figure) for figure in figures],
+        "results": [asdict(result) for result in results],
     }
     file.write_text(json.dumps(content, indent=2) + "\n")
     return file

@@ -1,4 +1,4 @@
-"""The bare engine, as the floor: docker-py alone doing what a sandbox needs, with the same limits and network."""
+"""The bare engine as the baseline: docker-py performs the operations of a sandbox, with the same limits and network."""
 
 import os
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ LABEL = "sandpool.benchmark"
 
 
 class BareEngine:
-    """Creates, starts and execs containers of an image; everything it made is removed at the end."""
+    """Creates and starts containers of an image and runs commands in them. Removes all its objects at the end."""
 
     def __init__(self, api: docker.APIClient, image: str) -> None:
         self.api = api
         self._image = image
-        self._made: list[str] = []
+        self._created: list[str] = []
         labels = {LABEL: str(os.getpid())}
-        # Alike the sandboxes' network, for its kind is a good part of what a start costs.
+        # The same kind of network as for sandboxes, because it has a large effect on the time of a start.
         self._network: str = api.create_network(
             f"sandpool-benchmark-{os.getpid()}",
             driver="bridge",
@@ -29,7 +29,7 @@ class BareEngine:
         self._labels = labels
 
     def create_and_start(self) -> str:
-        """One container of the image that sleeps, with a sandbox's default limits."""
+        """Create and start a container that sleeps, with the default limits of a sandbox. Returns its id."""
         limits = self.api.create_host_config(
             mem_limit="512m",
             memswap_limit="512m",
@@ -38,54 +38,54 @@ class BareEngine:
             security_opt=["no-new-privileges"],
             network_mode=self._network,
         )
-        made = self.api.create_container(self._image, ["sleep", "3600"], host_config=limits, labels=self._labels)
-        self._made.append(made["Id"])
-        self.api.start(made["Id"])
-        return str(made["Id"])
+        created = self.api.create_container(self._image, ["sleep", "3600"], host_config=limits, labels=self._labels)
+        self._created.append(created["Id"])
+        self.api.start(created["Id"])
+        return str(created["Id"])
 
     def create_and_start_many(self, count: int, threads: int) -> None:
-        """So many containers by so many threads."""
+        """Create and start `count` containers with `threads` threads."""
         with ThreadPoolExecutor(threads) as workers:
             for done in [workers.submit(self.create_and_start) for _ in range(count)]:
                 done.result()
 
     def run(self, container: str, argv: list[str]) -> bytes:
-        """Run a command by the engine's exec, as far as its exit code."""
+        """Run a command with the engine's exec, including the request of its exit code. Returns its output."""
         exec_id = self.api.exec_create(container, argv)["Id"]
         output: bytes = self.api.exec_start(exec_id)
         self.api.exec_inspect(exec_id)
         return output
 
     def container_of(self, sandbox_id: str) -> str:
-        """The container of a sandbox or a ready member."""
-        (found,) = self.api.containers(filters={"label": f"sandpool.member={sandbox_id}"})
+        """Return the container of a sandbox or a warm instance."""
+        (found,) = self.api.containers(filters={"label": f"sandpool.instance={sandbox_id}"})
         return str(found["Id"])
 
     def containers_of_pool(self, pool_id: str) -> list[str]:
-        """The containers of a pool."""
+        """Return the containers of a pool."""
         return [str(found["Id"]) for found in self.api.containers(filters={"label": f"sandpool.pool={pool_id}"})]
 
     def memory_bytes(self, container: str) -> int:
-        """What the kernel charges the container's control group, page cache that it could drop left out."""
+        """Return the memory of the container's cgroup in bytes, without reclaimable page cache."""
         stats: dict[str, Any] = self.api.stats(container, stream=False, one_shot=True)["memory_stats"]
         cache = stats["stats"]
         return int(stats["usage"]) - int(cache.get("total_inactive_file", cache.get("inactive_file", 0)))
 
     def first_process(self, container: str) -> int:
-        """The process id, on the engine's host, of the container's first process."""
+        """Return the process ID of the container's first process on the engine's host."""
         return int(self.api.inspect_container(container)["State"]["Pid"])
 
-    def remove_made(self) -> None:
-        """Remove the containers that this object made."""
+    def remove_containers(self) -> None:
+        """Remove the containers that this object created."""
         with ThreadPoolExecutor(2) as workers:
-            for _ in workers.map(lambda made: self.api.remove_container(made, force=True, v=True), self._made):
+            for _ in workers.map(lambda each: self.api.remove_container(each, force=True, v=True), self._created):
                 pass
-        self._made.clear()
+        self._created.clear()
 
     def close(self) -> None:
-        """Remove everything that this object made."""
+        """Remove all containers and the network of this object."""
         try:
-            self.remove_made()
+            self.remove_containers()
             self.api.remove_network(self._network)
         finally:
             self.api.close()
@@ -93,7 +93,7 @@ class BareEngine:
 
 @contextmanager
 def bare_engine(image: str) -> Iterator[BareEngine]:
-    """The engine that $DOCKER_HOST names."""
+    """Return a context manager with the engine at $DOCKER_HOST."""
     api = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto", timeout=120)
     engine = BareEngine(api, image)
     try:

@@ -1,6 +1,6 @@
-"""The whole server on an engine and agents in memory: `python -m benchmarks.fake_server serve …`, with the same flags.
+"""The server with an in-memory engine and in-memory agents: `python -m benchmarks.fake_server serve …`.
 
-It is wired as the real one: only what `app` knows as its runtime and its agents is another.
+It has the same flags as the server, and differs only in the classes that `app` uses for the runtime and the agents.
 """
 
 import sys
@@ -17,27 +17,27 @@ from tests.support.fake_runtime import FakeRuntime
 
 
 class _Runtime(FakeRuntime):
-    """The engine in memory, made as the real one is."""
+    """An in-memory engine with the constructor of the real runtime."""
 
-    made: "_Runtime"
+    created: "_Runtime"
     route = "direct"
 
     def __init__(self, settings: RuntimeSettings, pull_changed: Callable[[str], None]) -> None:
         del settings
         super().__init__(pull_changed=pull_changed)
-        type(self).made = self
+        type(self).created = self
 
 
 class _Agents(FakeAgents):
-    """The agents in that engine's containers, made as the real ones are."""
+    """In-memory agents of the engine's containers, with the constructor of the real agents."""
 
     def __init__(self, key: bytes) -> None:
         del key
-        super().__init__(_Runtime.made)
+        super().__init__(_Runtime.created)
 
-    def connect(self, member_id: str, address: str) -> AbstractAsyncContextManager[Connection]:
-        """Nothing goes on inside these sandboxes."""
-        raise Unavailable("SANDBOX_UNREACHABLE", f"{member_id} at {address or 'no address'} is in memory")
+    def connect(self, instance_id: str, address: str) -> AbstractAsyncContextManager[Connection]:
+        """Raise an error, because these sandboxes have no data plane."""
+        raise Unavailable("SANDBOX_UNREACHABLE", f"{instance_id} at {address or 'no address'} has no data plane")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Bytes through as many hops as a file takes, and nothing else done: the floor of file throughput.
+"""A raw stream with as many hops as a file transfer: the baseline of file throughput.
 
-`python -m benchmarks.raw_stream end` is the place of the agent: it throws away what comes and sends what is asked for.
-`python -m benchmarks.raw_stream relay ADDRESS` is the place of the server: it passes messages on as they are. Each
-prints the address that it listens on.
+`python -m benchmarks.raw_stream end` replaces the agent: it discards received bytes and sends requested bytes.
+`python -m benchmarks.raw_stream proxy ADDRESS` replaces the server: it passes messages on unchanged. Both print their
+listen addresses.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _CALL_SECS = 120.0
 
 
 class _End:
-    """Takes and gives bytes."""
+    """Receives and sends bytes."""
 
     async def write(self, requests: AsyncIterator[bytes], _: Any) -> bytes:
         size = 0
@@ -34,8 +34,8 @@ class _End:
             await context.write(data)
 
 
-class _Relay:
-    """Passes bytes on, with flow control from end to end as the server has it."""
+class _Proxy:
+    """Passes bytes on, with the same end-to-end flow control as the server."""
 
     def __init__(self, address: str) -> None:
         channel = grpc.aio.insecure_channel(address)
@@ -69,34 +69,34 @@ async def _serve(what: Any) -> None:
 
 
 async def _main(role: str, *address: str) -> None:
-    # Made inside the loop that it belongs to.
-    await _serve(_Relay(*address) if role == "relay" else _End())
+    # Channels must be created on the event loop that uses them.
+    await _serve(_Proxy(*address) if role == "proxy" else _End())
 
 
 class RawStream:
-    """A client of the relay."""
+    """A client of the proxy."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._write = channel.stream_unary(WRITE)
         self._read = channel.unary_stream(READ)
 
     def write(self, size: int) -> None:
-        """Send so many bytes in parts of 64 KiB."""
+        """Send `size` bytes in parts of 64 KiB."""
         data = bytes(PART)
-        arrived = self._write((data for _ in range(size // PART)), timeout=_CALL_SECS)
-        if int(arrived) != size:
-            raise RuntimeError(f"of {size} bytes {int(arrived)} have arrived")
+        received = self._write((data for _ in range(size // PART)), timeout=_CALL_SECS)
+        if int(received) != size:
+            raise RuntimeError(f"the peer received {int(received)} of {size} bytes")
 
     def read(self, size: int) -> None:
-        """Receive so many bytes in parts of 64 KiB."""
-        arrived = sum(len(part) for part in self._read(str(size).encode(), timeout=_CALL_SECS))
-        if arrived != size:
-            raise RuntimeError(f"of {size} bytes {arrived} have arrived")
+        """Receive `size` bytes in parts of 64 KiB."""
+        received = sum(len(part) for part in self._read(str(size).encode(), timeout=_CALL_SECS))
+        if received != size:
+            raise RuntimeError(f"received {received} of {size} bytes")
 
 
 @contextmanager
-def _process(*words: str) -> Iterator[str]:
-    argv = [sys.executable, "-m", "benchmarks.raw_stream", *words]
+def _process(*arguments: str) -> Iterator[str]:
+    argv = [sys.executable, "-m", "benchmarks.raw_stream", *arguments]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -107,8 +107,8 @@ def _process(*words: str) -> Iterator[str]:
 
 @contextmanager
 def raw_stream() -> Iterator[RawStream]:
-    """Both processes, and a client."""
-    with _process("end") as end, _process("relay", end) as relay, grpc.insecure_channel(relay) as channel:
+    """Start both processes, and return a context manager with a client."""
+    with _process("end") as end, _process("proxy", end) as proxy, grpc.insecure_channel(proxy) as channel:
         yield RawStream(channel)
 
 

@@ -1,4 +1,4 @@
-"""Samples, percentiles and figures."""
+"""Samples, percentiles and results."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Summary:
-    """Milliseconds of one operation over `count` runs."""
+    """Durations of `count` runs of an operation, in milliseconds."""
 
     count: int
     p50_ms: float
@@ -19,7 +19,7 @@ class Summary:
 
 
 def summarize(seconds: Iterable[float]) -> Summary:
-    """Nearest-rank percentiles of durations in seconds; at least one."""
+    """Return nearest-rank percentiles of at least one duration in seconds."""
     ordered = sorted(value * 1000 for value in seconds)
 
     def rank(share: float) -> float:
@@ -29,16 +29,16 @@ def summarize(seconds: Iterable[float]) -> Summary:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """How long one call takes, in seconds."""
+    """Return the duration of a call in seconds."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def interleaved(rounds: int, works: dict[str, Callable[[], object]], rest_secs: float = 0.0) -> dict[str, Summary]:
-    """Time each of `works` once a round, so that whatever else the machine does meets all of them alike.
+    """Measure all functions in each round, so that other load of the machine affects all of them equally.
 
-    After each there is a rest, for what goes on behind its answer.
+    After each call there is a pause of `rest_secs`, for work that continues in the background after the call.
     """
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -49,54 +49,54 @@ def interleaved(rounds: int, works: dict[str, Callable[[], object]], rest_secs: 
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One operation beside its floor, both in `unit`. `result` is what the goal is about: a ratio or a difference."""
+class Result:
+    """A measured value and its baseline `floor`, both in `unit`. `value` is the ratio or difference of the goal."""
 
     name: str
     measured: float
     floor_name: str
     floor: float
     unit: str
-    result: float
+    value: float
     goal: str
     met: bool
     detail: dict[str, Summary] = field(default_factory=dict)
 
 
-def times_floor(name: str, measured: Summary, floor_name: str, floor: Summary, most: float) -> Figure:
-    """The operation's median may be at most so many times its floor's."""
-    result = round(measured.p50_ms / floor.p50_ms, 2)
+def times_floor(name: str, measured: Summary, floor_name: str, floor: Summary, most: float) -> Result:
+    """Return a result whose goal is a median of at most `most` times the baseline."""
+    value = round(measured.p50_ms / floor.p50_ms, 2)
     detail = {name: measured, floor_name: floor}
-    return Figure(
-        name, measured.p50_ms, floor_name, floor.p50_ms, "ms p50", result, f"<= {most:g} x", result <= most, detail
+    return Result(
+        name, measured.p50_ms, floor_name, floor.p50_ms, "ms p50", value, f"<= {most:g} x", value <= most, detail
     )
 
 
-def times_faster(name: str, measured: Summary, floor_name: str, floor: Summary, least: float) -> Figure:
-    """The operation's median must be at least so many times faster than what it is compared to."""
-    result = round(floor.p50_ms / measured.p50_ms, 1)
+def times_faster(name: str, measured: Summary, floor_name: str, floor: Summary, least: float) -> Result:
+    """Return a result whose goal is a median that is at least `least` times faster than the baseline."""
+    value = round(floor.p50_ms / measured.p50_ms, 1)
     goal = f">= {least:g} x faster"
     detail = {name: measured, floor_name: floor}
-    return Figure(name, measured.p50_ms, floor_name, floor.p50_ms, "ms p50", result, goal, result >= least, detail)
+    return Result(name, measured.p50_ms, floor_name, floor.p50_ms, "ms p50", value, goal, value >= least, detail)
 
 
-def within(name: str, measured: Summary, most_ms: float, floor_name: str = "", floor: Summary | None = None) -> Figure:
-    """The operation's median may take so many milliseconds at most; a floor is shown beside it."""
+def within(name: str, measured: Summary, most_ms: float, floor_name: str = "", floor: Summary | None = None) -> Result:
+    """Return a result whose goal is a median of at most `most_ms` milliseconds, with an optional baseline."""
     detail = {name: measured, **({floor_name: floor} if floor else {})}
-    beside = floor.p50_ms if floor else most_ms
+    baseline = floor.p50_ms if floor else most_ms
     met = measured.p50_ms <= most_ms
     goal = f"<= {most_ms:g} ms"
-    return Figure(name, measured.p50_ms, floor_name, beside, "ms p50", measured.p50_ms, goal, met, detail)
+    return Result(name, measured.p50_ms, floor_name, baseline, "ms p50", measured.p50_ms, goal, met, detail)
 
 
-def share_of_rate(name: str, rate: float, floor_name: str, floor: float, least: float) -> Figure:
-    """So many operations a second; at least this share of the floor's."""
-    result = round(rate / floor, 2)
-    return Figure(name, round(rate, 1), floor_name, round(floor, 1), "1/s", result, f">= {least:g} x", result >= least)
+def share_of_rate(name: str, rate: float, floor_name: str, floor: float, least: float) -> Result:
+    """Return a result whose goal is a rate of at least `least` times the baseline, in operations per second."""
+    value = round(rate / floor, 2)
+    return Result(name, round(rate, 1), floor_name, round(floor, 1), "1/s", value, f">= {least:g} x", value >= least)
 
 
-def amount_over(name: str, measured: float, floor_name: str, floor: float, unit: str, most: float) -> Figure:
-    """At most so much more than the floor, in the unit of both."""
-    result = round(measured - floor, 1)
+def amount_over(name: str, measured: float, floor_name: str, floor: float, unit: str, most: float) -> Result:
+    """Return a result whose goal is a value of at most `most` more than the baseline."""
+    value = round(measured - floor, 1)
     goal = f"<= {most:g} {unit} over"
-    return Figure(name, round(measured, 1), floor_name, round(floor, 1), unit, result, goal, result <= most)
+    return Result(name, round(measured, 1), floor_name, round(floor, 1), unit, value, goal, value <= most)

@@ -1,4 +1,4 @@
-"""Files of a sandbox: how many bytes a second, and how long a small one takes."""
+"""Files of a sandbox: throughput of large files and latency of small files."""
 
 import io
 import tarfile
@@ -9,7 +9,7 @@ import grpc
 from benchmarks.cases import Setting
 from benchmarks.engine import BareEngine, bare_engine
 from benchmarks.raw_stream import PART, raw_stream
-from benchmarks.stats import Figure, Summary, interleaved, times_faster, within
+from benchmarks.stats import Result, Summary, interleaved, times_faster, within
 from tests.support.sandbox_files import SandboxFiles
 
 SIZE = 256 << 20
@@ -20,8 +20,8 @@ SMALL = bytes(1024)
 PATH = "/tmp/measured"
 
 
-def file_throughput(on: Setting) -> list[Figure]:
-    """A file in parts of 64 KiB, there and back, against bytes through as many hops."""
+def file_throughput(on: Setting) -> list[Result]:
+    """Measure writing and reading a large file in parts of 64 KiB; baseline: a raw stream with as many hops."""
     with on.servers.real() as bench, raw_stream() as raw, grpc.insecure_channel(bench.address) as channel:
         pool_id = bench.pool(on.image, 1)
         files = SandboxFiles(channel, bench.create(pool_id))
@@ -41,22 +41,22 @@ def file_throughput(on: Setting) -> list[Figure]:
 
 
 def _drain(files: SandboxFiles) -> None:
-    """Read the file, without keeping it."""
+    """Read the file and discard its content."""
     size = sum(len(answer.data) for answer in files.stream("ReadFile", path=PATH))
     if size != SIZE:
-        raise RuntimeError(f"of {SIZE} bytes {size} have arrived")
+        raise RuntimeError(f"received {size} of {SIZE} bytes")
 
 
-def _share(name: str, measured: Summary, floor_name: str, floor: Summary) -> Figure:
-    """Bytes a second; at least half of the floor's."""
+def _share(name: str, measured: Summary, floor_name: str, floor: Summary) -> Result:
+    """Return a result with the throughput, which must be at least half of the baseline's."""
     rate, best = (round(SIZE / (1 << 20) / (taken.p50_ms / 1000), 1) for taken in (measured, floor))
-    result = round(rate / best, 2)
+    ratio = round(rate / best, 2)
     detail = {name: measured, floor_name: floor}
-    return Figure(name, rate, floor_name, best, "MiB/s", result, ">= 0.5 x", result >= 0.5, detail)
+    return Result(name, rate, floor_name, best, "MiB/s", ratio, ">= 0.5 x", ratio >= 0.5, detail)
 
 
-def small_file(on: Setting) -> list[Figure]:
-    """A file of 1 KiB, there and back, against the engine's archive calls."""
+def small_file(on: Setting) -> list[Result]:
+    """Measure writing and reading a file of 1 KiB; baseline: the engine's archive calls."""
     with (
         on.servers.real() as bench,
         bare_engine(on.image) as engine,
@@ -69,7 +69,7 @@ def small_file(on: Setting) -> list[Figure]:
             "write": lambda: files.write(PATH, SMALL),
             "read": lambda: files.read(PATH),
         }
-        # Not in turns with ours: the engine is busy for a while after its calls have been answered.
+        # Not interleaved with the sandbox calls, because the engine is still busy after the response of a call.
         taken = _warmed(SMALL_ROUNDS, works)
         calls: dict[str, Callable[[], object]] = {
             "put": lambda: engine.api.put_archive(container, "/tmp", archive),
@@ -86,7 +86,7 @@ def small_file(on: Setting) -> list[Figure]:
 
 
 def _warmed(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, Summary]:
-    """Take them in turns, once more before it counts: the first call of each kind pays for connections and caches."""
+    """Measure the functions interleaved, after one call of each to open connections and fill caches."""
     for work in works.values():
         work()
     return interleaved(rounds, works)

@@ -1,4 +1,4 @@
-"""One caller, one call after the other."""
+"""One caller with sequential calls."""
 
 import subprocess
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import grpc
 from benchmarks.cases import Setting
 from benchmarks.engine import bare_engine
 from benchmarks.server import CALL_SECS
-from benchmarks.stats import Figure, interleaved, summarize, timed, times_faster, times_floor, within
+from benchmarks.stats import Result, interleaved, summarize, timed, times_faster, times_floor, within
 from sandpool.v1.process_service_pb2 import ConnectProcessRequest, StartProcessRequest
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
 
 SAMPLES = 40
 ENGINE_STARTS = 10
@@ -18,11 +18,11 @@ COMMAND_ROUNDS = 60
 COMMAND = ["/bin/echo", "hello"]
 
 
-def warm_create(on: Setting) -> list[Figure]:
-    """Creating a sandbox from a ready member, the agent's part included, against a no-op and the engine's start."""
+def warm_create(on: Setting) -> list[Result]:
+    """Measure creating a sandbox from a warm instance, including activation; baselines: a no-op, the engine's start."""
     with on.servers.real() as bench, bare_engine(on.image) as engine:
         pool_id = bench.pool(on.image, SAMPLES)
-        # The first call of each kind pays for connections and caches.
+        # First calls open connections and fill caches.
         bench.no_op()
         bench.create(pool_id)
         taken = interleaved(SAMPLES - 1, {"no-op": bench.no_op, "create": lambda: bench.create(pool_id)})
@@ -34,8 +34,8 @@ def warm_create(on: Setting) -> list[Figure]:
     ]
 
 
-def command(on: Setting) -> list[Figure]:
-    """A command's round trip in a running sandbox, against a no-op and a fork, and against the engine's exec."""
+def command(on: Setting) -> list[Result]:
+    """Measure running a command in a sandbox; baselines: a no-op with a fork, and the engine's exec."""
     with on.servers.real() as bench, bare_engine(on.image) as engine:
         pool_id = bench.pool(on.image, 1)
         sandbox, container = bench.create(pool_id), engine.create_and_start()
@@ -48,7 +48,7 @@ def command(on: Setting) -> list[Figure]:
                 "command": lambda: bench.run(sandbox, COMMAND),
             },
         )
-        # Not in turns with ours: the engine is busy for a while after its calls have been answered.
+        # Not interleaved with the sandbox calls, because the engine is still busy after the response of a call.
         execs = summarize(timed(lambda: engine.run(container, COMMAND)) for _ in range(COMMAND_ROUNDS // 2))
         bench.dissolve(pool_id)
     return [
@@ -57,21 +57,21 @@ def command(on: Setting) -> list[Figure]:
     ]
 
 
-def first_output(on: Setting) -> list[Figure]:
-    """From asking for a sandbox to the first output of a command in it: by RunCommand, and by a process's stream."""
+def first_output(on: Setting) -> list[Result]:
+    """Measure the time from the create request to a command's first output, with RunCommand and with ConnectProcess."""
     with on.servers.real() as bench, grpc.insecure_channel(bench.address) as channel:
         processes = ProcessServiceStub(channel)
         pool_id = bench.pool(on.image, SAMPLES)
 
         def by_command() -> None:
             if bench.run(bench.create(pool_id), COMMAND) != b"hello\n":
-                raise RuntimeError("that is not what was said")
+                raise RuntimeError("the command returned an unexpected output")
 
         def by_stream() -> None:
             start = StartProcessRequest(sandbox_id=bench.create(pool_id), argv=COMMAND)
             answers = processes.ConnectProcess(iter([ConnectProcessRequest(start=start)]), timeout=CALL_SECS)
             if next(a.event.output.data for a in answers if a.event.HasField("output")) != b"hello\n":
-                raise RuntimeError("that is not what was said")
+                raise RuntimeError("the command returned an unexpected output")
 
         by_command()
         by_stream()

@@ -1,4 +1,4 @@
-"""What the Python client adds to its bare stubs, on the server in use."""
+"""Overhead of the Python client over bare gRPC stubs, on a real engine."""
 
 import asyncio
 import uuid
@@ -8,12 +8,12 @@ import grpc
 
 from benchmarks.cases import Setting
 from benchmarks.server import CALL_SECS
-from benchmarks.stats import Figure, interleaved, times_floor
+from benchmarks.stats import Result, interleaved, times_floor
 from sandpool import AsyncSandboxClient, SandboxClient
 from sandpool.v1.process_service_pb2 import ConnectProcessRequest, StartProcessRequest
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
 from sandpool.v1.sandbox_service_pb2 import CreateSandboxRequest, GetSandboxRequest
-from sandpool.v1.sandbox_service_pb2_grpc import SandboxServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.sandbox_service_pb2_grpc import SandboxServiceStub
 
 SAMPLES = 40
 ROUNDS = 80
@@ -21,8 +21,8 @@ MOST = 1.3
 COMMAND = ["/bin/echo", "hello"]
 
 
-def python_client(on: Setting) -> list[Figure]:
-    """Creating, running and reading with the client, blocking and with asyncio, against the same calls on the stubs."""
+def python_client(on: Setting) -> list[Result]:
+    """Measure create, run and get with the blocking and the asyncio client; baseline: the same calls with stubs."""
     with on.servers.real() as bench:
         pool_id = bench.pool(on.image, 3 * SAMPLES + 3)
         sandbox_id = bench.create(pool_id)
@@ -32,10 +32,10 @@ def python_client(on: Setting) -> list[Figure]:
     return [*blocking, *with_asyncio]
 
 
-def _blocking(address: str, pool_id: str, sandbox_id: str) -> list[Figure]:
+def _blocking(address: str, pool_id: str, sandbox_id: str) -> list[Result]:
     with SandboxClient(address) as client, grpc.insecure_channel(address) as channel:
         sandboxes, processes = SandboxServiceStub(channel), ProcessServiceStub(channel)
-        box = client.get(sandbox_id)
+        box = client.get_sandbox(sandbox_id)
         creates = interleaved(
             SAMPLES,
             {
@@ -53,7 +53,7 @@ def _blocking(address: str, pool_id: str, sandbox_id: str) -> list[Figure]:
         reads = interleaved(
             ROUNDS * 3,
             {
-                "client": lambda: client.get(sandbox_id),
+                "client": lambda: client.get_sandbox(sandbox_id),
                 "stub": lambda: sandboxes.GetSandbox(GetSandboxRequest(sandbox_id=sandbox_id), timeout=CALL_SECS),
             },
         )
@@ -63,10 +63,10 @@ def _blocking(address: str, pool_id: str, sandbox_id: str) -> list[Figure]:
     ]
 
 
-async def _asyncio(address: str, sandbox_id: str) -> list[Figure]:
+async def _asyncio(address: str, sandbox_id: str) -> list[Result]:
     async with AsyncSandboxClient(address) as client, grpc.aio.insecure_channel(address) as channel:
         sandboxes, processes = SandboxServiceStub(channel), ProcessServiceStub(channel)
-        box = await client.get(sandbox_id)
+        box = await client.get_sandbox(sandbox_id)
 
         async def bare_run() -> None:
             async for _ in processes.ConnectProcess(_connect(sandbox_id), timeout=CALL_SECS):
@@ -75,7 +75,7 @@ async def _asyncio(address: str, sandbox_id: str) -> list[Figure]:
         loop = asyncio.get_running_loop()
 
         def waits(work: Callable[[], Awaitable[object]]) -> Callable[[], object]:
-            """The work as `interleaved`, in a thread of its own, can time it; the hop is in both alike."""
+            """Return a blocking function for `interleaved`, which runs in another thread. Both sides have this hop."""
             return lambda: asyncio.run_coroutine_threadsafe(_awaited(work), loop).result()
 
         runs = await asyncio.to_thread(
@@ -86,7 +86,7 @@ async def _asyncio(address: str, sandbox_id: str) -> list[Figure]:
             interleaved,
             ROUNDS * 3,
             {
-                "client": waits(lambda: client.get(sandbox_id)),
+                "client": waits(lambda: client.get_sandbox(sandbox_id)),
                 "stub": waits(lambda: sandboxes.GetSandbox(read, timeout=CALL_SECS)),
             },
         )
@@ -105,6 +105,6 @@ def _create(pool_id: str) -> CreateSandboxRequest:
 
 
 def _connect(sandbox_id: str) -> Iterator[ConnectProcessRequest]:
-    """The requests of a command's run, as the client sends them."""
+    """Return the requests of a command, as the client sends them."""
     start = StartProcessRequest(sandbox_id=sandbox_id, process_id=f"p-{uuid.uuid4().hex}", argv=COMMAND)
     return iter([ConnectProcessRequest(start=start)])

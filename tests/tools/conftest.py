@@ -1,4 +1,4 @@
-"""Folders and an engine's stand-in for the tests of the set-up."""
+"""Fixtures for the tests of the setup: directories, and a fake engine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tools.dev.paths import Paths
 
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
-    """A clone, a cache and a machine of one's own."""
+    """Temporary directories of a clone, a cache and a machine."""
     found = Paths(repo=tmp_path / "clone", cache=tmp_path / "cache", runtime=tmp_path / "run")
-    for folder in (found.repo, found.cache, found.runtime):
-        folder.mkdir()
+    for directory in (found.repo, found.cache, found.runtime):
+        directory.mkdir()
     return found
 
 
@@ -30,7 +30,7 @@ def console(paths: Paths) -> Console:
 
 
 class StandIn(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers as an engine does: `images` are there, `pullable` can be had, `calls` were made."""
+    """A fake engine with `images`. Pulls of `pullable` images succeed. `calls` are the received POST requests."""
 
     daemon_threads = False
 
@@ -55,11 +55,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/_ping":
-            return self._answer(200, b"OK")
+            return self._respond(200, b"OK")
         name = self.path.removeprefix("/images/").removesuffix("/json").replace("%3A", ":")
         if name in self.server.images:
-            return self._answer(200, b"{}")
-        return self._answer(404, json.dumps({"message": f"No such image: {name}"}).encode())
+            return self._respond(200, b"{}")
+        return self._respond(404, json.dumps({"message": f"No such image: {name}"}).encode())
 
     def do_POST(self) -> None:
         self.server.calls.append(self.path)
@@ -71,10 +71,10 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         name = self.path.partition("fromImage=")[2].replace("&tag=", ":")
         if name and name not in self.server.pullable:
-            return self._answer(200, b'{"status":"trying"}\r\n{"error":"manifest unknown"}\r\n')
-        return self._answer(200, b'{"status":"done"}\r\n')
+            return self._respond(200, b'{"status":"trying"}\r\n{"error":"manifest unknown"}\r\n')
+        return self._respond(200, b'{"status":"done"}\r\n')
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _respond(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Iterator[StandIn]:
-    """A stand-in for an engine, on a socket of its own."""
+    """A fake engine that listens on a temporary socket."""
     server = StandIn(tmp_path / "engine.sock")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -1,4 +1,4 @@
-"""Which engine is used, and how images get onto it."""
+"""Selection of the engine, and its images."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ from tools.dev.engine_api import EngineClient, EngineError
 from tools.dev.paths import Paths
 
 
-def test_an_engine_on_the_default_socket_is_used(stand_in: StandIn, paths: Paths, console: Console) -> None:
+def test_uses_the_engine_on_the_default_socket(stand_in: StandIn, paths: Paths, console: Console) -> None:
     socket_path = Path(stand_in.host.removeprefix("unix://"))
     assert Engines(paths, console, {}, socket_path).existing() == stand_in.host
 
 
-def test_a_named_engine_is_used(stand_in: StandIn, paths: Paths, console: Console) -> None:
+def test_uses_the_engine_of_docker_host(stand_in: StandIn, paths: Paths, console: Console) -> None:
     engines = Engines(paths, console, {"DOCKER_HOST": stand_in.host}, paths.runtime / "none.sock")
     assert engines.existing() == stand_in.host
-    stand_in.images |= {image.name for image in images.WANTED}
+    stand_in.images |= {image.name for image in images.REQUIRED_IMAGES}
     with engines.use() as engine:
         assert (engine.host, engine.private, engine.registry) == (stand_in.host, False, None)
     assert stand_in.calls == []
 
 
-def test_a_named_engine_that_does_not_answer_is_an_error(paths: Paths, console: Console) -> None:
+def test_fails_if_the_engine_of_docker_host_does_not_respond(paths: Paths, console: Console) -> None:
     engines = Engines(paths, console, {"DOCKER_HOST": f"unix://{paths.runtime}/none.sock"})
-    with pytest.raises(StepFailed, match="no engine answers") as failure:
+    with pytest.raises(StepFailed, match="does not respond") as failure:
         engines.existing()
     assert "unset DOCKER_HOST" in failure.value.report()
 
 
-def test_our_own_engine_by_name_is_leased_like_by_default(paths: Paths, console: Console) -> None:
+def test_uses_a_lease_for_the_private_engine_of_docker_host(paths: Paths, console: Console) -> None:
     own = f"unix://{paths.runtime}/docker.sock"
     assert Engines(paths, console, {"DOCKER_HOST": own}).existing() is None
 
 
-def test_a_stale_default_socket_is_no_engine(paths: Paths, console: Console) -> None:
+def test_ignores_a_stale_default_socket(paths: Paths, console: Console) -> None:
     stale = paths.runtime / "stale.sock"
-    with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(str(stale))
+    with socket.socket(socket.AF_UNIX) as unused:
+        unused.bind(str(stale))
     assert Engines(paths, console, {}, stale).existing() is None
     assert Engines(paths, console, {}, paths.runtime / "none.sock").existing() is None
 
 
-def test_a_default_socket_that_is_mute_is_an_error(
+def test_fails_if_the_default_socket_does_not_respond(
     paths: Paths, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_api, "PING_SECONDS", 0.1)
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(paths.runtime / "mute.sock"))
         mute.listen()
-        with pytest.raises(StepFailed, match="does not answer"):
+        with pytest.raises(StepFailed, match="does not respond"):
             Engines(paths, console, {}, paths.runtime / "mute.sock").existing()
 
 
-def test_an_address_that_the_set_up_cannot_speak_to_says_so() -> None:
+def test_rejects_an_engine_address_that_is_not_supported() -> None:
     with pytest.raises(StepFailed, match="ssh://somewhere"):
         EngineClient("ssh://somewhere").ping()
 
 
-def test_an_error_inside_a_stream_is_an_error(stand_in: StandIn) -> None:
+def test_raises_an_error_that_a_stream_contains(stand_in: StandIn) -> None:
     with pytest.raises(EngineError, match="manifest unknown"):
         EngineClient(stand_in.host).pull("nothing:1", stall_seconds=5)
 
 
-def test_a_pull_that_stands_still_is_given_up(stand_in: StandIn) -> None:
+def test_fails_a_pull_without_progress(stand_in: StandIn) -> None:
     stand_in.stalling = True
     with pytest.raises(EngineError, match="timed out"):
         EngineClient(stand_in.host).pull("nothing:1", stall_seconds=0.2)
@@ -81,7 +81,7 @@ def test_a_pull_that_stands_still_is_given_up(stand_in: StandIn) -> None:
 
 @pytest.fixture
 def one_image(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Want one small image; the list has where it was built."""
+    """Require one small image. The list contains the paths of its builds."""
     built: list[Path] = []
 
     def build(tar: Path, console: Console) -> None:
@@ -90,7 +90,7 @@ def one_image(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             archive.addfile(tarfile.TarInfo("hello"), io.BytesIO())
 
     image = images.Image("small:1", "true", "coreutils", build, ("CMD x",), "recipe 1", public=True)
-    monkeypatch.setattr(images, "WANTED", (image,))
+    monkeypatch.setattr(images, "REQUIRED_IMAGES", (image,))
     return built
 
 
@@ -99,16 +99,14 @@ def ensure(host: str, paths: Paths, console: Console, *, offline: bool = False) 
     images.Images(paths, console, packages, offline=offline).ensure(EngineClient(host), None)
 
 
-def test_an_image_that_can_be_pulled_is_pulled(
-    stand_in: StandIn, paths: Paths, console: Console, one_image: list[Path]
-) -> None:
+def test_pulls_an_image_if_possible(stand_in: StandIn, paths: Paths, console: Console, one_image: list[Path]) -> None:
     stand_in.pullable.add("small:1")
     ensure(stand_in.host, paths, console)
     assert stand_in.calls == ["/images/create?fromImage=small&tag=1"]
     assert one_image == []
 
 
-def test_an_image_that_cannot_be_pulled_is_built_once_and_imported(
+def test_builds_an_image_once_if_the_pull_fails(
     stand_in: StandIn, paths: Paths, console: Console, one_image: list[Path]
 ) -> None:
     for _ in range(2):
@@ -117,13 +115,13 @@ def test_an_image_that_cannot_be_pulled_is_built_once_and_imported(
     assert len(one_image) == 1
 
 
-def test_offline_asks_no_registry(stand_in: StandIn, paths: Paths, console: Console, one_image: list[Path]) -> None:
+def test_pulls_no_image_when_offline(stand_in: StandIn, paths: Paths, console: Console, one_image: list[Path]) -> None:
     ensure(stand_in.host, paths, console, offline=True)
     assert [call for call in stand_in.calls if "fromImage" in call] == []
     assert len(one_image) == 1
 
 
-def test_an_image_that_is_there_is_left_alone(
+def test_does_not_change_an_existing_image(
     stand_in: StandIn, paths: Paths, console: Console, one_image: list[Path]
 ) -> None:
     stand_in.images.add("small:1")

@@ -1,4 +1,4 @@
-"""Leases: the last user is told so, and a killed user does not count."""
+"""Locks and leases, including those of killed processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tools.dev.console import Console
-from tools.dev.locks import FileLock, Lease, exclusive, nobody_holds
+from tools.dev.locks import FileLock, Lease, exclusive, is_unused
 from tools.dev.paths import REPO
 
 USER = """
@@ -29,7 +29,7 @@ sys.stdin.readline()
 
 @contextmanager
 def another_user(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a share until it is killed."""
+    """Another process that holds a lease until it is killed."""
     argv = [sys.executable, "-c", USER, str(path)]
     with subprocess.Popen(argv, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
         assert user.stdout is not None
@@ -40,7 +40,7 @@ def another_user(path: Path) -> Iterator[subprocess.Popen[str]]:
             user.kill()
 
 
-def test_only_the_last_of_two_users_is_the_last(tmp_path: Path) -> None:
+def test_leave_returns_whether_there_is_no_other_user(tmp_path: Path) -> None:
     first, second = Lease(tmp_path / "lease"), Lease(tmp_path / "lease")
     first.join()
     second.join()
@@ -48,7 +48,7 @@ def test_only_the_last_of_two_users_is_the_last(tmp_path: Path) -> None:
     assert second.leave() is True
 
 
-def test_a_user_in_another_process_counts_until_it_is_killed(tmp_path: Path) -> None:
+def test_a_lease_of_another_process_ends_when_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     lease = Lease(path)
     lease.join()
@@ -56,10 +56,10 @@ def test_a_user_in_another_process_counts_until_it_is_killed(tmp_path: Path) -> 
         assert lease.leave() is False
         user.kill()
         user.wait()
-        assert nobody_holds(path)
+        assert is_unused(path)
 
 
-def test_programs_that_a_user_starts_do_not_hold_its_share(tmp_path: Path) -> None:
+def test_child_processes_do_not_inherit_a_lease(tmp_path: Path) -> None:
     lease = Lease(tmp_path / "lease")
     lease.join()
     with subprocess.Popen(["sleep", "60"], close_fds=False) as child:
@@ -69,24 +69,24 @@ def test_programs_that_a_user_starts_do_not_hold_its_share(tmp_path: Path) -> No
             child.kill()
 
 
-def test_joining_a_lease_that_is_being_taken_down_without_the_guard_is_refused(tmp_path: Path) -> None:
-    wrongdoer = FileLock(tmp_path / "lease")
-    wrongdoer.acquire()
+def test_join_fails_while_the_lease_is_locked(tmp_path: Path) -> None:
+    holder = FileLock(tmp_path / "lease")
+    holder.acquire()
     with pytest.raises(RuntimeError, match="guard"):
         Lease(tmp_path / "lease").join()
-    wrongdoer.release()
+    holder.release()
 
 
-def test_exclusive_lets_nobody_else_in_and_gives_back_after_a_failure(tmp_path: Path, console: Console) -> None:
+def test_exclusive_locks_and_releases_after_a_failure(tmp_path: Path, console: Console) -> None:
     path = tmp_path / "guard"
     with exclusive(path, console, "testing"):
         assert FileLock(path).acquire(wait=False) is False
-    with pytest.raises(ValueError, match="inside"), exclusive(path, console, "testing"):
-        raise ValueError("inside")
-    assert nobody_holds(path)
+    with pytest.raises(ValueError, match="within"), exclusive(path, console, "testing"):
+        raise ValueError("within")
+    assert is_unused(path)
 
 
-def test_a_step_that_outlives_its_run_keeps_the_next_one_waiting(tmp_path: Path) -> None:
+def test_the_command_of_a_killed_run_still_holds_its_lock(tmp_path: Path) -> None:
     run = """
 import sys
 from pathlib import Path
@@ -101,7 +101,7 @@ with exclusive(Path(sys.argv[1]) / "guard", console, "testing"):
         step = int((tmp_path / "fifo").read_text())
         killed.kill()
         killed.wait()
-        assert not nobody_holds(tmp_path / "guard")
+        assert not is_unused(tmp_path / "guard")
         os.kill(step, signal.SIGKILL)
         lock = FileLock(tmp_path / "guard")
         assert lock.acquire()

@@ -1,4 +1,4 @@
-"""Other Pythons are found where they are, and had from a newer Debian where they are not."""
+"""Other Python versions: from this machine, or from a newer Debian release."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-def interpreter(path: Path, says: str, code: int = 0) -> Path:
-    return program(path, f"#!/bin/sh\necho {says}\nexit {code}\n")
+def interpreter(path: Path, output: str, code: int = 0) -> Path:
+    return program(path, f"#!/bin/sh\necho {output}\nexit {code}\n")
 
 
-def test_the_one_on_the_path_comes_first(tmp_path: Path) -> None:
+def test_prefers_the_interpreter_in_path(tmp_path: Path) -> None:
     found = interpreter(tmp_path / "bin" / "python3.12", "3.12")
     interpreter(tmp_path / ".pyenv" / "versions" / "3.12.1" / "bin" / "python", "3.12")
     assert find("3.12", {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}) == found
 
 
-def test_a_shim_that_leads_nowhere_is_passed_over(tmp_path: Path) -> None:
+def test_ignores_a_shim_that_does_not_work(tmp_path: Path) -> None:
     interpreter(tmp_path / "bin" / "python3.10", "command not found", 127)
     found = interpreter(tmp_path / ".pyenv" / "versions" / "3.10.13" / "bin" / "python", "3.10")
     env = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
     assert find("3.10", env) == found
-    assert find("3.1", env) is None, "3.10 is no 3.1"
+    assert find("3.1", env) is None, "3.10 is not 3.1"
     assert find("3.14", env) is None
 
 
-def test_the_version_is_what_the_interpreter_says(tmp_path: Path) -> None:
+def test_reads_the_version_from_the_interpreter(tmp_path: Path) -> None:
     assert version_of(interpreter(tmp_path / "python", "3.13")) == "3.13"
     assert version_of(tmp_path / "none") == ""
 
 
-def test_what_the_package_promises_is_what_is_tested() -> None:
+def test_all_versions_of_the_package_metadata_are_tested() -> None:
     project = tomllib.loads((REPO / "clients" / "python" / "pyproject.toml").read_text())["project"]
-    promised = [line.removeprefix("Programming Language :: Python :: ") for line in project["classifiers"]]
-    assert tuple(line for line in promised if line.startswith("3.")) == VERSIONS
+    classifiers = [line.removeprefix("Programming Language :: Python :: ") for line in project["classifiers"]]
+    assert tuple(line for line in classifiers if line.startswith("3.")) == VERSIONS
     assert project["requires-python"] == f">={VERSIONS[0]}"
     assert set(RELEASES) <= set(VERSIONS)
     assert all((REPO / TESTS / name).is_file() for name in NOT_HERE)
@@ -73,7 +73,7 @@ def test_what_the_package_promises_is_what_is_tested() -> None:
 
 @pytest.fixture
 def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An apt-get first in PATH that has one package, with an interpreter and a loader; gives what lists it was told."""
+    """A fake apt-get with one package that contains an interpreter and a loader. Returns the file with its sources."""
     if shutil.which("dpkg-deb") is None:
         pytest.skip("no dpkg-deb here")
     root, package, seen = tmp_path / "package", tmp_path / "python.deb", tmp_path / "seen"
@@ -87,20 +87,20 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return seen
 
 
-def test_a_newer_debian_gives_what_the_machine_has_not(apt: Path, paths: Paths, console: Console) -> None:
+def test_unpacks_an_interpreter_from_a_newer_debian_release(apt: Path, paths: Paths, console: Console) -> None:
     found = debian_python("3.14", paths.cache, console)
     assert found is not None
     assert version_of(found) == "3.14"
-    assert " http://mirror.invalid/debian forky main" in apt.read_text(), "the mirror that the machine uses"
-    assert list(paths.cache.iterdir()) == [paths.cache / "debian-forky-3.14"], "nothing else is left"
+    assert " http://mirror.invalid/debian forky main" in apt.read_text(), "uses the mirror of the machine"
+    assert list(paths.cache.iterdir()) == [paths.cache / "debian-forky-3.14"], "no other files remain"
     apt.unlink()
     assert debian_python("3.14", paths.cache, console) == found
-    assert not apt.exists(), "the cache is enough"
-    assert debian_python("3.12", paths.cache, console) is None, "no release of Debian has it"
+    assert not apt.exists(), "a cached interpreter needs no apt-get"
+    assert debian_python("3.12", paths.cache, console) is None, "no release of Debian has this version"
 
 
 @pytest.mark.parametrize("fails", ["indextargets", "update", "install"])
-def test_without_package_sources_it_is_told_and_no_failure(
+def test_reports_missing_package_sources_without_failing(
     apt: Path, fails: str, paths: Paths, console: Console, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(
@@ -113,6 +113,6 @@ def test_without_package_sources_it_is_told_and_no_failure(
     interpreter(paths.python, "3.11")
     env = {"PATH": str(tmp_path / "nothing"), "HOME": str(tmp_path)}
     assert Pythons(paths, console, env, PythonEnvironment(paths, console, Packages(paths, console))).test() == 0
-    said = capsys.readouterr().out
-    assert "no Python 3.14 from Debian: " in said
-    assert "left out, since this machine has none: Python 3.10, 3.12, 3.13, 3.14. That is no failure" in said
+    output = capsys.readouterr().out
+    assert "cannot get Python 3.14 from Debian: " in output
+    assert "not available on this machine: Python 3.10, 3.12, 3.13, 3.14. This is no failure" in output

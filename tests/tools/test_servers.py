@@ -1,4 +1,4 @@
-"""A server of one run leaves nothing, and what a killed run left is removed by the next."""
+"""Servers of runs: their objects are removed at the end, and those of killed runs by the next run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.dev.servers import Servers
 from tools.dev.suite import Check, Suite
 
 ENGINE = Engine("unix:///nowhere", private=False, registry="127.0.0.1:1")
-# Stands for the server: with a data folder it makes one file, and `purge` notes what it saw.
+# A fake server: `serve` creates a file in the data directory, and `purge` records the engine and the file's content.
 PROGRAM = """#!{python}
 import os, signal, sys
 from pathlib import Path
@@ -38,7 +38,7 @@ signal.pause()
 
 @pytest.fixture
 def purged(paths: Paths) -> Path:
-    """Where the stand-in notes what it removed."""
+    """The file in which the fake server records a purge."""
     program = paths.venv / "bin" / "sandpool-server"
     program.parent.mkdir(parents=True)
     program.write_text(PROGRAM.format(python=sys.executable))
@@ -51,10 +51,10 @@ def servers(paths: Paths, console: Console, purged: Path, **extra: str) -> Serve
 
 
 def mentions(paths: Paths) -> list[int]:
-    return processes.find(lambda argv: any(str(paths.cache / "runs") in word for word in argv))
+    return processes.find(lambda argv: any(str(paths.cache / "runs") in part for part in argv))
 
 
-def test_a_server_runs_for_the_block_and_is_purged_after(paths: Paths, console: Console, purged: Path) -> None:
+def test_runs_a_server_during_the_block_and_purges_it(paths: Paths, console: Console, purged: Path) -> None:
     with servers(paths, console, purged).running(ENGINE, "127.0.0.1:0") as server:
         assert server.address == "127.0.0.1:4711"
         assert len(mentions(paths)) == 1
@@ -63,15 +63,15 @@ def test_a_server_runs_for_the_block_and_is_purged_after(paths: Paths, console: 
     assert list((paths.cache / "runs").iterdir()) == []
 
 
-def test_a_server_that_does_not_come_up_is_a_failure_with_its_log(paths: Paths, console: Console, purged: Path) -> None:
+def test_reports_the_log_of_a_server_that_does_not_start(paths: Paths, console: Console, purged: Path) -> None:
     broken = servers(paths, console, purged, BROKEN="1")
     with pytest.raises(StepFailed) as failure, broken.running(ENGINE, "127.0.0.1:0"):
-        pytest.fail("it must not come so far")
+        pytest.fail("the server must not start")
     assert "no luck" in failure.value.report()
     assert list((paths.cache / "runs").iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_ended_and_purged(paths: Paths, console: Console, purged: Path) -> None:
+def test_stops_and_purges_the_server_of_a_killed_run(paths: Paths, console: Console, purged: Path) -> None:
     data = paths.cache / "runs" / "killed" / "data"
     data.mkdir(parents=True)
     (data.parent / "host").write_text("unix:///elsewhere")
@@ -85,7 +85,7 @@ def test_what_a_killed_run_left_is_ended_and_purged(paths: Paths, console: Conso
     assert not data.parent.exists()
 
 
-def test_a_run_that_is_under_way_is_left_alone(paths: Paths, console: Console, purged: Path) -> None:
+def test_does_not_change_an_active_run(paths: Paths, console: Console, purged: Path) -> None:
     data = paths.cache / "runs" / "busy" / "data"
     data.mkdir(parents=True)
     (data / "made").touch()
@@ -97,7 +97,7 @@ def test_a_run_that_is_under_way_is_left_alone(paths: Paths, console: Console, p
     assert not purged.exists()
 
 
-def test_every_check_runs_and_the_failed_ones_are_named(
+def test_runs_all_checks_and_lists_the_failed_ones(
     paths: Paths, console: Console, capfd: pytest.CaptureFixture[str]
 ) -> None:
     suite = Suite(paths, console, os.environ)
@@ -107,7 +107,7 @@ def test_every_check_runs_and_the_failed_ones_are_named(
     assert suite.run(checks[1:2]) == 0
 
 
-def test_a_failed_step_shows_the_end_of_its_log_and_what_to_do(paths: Paths, console: Console) -> None:
+def test_reports_the_log_and_the_hint_of_a_failed_step(paths: Paths, console: Console) -> None:
     with pytest.raises(StepFailed) as failure:
         console.run("talk", ["sh", "-c", "echo some reason; exit 3"], hint="turn it off and on")
     report = failure.value.report()

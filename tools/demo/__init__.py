@@ -1,1 +1,1 @@
-"""What `make demo` shows."""
+"""The demo of `make demo` and the recording in README.md."""

@@ -1,6 +1,6 @@
-"""Both styles of using a pool, timed, against the server that SANDPOOL_ADDRESS names.
+"""Create pools and sandboxes in both styles, and print the times.
 
-`make demo` starts that server, on an engine with the image, and removes everything afterwards.
+Uses the server at SANDPOOL_ADDRESS. `make demo` starts this server and removes its containers afterwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandpool import Pool, SandboxClient, SandboxStart, SandpoolError
+from sandpool import Pool, SandboxClient, SandpoolError, StartType
 
 IMAGE = "python:3.11-slim"
 WARM = 3
@@ -26,7 +26,7 @@ TYPESCRIPT = Path(__file__).resolve().parents[2] / "clients" / "ts" / "dist" / "
 
 TYPESCRIPT_TIMES = {
     "coldStartMs": "cold start (no pool yet)",
-    "fillMs": "fill 2 from empty",
+    "fillMs": "fill an empty pool of 2",
     "warmStartMs": "warm start",
     "firstCommandMs": "first command",
     "refillMs": "refill after the warm start",
@@ -34,110 +34,108 @@ TYPESCRIPT_TIMES = {
 
 
 class DemoFailed(Exception):
-    """Something was not as the documentation promises."""
+    """A result differs from the documentation."""
 
 
 class Times:
-    """Measured times by what was measured, in the order of the table."""
+    """The measured times, in the order of the table."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, float]] = []
 
     @contextmanager
-    def measure(self, style: str, what: str) -> Iterator[None]:
-        """Time the block, and say it at once."""
+    def measure(self, style: str, step: str) -> Iterator[None]:
+        """Measure the block and print the time."""
         started = time.perf_counter()
         yield
-        self.since(started, style, what)
+        self.since(started, style, step)
 
-    def since(self, started: float, style: str, what: str) -> None:
-        """Note the time since `started`, a value of time.perf_counter(), and say it."""
+    def since(self, started: float, style: str, step: str) -> None:
+        """Record and print the time since `started`, a value of time.perf_counter()."""
         milliseconds = (time.perf_counter() - started) * 1000
-        self.note(style, what, milliseconds)
-        print(f"    {what}: {milliseconds:,.1f} ms", flush=True)
+        self.record(style, step, milliseconds)
+        print(f"    {step}: {milliseconds:,.1f} ms", flush=True)
 
-    def note(self, style: str, what: str, milliseconds: float) -> None:
-        """Note a time that someone else has measured."""
-        self._rows.append((style, what, milliseconds))
+    def record(self, style: str, step: str, milliseconds: float) -> None:
+        """Record a time that another program measured."""
+        self._rows.append((style, step, milliseconds))
 
     def table(self) -> str:
-        """All of them, one line each."""
-        lines = [f"{'style':<10} {'what':<38} {'ms':>10}", "-" * 60]
-        lines += [f"{style:<10} {what:<38} {ms:>10,.1f}" for style, what, ms in self._rows]
+        """Return all times, one per line."""
+        lines = [f"{'style':<10} {'step':<38} {'ms':>10}", "-" * 60]
+        lines += [f"{style:<10} {step:<38} {ms:>10,.1f}" for style, step, ms in self._rows]
         return "\n".join(lines)
 
 
-def wait_filled(client: SandboxClient, pool: Pool, warm: int) -> None:
-    """Watch the pool, as it fills, until that many are ready."""
+def wait_until_warm(client: SandboxClient, pool_id: str, warm: int) -> None:
+    """Wait until `warm` containers of the pool are warm, and print each change."""
     seen = -1
-    for event in client.watch_pools([pool.pool_id], timeout=FILL_SECONDS):
-        status = event.pool.status
-        if status.last_error is not None and status.last_error.consecutive_failures > 0:
-            raise DemoFailed(f"the pool does not fill: {status.last_error.message}")
-        if status.warm != seen:
-            seen = status.warm
-            print(f"    {seen} of {warm} warm, {status.creating} being created", flush=True)
-        if seen >= warm:
-            return
-    raise DemoFailed("the watch of the pool ended before it was full")
+
+    def show(pool: Pool) -> None:
+        nonlocal seen
+        if pool.status.warm != seen:
+            seen = pool.status.warm
+            print(f"    {seen} of {warm} containers warm, {pool.status.creating} starting", flush=True)
+
+    client.wait_for_pool(pool_id, warm=warm, timeout=FILL_SECONDS, on_progress=show)
 
 
-def expect(what: object, wanted: object) -> None:
-    """Stop when an answer is not the right one."""
-    if what != wanted:
-        raise DemoFailed(f"got {what!r} instead of {wanted!r}")
+def expect(actual: object, expected: object) -> None:
+    """Raise DemoFailed if the values differ."""
+    if actual != expected:
+        raise DemoFailed(f"got {actual!r}, expected {expected!r}")
 
 
 def by_pool_id(client: SandboxClient, times: Times) -> None:
-    """A pool with a specification of its own; sandboxes by its id."""
-    print(f"\n# A pool of {WARM} warm containers of {IMAGE}; sandboxes by pool_id")
+    """Create a pool with its own specification, and a sandbox by the identifier of the pool."""
+    print(f"\n# Python: a pool of {WARM} warm containers of {IMAGE}, and a sandbox by pool_id")
     pool = client.create_pool(image=IMAGE, warm_containers=WARM)
-    print(f"    {pool.pool_id}")
-    with times.measure("pool_id", f"fill {WARM} from empty"):
-        wait_filled(client, pool, WARM)
+    print(f"    created {pool.pool_id}")
+    with times.measure("pool_id", f"fill an empty pool of {WARM}"):
+        wait_until_warm(client, pool.pool_id, WARM)
     claimed = time.perf_counter()
     with times.measure("pool_id", "warm start"):
         sandbox = client.create(pool_id=pool.pool_id)
-    expect(sandbox.start, SandboxStart.WARM)
+    expect(sandbox.start_type, StartType.WARM)
     with times.measure("pool_id", "first command"):
         result = sandbox.run(COMMAND)
     expect((result.stdout, result.exit_code), ("42\n", 0))
-    print(f"    {COMMAND} said {result.stdout.strip()} in {sandbox.sandbox_id}")
-    wait_filled(client, pool, WARM)
+    print(f"    {COMMAND} printed {result.stdout.strip()} in {sandbox.sandbox_id}")
+    wait_until_warm(client, pool.pool_id, WARM)
     times.since(claimed, "pool_id", "refill after the warm start")
-    sandbox.terminate()
+    sandbox.delete()
     client.delete_pool(pool.pool_id)
 
 
 def by_template(client: SandboxClient, times: Times) -> None:
-    """A template, a pool that keeps it warm, sandboxes by the template's name alone."""
-    print(f"\n# A template; a pool of {SIZE} of it; sandboxes by template_name")
-    client.create_template(TEMPLATE, IMAGE)
+    """Create a template, a pool that uses it, and sandboxes by the name of the template."""
+    print(f"\n# Python: a template, a pool of {SIZE} warm containers, and sandboxes by template_name")
+    client.create_template(TEMPLATE, image=IMAGE)
     with times.measure("template", "cold start (no pool yet)"):
-        cold = client.create_sandbox(template_name=TEMPLATE)
-    expect(cold.start, SandboxStart.COLD)
+        cold = client.create(template_name=TEMPLATE)
+    expect(cold.start_type, StartType.COLD)
     with times.measure("template", "first command after the cold start"):
         expect(cold.run(COMMAND).stdout, "42\n")
-    cold.terminate()
-    pool = client.create_pool(name=POOL, template_name=TEMPLATE, size=SIZE)
-    with times.measure("template", f"fill {SIZE} from empty"):
-        wait_filled(client, pool, SIZE)
+    cold.delete()
+    client.create_pool(POOL, template_name=TEMPLATE, size=SIZE)
+    with times.measure("template", f"fill an empty pool of {SIZE}"):
+        wait_until_warm(client, POOL, SIZE)
     claimed = time.perf_counter()
     with times.measure("template", "warm start"):
-        warm = client.create_sandbox(template_name=TEMPLATE)
-    expect(warm.start, SandboxStart.WARM)
+        warm = client.create(template_name=TEMPLATE)
+    expect(warm.start_type, StartType.WARM)
     with times.measure("template", "first command"):
         expect(warm.run(COMMAND).stdout, "42\n")
-    wait_filled(client, pool, SIZE)
+    wait_until_warm(client, POOL, SIZE)
     times.since(claimed, "template", "refill after the warm start")
-    warm.terminate()
+    warm.delete()
     client.delete_pool(POOL)
     client.delete_template(TEMPLATE)
 
 
 def by_template_in_typescript(times: Times) -> None:
-    """The same style from Node: the client's own example, whose last line is its times as JSON."""
-    print("\n# The template style in TypeScript", flush=True)
+    """Run the example of the TypeScript client. Its last line contains its times as JSON."""
+    print("\n# TypeScript: a template, a pool, and sandboxes by templateName", flush=True)
     last = ""
     with subprocess.Popen(["node", str(TYPESCRIPT)], stdout=subprocess.PIPE, text=True) as example:
         assert example.stdout is not None
@@ -147,12 +145,12 @@ def by_template_in_typescript(times: Times) -> None:
                 print(f"    {line.rstrip()}", flush=True)
     expect(example.returncode, 0)
     measured = json.loads(last)
-    for key, what in TYPESCRIPT_TIMES.items():
-        times.note("TypeScript", what, measured[key])
+    for key, step in TYPESCRIPT_TIMES.items():
+        times.record("TypeScript", step, measured[key])
 
 
 def main() -> int:
-    """Run the flows and print the table; 1 when something was not as promised."""
+    """Run the demo and print the table. Return 1 if a step failed."""
     times = Times()
     try:
         with SandboxClient() as client:

@@ -1,5 +1,5 @@
-"""The development environment: set-up, a private engine, and what the Makefile calls.
+"""The development environment: setup, a private engine, and the commands of the Makefile.
 
-Runs on the system's Python 3.11 or newer with the standard library alone, since it is what makes
-the environment that everything else needs.
+It runs on the system's Python 3.11 or later and needs only the standard library, because it creates the environment
+with all other packages.
 """

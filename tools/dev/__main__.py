@@ -1,4 +1,4 @@
-"""The commands of the development environment; `make help` says what each is for."""
+"""Commands of the development environment. `make help` describes each command."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import sys
 from collections.abc import Callable
 
 from tools.dev.console import Console, StepFailed, warn
+from tools.dev.contract import ContractImage
 from tools.dev.engine import Engine
 from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
 from tools.dev.servers import Servers
 from tools.dev.setup import Setup
-from tools.dev.signals import foreground, leave_in_order
+from tools.dev.signals import exit_on_signals, foreground
 from tools.dev.suite import Check, Suite
 
 
 class Commands:
-    """One method a command; each gives the exit code."""
+    """One method for each command. It returns the exit code, and its docstring is the help text."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -33,13 +34,13 @@ class Commands:
         return 0
 
     def run(self, argv: list[str]) -> int:
-        """Run a command with the tools in PATH and an engine that is held until it ends."""
+        """Run a command with the tools in PATH and an engine, which is available until the command exits."""
         if not argv:
-            raise StepFailed("no command was given", "say what to run after --")
+            raise StepFailed("there is no command to run", "specify the command after --")
         return self._with_engine(lambda engine: foreground(argv, self._setup.environment(engine)))
 
     def demo(self) -> int:
-        """Both styles of using a pool, on a server and engine of their own, with times."""
+        """Show both ways to use a pool, with times, on a separate server."""
 
         def show(engine: Engine) -> int:
             env = self._setup.environment(engine)
@@ -51,7 +52,7 @@ class Commands:
         return self._with_engine(show)
 
     def serve(self) -> int:
-        """A server in the foreground; Ctrl-C ends it and removes what it made."""
+        """Run a server in the foreground. Ctrl-C stops it and removes its containers and data."""
 
         def show(engine: Engine) -> int:
             servers = Servers(self._paths, self._console, self._setup.environment(engine))
@@ -65,25 +66,25 @@ class Commands:
         return self._with_engine(show)
 
     def test(self) -> int:
-        """Every check and test there is."""
+        """Run all checks and tests."""
 
         def all_checks(engine: Engine) -> int:
             suite = Suite(self._paths, self._console, self._setup.environment(engine))
-            return suite.run(suite.whole(self._setup.pythons))
+            return suite.run(suite.whole(self._setup.pythons, self._setup.peers))
 
         return self._with_engine(all_checks, tests=True)
 
     def pythons(self) -> int:
-        """The Python client's tests on the other Pythons that it is for."""
+        """Run the tests of the Python client on other Python versions and next to SDKs of other products."""
         self.setup()
-        return self._setup.pythons.test()
+        return max(self._setup.pythons.test(), self._setup.peers.test())
 
     def check(self) -> int:
-        """The quick checks."""
+        """Run the quick checks: format, lint, types and unit tests."""
         return self._without_engine(Suite.quick)
 
     def lint(self) -> int:
-        """Format, lint and types."""
+        """Check format, lint rules and types."""
         return self._without_engine(Suite.lint)
 
     def _without_engine(self, choose: Callable[[Suite], list[Check]]) -> int:
@@ -92,40 +93,46 @@ class Commands:
         return suite.run(choose(suite))
 
     def bench(self) -> int:
-        """The benchmarks on a real engine."""
+        """Run the benchmarks on a real engine."""
         argv = [str(self._paths.python), "-m", "benchmarks"]
         return self._with_engine(lambda engine: foreground(argv, self._setup.environment(engine), self._paths.repo))
 
     def generate(self) -> int:
-        """Generate the stubs of the contracts anew."""
-        self.setup()
+        """Generate code from the contracts, and the blocking Python client."""
+        self._setup.generators()
         with exclusive(self._paths.build / "codegen.lock", self._console, "generating code"):
             argv = [str(self._paths.python), "tools/codegen/generate"]
             return foreground(argv, self._setup.environment(), self._paths.repo)
 
+    def freeze(self, allow_breaking: bool = False) -> int:
+        """Write the image of the contract with which later changes must be compatible."""
+        self._setup.generators()
+        image = ContractImage(self._paths, self._console, self._setup.environment())
+        return image.freeze(allow_breaking=allow_breaking)
+
     def lock(self) -> int:
-        """Write the lock files of Python packages anew."""
+        """Update the lock files of Python packages."""
         self._setup.python.lock()
         return 0
 
     def clean(self) -> int:
-        """Remove what the set-up made in this clone; caches outside of it stay."""
-        for folder in self._setup.clean():
-            shutil.rmtree(folder, ignore_errors=True)
-        self._console.say(f"the cache stays: {self._paths.cache}")
+        """Remove the files that the setup created in this clone. Caches outside of the clone remain."""
+        for directory in self._setup.clean():
+            shutil.rmtree(directory, ignore_errors=True)
+        self._console.say(f"not removed: the cache {self._paths.cache}")
         return 0
 
-    def _with_engine(self, what: Callable[[Engine], int], *, tests: bool = False) -> int:
+    def _with_engine(self, command: Callable[[Engine], int], *, tests: bool = False) -> int:
         self._setup.announce(engine=True, tests=tests)
         self._setup.tools()
         if tests:
             self._setup.test_packages()
         with self._setup.engine() as engine:
-            return what(engine)
+            return command(engine)
 
 
 LOCAL_ONLY = ("test", "check", "bench")
-"""Commands whose engine speaks to no registry but the local one: what they show must not hang on anything outside."""
+"""Commands whose engine uses only the local registry, so that their results do not depend on other machines."""
 
 
 def main() -> int:
@@ -134,22 +141,26 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("setup", "demo", "serve", "test", "pythons", "check", "lint", "bench", "generate", "lock", "clean"):
         commands.add_parser(name, help=getattr(Commands, name).__doc__)
+    freeze = commands.add_parser("freeze", help=Commands.freeze.__doc__)
+    freeze.add_argument("--allow-breaking", action="store_true", help="write the image in spite of breaking changes")
     run = commands.add_parser("run", help=Commands.run.__doc__)
-    run.add_argument("argv", nargs=argparse.REMAINDER, help="-- and the command")
+    run.add_argument("argv", nargs=argparse.REMAINDER, help="command to run, after --")
     arguments = parser.parse_args()
-    leave_in_order()
+    exit_on_signals()
     if arguments.command in LOCAL_ONLY:
         os.environ.setdefault("SANDPOOL_OFFLINE", "1")
     chosen = Commands(Paths.from_environment())
     try:
         if arguments.command == "run":
             return chosen.run([part for at, part in enumerate(arguments.argv) if at or part != "--"])
+        if arguments.command == "freeze":
+            return chosen.freeze(arguments.allow_breaking)
         return int(getattr(chosen, arguments.command)())
     except StepFailed as failure:
         warn(failure.report())
         return 1
     except OSError as error:
-        warn(f"error: {error}\nwhat to do: see whether the disk is full or the file is another user's")
+        warn(f"error: {error}\nsolution: check the free disk space and the owner of the file")
         return 1
     except KeyboardInterrupt:
         warn("interrupted")

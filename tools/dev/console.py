@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: steps with their time, and failures that say what to do."""
+"""Output on the terminal: steps with their durations, and failures with their solutions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 HEARTBEAT_SECONDS = 15.0
 TAIL_LINES = 25
-KEPT_RUNS = 10
+RETAINED_RUNS = 10
 
 
 class StepFailed(Exception):
-    """A step of the set-up failed; `hint` says what the person can do about it."""
+    """A step of the setup failed. `hint` is what the user can do, `log` is a file with the output of the step."""
 
     def __init__(self, message: str, hint: str = "", log: Path | None = None) -> None:
         super().__init__(message)
@@ -26,44 +26,44 @@ class StepFailed(Exception):
         self.log = log
 
     def report(self) -> str:
-        """The whole story: what failed, the end of its log, what to do."""
+        """Return the complete message: the failure, the end of its log, and the solution."""
         lines = [f"error: {self.message}"]
         if self.log is not None and self.log.is_file():
             tail = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
             lines += [f"  last lines of {self.log}:", *(f"  | {line}" for line in tail)]
         if self.hint:
-            lines.append(f"what to do: {self.hint}")
+            lines.append(f"solution: {self.hint}")
         return "\n".join(lines)
 
 
 class Console:
-    """Prints steps and keeps the output of what they run in one folder a run."""
+    """Prints steps, and writes the output of their commands to one directory for each run."""
 
     def __init__(self, logs: Path) -> None:
         self._root = logs
-        self._folder = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        # File descriptors of locks that what we run holds with us: when we are killed, the next
-        # run waits until an installation that goes on without us has ended.
+        self._directory = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        # File descriptors of locks that the commands of steps inherit. If this process is killed, its command still
+        # holds the locks, so that the next run waits until the command has exited.
         self.shared_locks: set[int] = set()
 
     def say(self, line: str) -> None:
-        """One line, at once and in one piece: others may read or write the same output."""
+        """Print a line with a single write, because other processes may write to the same output."""
         print(f"{line}\n", end="", flush=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Say that a step begins and, when it has succeeded, how long it took."""
+        """Print the start of a step and, if it succeeds, its duration."""
         self.say(f"==> {title}")
         started = time.monotonic()
         yield
         self.say(f"    done in {time.monotonic() - started:.1f} s")
 
     def log_file(self, name: str) -> Path:
-        """A file for the output of what is called `name`; a second use of a name appends."""
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True)
-            self._forget_old_runs()
-        return self._folder / f"{name}.log"
+        """Return the log file for the output of `name`. Commands with the same name append to the same file."""
+        if not self._directory.is_dir():
+            self._directory.mkdir(parents=True)
+            self._remove_old_runs()
+        return self._directory / f"{name}.log"
 
     def run(
         self,
@@ -74,7 +74,7 @@ class Console:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """Run a command with its output in a log file; StepFailed when it does not exit with 0."""
+        """Run a command with its output in a log file. Raises `StepFailed` if it does not exit with 0."""
         log = self.log_file(name)
         command = [str(part) for part in argv]
         with log.open("ab") as output:
@@ -94,7 +94,7 @@ class Console:
                 raise StepFailed(f"cannot start {command[0]}: {error.strerror}", hint) from error
             code = self._wait(process)
         if code != 0:
-            raise StepFailed(f"{shlex.join(command)} ended with code {code}", hint, log)
+            raise StepFailed(f"{shlex.join(command)} exited with code {code}", hint, log)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         started = time.monotonic()
@@ -109,14 +109,14 @@ class Console:
             process.wait()
             raise
 
-    def _forget_old_runs(self) -> None:
+    def _remove_old_runs(self) -> None:
         runs = sorted(entry for entry in self._root.iterdir() if entry.is_dir())
-        for old in runs[:-KEPT_RUNS]:
+        for old in runs[:-RETAINED_RUNS]:
             for file in old.iterdir():
                 file.unlink(missing_ok=True)
             old.rmdir()
 
 
 def warn(line: str) -> None:
-    """One line on standard error."""
+    """Print a line on standard error."""
     print(line, file=sys.stderr, flush=True)

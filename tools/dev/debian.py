@@ -1,4 +1,4 @@
-"""Packages from the distribution, installed without letting their services start."""
+"""Installation of Debian packages without starting their services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
 
 POLICY = Path("/usr/sbin/policy-rc.d")
-MARK = "# made by the set-up of sandpool while it installs packages; safe to remove"
+MARK = "# made by the setup of sandpool while it installs packages; safe to remove"
 UNITS = (
     "docker.service",
     "docker.socket",
@@ -29,17 +29,17 @@ TEST_PROGRAMS = {
     "iptables": "iptables",
     "chromium": "chromium",
 }
-"""What the tests on engines of their own and the one in a browser need: programs, and the packages that have them."""
+"""Programs that the tests with separate engines and the browser test need, and the packages that contain them."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def find_program(name: str) -> str | None:
-    """The full path of a program, also in the folders that only root's PATH has."""
+    """Return the path of a program. Also searches the directories that only root has in PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}")
 
 
 def missing_test_packages() -> list[str]:
-    """Packages that only tests need and that can be installed here; those tests leave themselves out without root."""
+    """Return the missing packages that only tests need. Empty without root or apt-get; these tests are skipped then."""
     if os.geteuid() != 0 or find_program("apt-get") is None:
         return []
     return [package for program, package in TEST_PROGRAMS.items() if find_program(program) is None]
@@ -47,10 +47,10 @@ def missing_test_packages() -> list[str]:
 
 @contextmanager
 def services_held(policy: Path = POLICY) -> Iterator[None]:
-    """Forbid packages to start their services meanwhile, by Debian's policy-rc.d.
+    """Prevent packages from starting their services during the block, with Debian's policy-rc.d.
 
-    A policy that someone else made stays as it is. One of ours that a killed run left behind is
-    taken over and removed in the end.
+    An existing policy of another program is not changed. A policy that a killed run left behind is replaced, and
+    removed at the end of the block.
     """
     if policy.exists() and not _is_ours(policy):
         yield
@@ -65,8 +65,11 @@ def services_held(policy: Path = POLICY) -> Iterator[None]:
         policy.unlink(missing_ok=True)
 
 
-def forget_leftover_policy(policy: Path = POLICY) -> bool:
-    """Remove a policy of ours that a killed run left behind; call with the package lock held."""
+def remove_leftover_policy(policy: Path = POLICY) -> bool:
+    """Remove a policy that a killed run left behind. The caller must hold the package lock.
+
+    Returns whether there was one.
+    """
     if not _is_ours(policy):
         return False
     policy.unlink(missing_ok=True)
@@ -81,25 +84,28 @@ def _is_ours(policy: Path) -> bool:
 
 
 class Packages:
-    """apt-get, one run at a time, with what a killed run left half-done finished first."""
+    """Runs apt-get, one run at a time. Completes an interrupted installation of a killed run first."""
 
     def __init__(self, paths: Paths, console: Console) -> None:
         self._lock = paths.runtime / "packages.lock"
         self._console = console
 
     def tidy(self) -> None:
-        """Remove what a killed installation left behind, unless one is under way."""
+        """Remove the policy that a killed installation left behind, unless an installation is active."""
         if _is_ours(POLICY) and os.access(POLICY.parent, os.W_OK):
             with exclusive(self._lock, self._console, "installing packages"):
-                forget_leftover_policy()
+                remove_leftover_policy()
 
     def install(self, names: Sequence[str], why: str) -> None:
-        """Install packages; none of their services is started now or at the next boot."""
+        """Install packages. Their services are not started, neither now nor at the next boot.
+
+        `why` is the purpose of the packages, for the error message. Raises `StepFailed`.
+        """
         listed = " ".join(names)
         if find_program("apt-get") is None or os.geteuid() != 0:
             raise StepFailed(
-                f"{why} needs packages that only root on Debian can have installed here: {listed}",
-                "run this as root on Debian 12, or install them yourself and run it again",
+                f"{why} needs packages that are not installed: {listed}",
+                "run this command as root on Debian 12, or install the packages and run it again",
             )
         with (
             exclusive(self._lock, self._console, "installing packages"),
@@ -116,14 +122,14 @@ class Packages:
 
     def _apt(self, argv: list[str]) -> None:
         env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        hint = "look at the log; `apt-get install` by hand shows whether the machine's sources work"
+        hint = "read the log; check the package sources of this machine with `apt-get update`"
         self._console.run("packages", argv, env=env, hint=hint)
 
     def _units_present(self) -> set[str]:
-        folders = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
-        return {unit for unit in UNITS if any((folder / unit).exists() for folder in folders)}
+        directories = (Path("/lib/systemd/system"), Path("/etc/systemd/system"))
+        return {unit for unit in UNITS if any((directory / unit).exists() for directory in directories)}
 
     def _keep_from_boot(self, units: set[str]) -> None:
-        """An engine that we start privately must not come up as a service at the next boot."""
+        """Disable units, so that a privately started engine is not started as a service at the next boot."""
         if units and find_program("systemctl") is not None:
             self._console.run("packages", ["systemctl", "--no-reload", "disable", *sorted(units)])

@@ -1,4 +1,4 @@
-"""Which engine to use: the one that answers, else a private one shared by lease."""
+"""Selection of the engine: an existing engine if there is one, otherwise a private engine with shared leases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.dev.console import Console, StepFailed
 from tools.dev.debian import Packages
 from tools.dev.engine_api import EngineClient
 from tools.dev.images import Images
-from tools.dev.locks import Lease, exclusive, nobody_holds
+from tools.dev.locks import Lease, exclusive, is_unused
 from tools.dev.paths import Paths
 from tools.dev.private_engine import PrivateEngine
 from tools.dev.signals import uninterrupted
@@ -24,14 +24,14 @@ SERVER_LABEL = "sandpool.server"
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine ready for use. `registry` is the local registry's host:port when it is ours."""
+    """An engine that is ready to use. `registry` is the host:port of the local registry of a private engine."""
 
     host: str
     private: bool
     registry: str | None
 
     def environment(self) -> dict[str, str]:
-        """What programs need to find it."""
+        """Return the environment variables with which programs find the engine."""
         found = {"DOCKER_HOST": self.host}
         if self.registry is not None:
             found["SANDPOOL_TEST_REGISTRY"] = self.registry
@@ -39,7 +39,7 @@ class Engine:
 
 
 class Engines:
-    """Finds the engine of this machine, or makes one."""
+    """Finds the engine of this machine, or starts a private one."""
 
     def __init__(
         self,
@@ -58,18 +58,18 @@ class Engines:
         self._lease = paths.runtime / "engine.lease"
 
     def existing(self) -> str | None:
-        """The DOCKER_HOST of an engine that is not ours and that answers; None when there is none.
+        """Return the DOCKER_HOST of an engine that is not private and responds; None if there is none.
 
-        Naming one that does not answer is an error: starting another behind the person's back
-        would put containers where they do not look for them.
+        Raises `StepFailed` if DOCKER_HOST is set and its engine does not respond. Starting a private engine instead
+        would create containers where the user does not expect them.
         """
         named = self._env.get("DOCKER_HOST")
         if named and named != self._private.host:
             if EngineClient(named).ping():
                 return named
             raise StepFailed(
-                f"no engine answers at DOCKER_HOST={named}",
-                "start that engine, or unset DOCKER_HOST to have a private one started",
+                f"the engine at DOCKER_HOST={named} does not respond",
+                "start that engine, or unset DOCKER_HOST to start a private one",
             )
         if named or not _accepts(self._default):
             return None
@@ -77,12 +77,12 @@ class Engines:
         if EngineClient(host).ping():
             return host
         raise StepFailed(
-            f"something listens on {self._default} but does not answer as an engine does",
+            f"a process listens on {self._default} but does not respond as an engine",
             "restart or stop that engine, or set DOCKER_HOST to another one",
         )
 
     def plan(self) -> list[str]:
-        """What has to be installed, started or made before an engine with its images is there."""
+        """Return the steps to provide an engine with all images, as texts."""
         host = self.existing()
         images = Images(self._paths, self._console, self._packages)
         if host is not None:
@@ -91,21 +91,25 @@ class Engines:
         lines = []
         missing = self._private.missing_packages()
         if missing:
-            lines.append(f"Debian packages, their services not started: {' '.join(missing)}")
+            lines.append(f"Debian packages, without starting their services: {' '.join(missing)}")
         client = EngineClient(self._private.host)
         if not client.ping():
             lines.append(
-                f"a private Docker Engine and registry, until the last user ends (data under {self._private.data})"
+                f"private Docker Engine and registry, until the last command that uses them exits (data in "
+                f"{self._private.data})"
             )
             return lines + images.plan(None)
         return lines + images.plan(client)
 
     @contextmanager
     def use(self) -> Iterator[Engine]:
-        """An engine that answers and has the images; a private one is ours until the block ends."""
+        """Return a context manager with an engine that responds and has all images.
+
+        A private engine runs at least until the end of the block.
+        """
         host = self.existing()
         if host is not None:
-            self._console.say(f"    engine: the one that answers at {host}")
+            self._console.say(f"    engine: existing engine at {host}")
             Images(self._paths, self._console, self._packages).ensure(EngineClient(host), None)
             yield Engine(host, private=False, registry=None)
             return
@@ -127,7 +131,7 @@ class Engines:
             missing = self._private.missing_packages()
             if missing:
                 self._packages.install(missing, "a private Docker Engine")
-            alone = nobody_holds(self._lease)
+            alone = is_unused(self._lease)
             try:
                 registry = self._private.ensure_running()
                 if alone:
@@ -143,29 +147,29 @@ class Engines:
         with exclusive(self._guard, self._console, "starting or stopping the engine"):
             if lease.leave():
                 try:
-                    # One that was killed meanwhile comes back once, to end its containers.
+                    # If the engine was killed, start it again, so that it can remove its containers.
                     self._private.ensure_running()
                     self._sweep()
                 finally:
                     self._private.stop()
 
     def _sweep(self) -> None:
-        """Nobody uses the private engine now: what servers left on it belongs to killed ones."""
+        """Remove the objects of killed servers. The caller ensures that no process uses the private engine."""
         removed = EngineClient(self._private.host).remove_labelled(SERVER_LABEL)
         if removed:
-            self._console.say(f"    removed {removed} leftovers of ended servers")
+            self._console.say(f"    removed {removed} containers and networks of killed servers")
 
 
 def _require_root() -> None:
     if os.geteuid() != 0:
         raise StepFailed(
-            "no Docker Engine answers, and only root can start a private one",
-            "start an engine and set DOCKER_HOST if it is not on the default socket, or run this as root",
+            "no Docker Engine responds, and only root can start a private one",
+            "start an engine, and set DOCKER_HOST if it is not on the default socket; or run this command as root",
         )
 
 
 def _accepts(path: Path) -> bool:
-    """Whether somebody accepts connections on a socket; a stale file does not."""
+    """Return whether a process accepts connections on a socket. A stale socket file does not accept connections."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(5)

@@ -1,4 +1,4 @@
-"""The little of the Docker Engine API that the set-up needs, over a socket, TCP or TLS."""
+"""A client of the parts of the Docker Engine API that the setup needs, over a socket, TCP or TLS."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PING_SECONDS = 5.0
 
 
 class EngineError(StepFailed):
-    """The engine refused, or could not be reached."""
+    """The engine returned an error, or cannot be reached."""
 
     def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message, "see the engine's own log (a full disk is the usual cause)")
+        super().__init__(message, "read the log of the engine; the usual cause is a full disk")
         self.status = status
 
 
@@ -40,12 +40,12 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True, slots=True)
 class EngineClient:
-    """One engine by its DOCKER_HOST. A timeout bounds each wait for bytes, not a whole call."""
+    """A client of the engine at `host`, a DOCKER_HOST. A timeout limits each wait for data, not a whole call."""
 
     host: str
 
     def ping(self) -> bool:
-        """Whether an engine answers, within a few seconds."""
+        """Return whether the engine responds within a few seconds."""
         try:
             self._json("GET", "/_ping", timeout=PING_SECONDS)
         except EngineError:
@@ -53,12 +53,12 @@ class EngineClient:
         return True
 
     def mirrors(self) -> list[str]:
-        """The host:port of each registry mirror that the engine asks now."""
+        """Return the host:port of each registry mirror that the engine currently uses."""
         info = cast(dict[str, dict[str, list[str]]], self._json("GET", "/info"))
         return [urlsplit(mirror).netloc for mirror in info["RegistryConfig"]["Mirrors"] or []]
 
     def has_image(self, name: str) -> bool:
-        """Whether the image is on the engine under this name."""
+        """Return whether the engine has an image with this name."""
         try:
             self._json("GET", f"/images/{quote(name)}/json")
         except EngineError as error:
@@ -68,20 +68,20 @@ class EngineClient:
         return True
 
     def pull(self, name: str, stall_seconds: float) -> None:
-        """Pull an image; EngineError when it cannot be had or nothing moves for that long."""
+        """Pull an image. Raises `EngineError` if the pull fails or makes no progress for `stall_seconds`."""
         repository, _, tag = name.rpartition(":")
         path = f"/images/create?fromImage={quote(repository, safe='')}&tag={quote(tag)}"
         self._stream("POST", path, timeout=stall_seconds)
 
     def push(self, name: str, stall_seconds: float = 120.0) -> None:
-        """Push an image to the registry that its name says."""
+        """Push an image to the registry in its name."""
         repository, _, tag = name.rpartition(":")
         anonymous = base64.urlsafe_b64encode(b"{}").decode()
         path = f"/images/{quote(repository)}/push?tag={quote(tag)}"
         self._stream("POST", path, headers={"X-Registry-Auth": anonymous}, timeout=stall_seconds)
 
     def import_image(self, tar: Path, name: str, changes: tuple[str, ...]) -> None:
-        """Make an image of one layer from a tar of a root file system."""
+        """Create an image with one layer from a tar archive of a root file system."""
         repository, _, tag = name.rpartition(":")
         path = f"/images/create?fromSrc=-&repo={quote(repository, safe='')}&tag={quote(tag)}"
         path += "".join(f"&changes={quote(change, safe='')}" for change in changes)
@@ -95,14 +95,14 @@ class EngineClient:
         self._json("POST", f"/images/{quote(name)}/tag?repo={quote(repository)}&tag={quote(tag)}")
 
     def untag(self, name: str) -> None:
-        """Take a name from an image, and the image away when it was the last."""
+        """Remove a name from an image. If it was the last name, the image is removed."""
         self._json("DELETE", f"/images/{quote(name)}")
 
     def remove_labelled(self, label: str) -> int:
-        """Remove every container and network with the label; how many there were."""
-        wanted = quote(json.dumps({"label": [label]}))
-        containers = self._json("GET", f"/containers/json?all=1&filters={wanted}")
-        networks = self._json("GET", f"/networks?filters={wanted}")
+        """Remove all containers and networks with the label. Returns their number."""
+        filters = quote(json.dumps({"label": [label]}))
+        containers = self._json("GET", f"/containers/json?all=1&filters={filters}")
+        networks = self._json("GET", f"/networks?filters={filters}")
         for item in cast(list[dict[str, str]], containers):
             self._ignore_missing("DELETE", f"/containers/{item['Id']}?force=1&v=1")
         for item in cast(list[dict[str, str]], networks):
@@ -132,7 +132,7 @@ class EngineClient:
         headers: Mapping[str, str] | None = None,
         body: IO[bytes] | None = None,
     ) -> None:
-        """A call that reports progress line by line, and its failure in one of the lines."""
+        """Send a request whose response is a stream of JSON lines, which may contain an error."""
         for line in self._call(method, path, headers or {}, body, timeout):
             try:
                 message = json.loads(line)
@@ -152,12 +152,12 @@ class EngineClient:
         connection = _connect(self.host, timeout)
         try:
             connection.request(method, path, body=body, headers=dict(headers))
-            answer = connection.getresponse()
-            if answer.status >= 400:
-                raise EngineError(_reason(answer.read()), answer.status)
-            yield from answer
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise EngineError(_reason(response.read()), response.status)
+            yield from response
         except (OSError, http.client.HTTPException) as error:
-            raise EngineError(f"the engine at {self.host}: {error or 'no answer'}") from error
+            raise EngineError(f"cannot reach the engine at {self.host}: {error or 'no response'}") from error
         finally:
             connection.close()
 
@@ -181,13 +181,13 @@ def _connect(host: str, timeout: float) -> http.client.HTTPConnection:
         context = _tls_context()
         return http.client.HTTPSConnection(parts.hostname, port, timeout=timeout, context=context)
     raise StepFailed(
-        f"the set-up cannot speak to the engine at {host}",
-        "set DOCKER_HOST to a unix:// or tcp:// address (ssh -L forwards one), or unset it",
+        f"the setup does not support the engine address {host}",
+        "set DOCKER_HOST to a unix:// or tcp:// address (ssh -L can forward one), or unset it",
     )
 
 
 def _tls_context() -> ssl.SSLContext:
-    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    directory = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    context.load_cert_chain(directory / "cert.pem", directory / "key.pem")
     return context

@@ -1,8 +1,7 @@
-"""The images that demo and tests use: pulled when they can be, else built from the distribution.
+"""Images for the demo and the tests: pulled if possible, otherwise built from Debian packages.
 
-Built images go to the local registry of a private engine, so that `python:3.11-slim` is pulled
-from there word for word; an engine that is not ours gets them imported, and only under a name
-that it does not have.
+A private engine gets built images from its local registry, so that a pull of `python:3.11-slim` works. Images are
+imported into other engines, and only if the engine has no image of the same name.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ SUITE = "bookworm"  # the Debian release whose Python is 3.11
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image by its public name, how to build its root file system and what it runs.
+    """An image: its name, the function that builds its root file system, and its configuration.
 
-    `package` is the Debian package whose `program` the build needs.
+    The build needs `program`, which is in the Debian package `package`.
     """
 
     name: str
@@ -45,12 +44,12 @@ class Image:
 
     @property
     def file_name(self) -> str:
-        """The name of the tar in the cache."""
+        """Name of the tar archive in the cache."""
         return self.name.replace(":", "-") + ".tar"
 
 
 class Images:
-    """Sees to it that an engine has every image of `WANTED`."""
+    """Provides all images of `REQUIRED_IMAGES` on an engine."""
 
     def __init__(self, paths: Paths, console: Console, packages: Packages, *, offline: bool = False) -> None:
         self._cache = paths.cache / "images"
@@ -60,21 +59,24 @@ class Images:
         self._offline = offline
 
     def plan(self, client: EngineClient | None) -> list[str]:
-        """What has to be made; `client` is None for a private engine that is not running yet."""
+        """Return the missing images and how they are provided, as texts.
+
+        `client` is None for a private engine that is not running.
+        """
         lines = []
-        for image in WANTED:
-            there = client.has_image(image.name) if client is not None else self._seen(image).exists()
-            if not there:
-                how = f"built from Debian packages ({image.package})"
-                how = f"pulled, or {how} if it cannot be" if image.public else how
-                lines.append(f"image {image.name}: {how}")
+        for image in REQUIRED_IMAGES:
+            exists = client.has_image(image.name) if client is not None else self._seen(image).exists()
+            if not exists:
+                source = f"built from Debian packages ({image.package})"
+                source = f"pulled, or {source} if the pull fails" if image.public else source
+                lines.append(f"image {image.name}: {source}")
         return lines
 
     def ensure(self, client: EngineClient, registry: str | None) -> None:
-        """Have every image on the engine; `registry` is the local one of a private engine."""
-        for image in WANTED:
+        """Provide all images on the engine. `registry` is the local registry of a private engine."""
+        for image in REQUIRED_IMAGES:
             if not client.has_image(image.name):
-                with exclusive(self._lock, self._console, "making images"):
+                with exclusive(self._lock, self._console, "building images"):
                     if not client.has_image(image.name):
                         self._provide(image, client, registry)
             if registry is not None:
@@ -89,7 +91,7 @@ class Images:
                     client.pull(image.name, PULL_STALL_SECONDS)
                 return
             except EngineError as error:
-                self._console.say(f"    cannot be pulled: {error}")
+                self._console.say(f"    the pull failed: {error}")
         tar = self._built(image)
         with self._console.step(f"importing {image.name} into the engine"):
             client.import_image(tar, image.name, image.changes)
@@ -97,9 +99,9 @@ class Images:
             self._publish(image, client, registry)
 
     def _publish(self, image: Image, client: EngineClient, registry: str) -> None:
-        """Move an imported image to the registry and pull it back under its public name."""
+        """Push an imported image to the registry, and pull it under its public name."""
         local = f"{registry}/library/{image.name}"
-        with self._console.step(f"pushing {image.name} to the local registry, pulling it back"):
+        with self._console.step(f"pushing {image.name} to the local registry and pulling it"):
             client.tag(image.name, local)
             try:
                 client.push(local)
@@ -110,15 +112,15 @@ class Images:
             self._pushed(image).touch()
 
     def _seen(self, image: Image) -> Path:
-        """Says, while the private engine is not running, that it has the image."""
+        """Return the marker file that exists if the private engine has the image, even while it is not running."""
         return self._cache / f"{image.file_name}.seen"
 
     def _pushed(self, image: Image) -> Path:
-        """Says that the local registry has the image."""
+        """Return the marker file that exists if the local registry has the image."""
         return self._cache / f"{image.file_name}.pushed"
 
     def _built(self, image: Image) -> Path:
-        """The tar of the image's root file system, built unless the cache has it."""
+        """Return the tar archive of the image's root file system. Builds it if it is not in the cache."""
         tar = self._cache / image.file_name
         stamp = Stamp(tar.with_suffix(".stamp"))
         version = digest((), image.recipe)
@@ -139,13 +141,15 @@ class Images:
         return tar
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder in which a killed build may have left a file system of its own."""
-    mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {folder}/" in line]
+def _remove(directory: Path) -> None:
+    """Remove a directory. Raises `StepFailed` if a killed build left a mounted file system in it."""
+    mounted = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {directory}/" in line]
     if mounted:
-        raise StepFailed(f"something is mounted below {folder}", f"unmount it: {mounted[0].split()[4]}")
-    if folder.is_dir():
-        shutil.rmtree(folder)
+        raise StepFailed(
+            f"cannot remove {directory}: a file system is mounted in it", f"run: umount {mounted[0].split()[4]}"
+        )
+    if directory.is_dir():
+        shutil.rmtree(directory)
 
 
 PYTHON_RECIPE = (
@@ -161,30 +165,30 @@ PYTHON_RECIPE = (
 
 
 def build_python(tar: Path, console: Console) -> None:
-    """A minimal Debian with Python 3.11, packages from the machine's own sources."""
+    """Build a minimal Debian with Python 3.11 from the package sources of this machine."""
     program = find_program("mmdebstrap")
     if program is None:
-        raise StepFailed("mmdebstrap is not installed", "run this again as root")
+        raise StepFailed("mmdebstrap is not installed", "run this command again as root")
     env = os.environ | {"TMPDIR": str(tar.parent), "LC_ALL": "C.UTF-8"}
-    hint = f"mmdebstrap needs Debian package sources that have the release {SUITE}"
-    console.say("    this takes a minute or more, the first time only")
-    # What it mounts goes with a mount namespace of its own, however it ends.
+    hint = f"check that the package sources of this machine contain the Debian release {SUITE}"
+    console.say("    this takes more than a minute, but only the first time")
+    # In a separate mount namespace, all its mounts are removed when it exits.
     argv = ["unshare", "--mount", program, *PYTHON_RECIPE, SUITE, str(tar)]
     console.run("image", argv, env=env, hint=hint)
 
 
 def build_busybox(tar: Path, console: Console) -> None:
-    """One static binary with a link for each of its programs, and the files that programs expect."""
+    """Build a file system with a static busybox, a link for each of its programs, and the necessary files."""
     busybox = shutil.which("busybox") or str(BUSYBOX)
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     files = {
         "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
         "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     }
-    folders = {"bin": 0o755, "etc": 0o755, "root": 0o700, "tmp": 0o1777, "home": 0o755}
-    folders |= {"proc": 0o755, "sys": 0o755, "dev": 0o755, "usr": 0o755, "usr/bin": 0o755}
+    directories = {"bin": 0o755, "etc": 0o755, "root": 0o700, "tmp": 0o1777, "home": 0o755}
+    directories |= {"proc": 0o755, "sys": 0o755, "dev": 0o755, "usr": 0o755, "usr/bin": 0o755}
     with tarfile.open(tar, "w") as archive:
-        for name, mode in folders.items():
+        for name, mode in directories.items():
             _add(archive, name, tarfile.DIRTYPE, mode)
         _add(archive, "bin/busybox", tarfile.REGTYPE, 0o755, content=Path(busybox).read_bytes())
         for applet in listed.stdout.split():
@@ -209,7 +213,7 @@ def _add(
 
 
 PATH_OF_IMAGES = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-WANTED = (
+REQUIRED_IMAGES = (
     Image(
         name="python:3.11-slim",
         program="mmdebstrap",

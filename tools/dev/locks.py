@@ -1,7 +1,6 @@
-"""Locks that the kernel drops when their holder dies, kill -9 included.
+"""File locks that the kernel releases when their holder exits, even after SIGKILL.
 
-The files stay where they are for good: removing a lock file lets two processes hold "the" lock on
-two different files of one name.
+Lock files are never removed. Otherwise, two processes could lock two different files with the same name.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from tools.dev.console import Console
 
 
 class FileLock:
-    """A flock on one file, shared or exclusive. Children do not inherit it."""
+    """A shared or exclusive flock on a file. Child processes do not inherit it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
 
     def acquire(self, *, shared: bool = False, wait: bool = True) -> bool:
-        """Take the lock; False when `wait` is false and someone else is in the way."""
+        """Acquire the lock. Returns False if `wait` is false and another process holds it."""
         if self._fd is not None:
-            raise RuntimeError(f"{self._path} is held already")
+            raise RuntimeError(f"this process already holds the lock {self._path}")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -41,27 +40,27 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back; nothing happens when it is not held."""
+        """Release the lock, if this object holds it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def fileno(self) -> int:
-        """The descriptor that holds the lock."""
+        """Return the file descriptor that holds the lock."""
         if self._fd is None:
-            raise RuntimeError(f"{self._path} is not held")
+            raise RuntimeError(f"this process does not hold the lock {self._path}")
         return self._fd
 
 
 @contextmanager
 def exclusive(path: Path, console: Console, purpose: str) -> Iterator[None]:
-    """Hold `path` alone, saying so when another run makes us wait for it.
+    """Hold an exclusive lock on `path` during the block. Prints a message if it has to wait for another run.
 
-    Steps that the console runs meanwhile hold it too, until they end.
+    Commands of steps that the console runs in the block also hold the lock, until they exit.
     """
     lock = FileLock(path)
     if not lock.acquire(wait=False):
-        console.say(f"    waiting: another run is busy with {purpose}")
+        console.say(f"    waiting for another run: {purpose}")
         lock.acquire()
     fd = lock.fileno()
     console.shared_locks.add(fd)
@@ -73,10 +72,10 @@ def exclusive(path: Path, console: Console, purpose: str) -> Iterator[None]:
 
 
 class Lease:
-    """One user's share of something that the last user takes down.
+    """A lease of a resource that the last user stops.
 
-    All changes (start, join, leave, take down) happen under `guard`, an exclusive lock; the share
-    itself is a shared lock on `path`, so that a killed user is gone without having said so.
+    All changes (start, join, leave, stop) require an exclusive lock, the guard. The lease itself is a shared lock on
+    `path`, so the lease of a killed user ends automatically.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,18 +83,18 @@ class Lease:
         self._share = FileLock(path)
 
     def join(self) -> None:
-        """Become a user. Call under the guard."""
+        """Start using the resource. The caller must hold the guard."""
         if not self._share.acquire(shared=True, wait=False):
-            raise RuntimeError(f"{self._path} is locked by someone who does not hold the guard")
+            raise RuntimeError(f"a process locks {self._path} without holding the guard")
 
     def leave(self) -> bool:
-        """Stop being a user. Call under the guard. True when nobody is left."""
+        """Stop using the resource. The caller must hold the guard. Returns whether there is no other user."""
         self._share.release()
-        return nobody_holds(self._path)
+        return is_unused(self._path)
 
 
-def nobody_holds(path: Path) -> bool:
-    """Whether no process has a share of the lease at `path` at this moment."""
+def is_unused(path: Path) -> bool:
+    """Return whether no process currently has a lease at `path`."""
     probe = FileLock(path)
     if not probe.acquire(wait=False):
         return False

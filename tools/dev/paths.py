@@ -1,4 +1,4 @@
-"""Where the development environment keeps its things."""
+"""Directories of the development environment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ REPO = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Folders of one clone (`repo`), one user (`cache`) and one machine (`runtime`).
+    """Directories of a clone (`repo`), a user (`cache`) and the machine (`runtime`).
 
-    `runtime` is shared by every clone on the machine, so that all of them find the same private
-    engine, whatever their cache folders are. It holds locks, sockets and nothing of value.
+    All clones on the machine share `runtime`, so that they use the same private engine even with different cache
+    directories. It contains only temporary files, such as locks and sockets.
     """
 
     repo: Path
@@ -24,7 +24,7 @@ class Paths:
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ, repo: Path = REPO) -> Paths:
-        """Read SANDPOOL_CACHE, XDG_CACHE_HOME and SANDPOOL_RUNTIME_DIR."""
+        """Return the paths from SANDPOOL_CACHE, XDG_CACHE_HOME and SANDPOOL_RUNTIME_DIR."""
         base = env.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         cache = env.get("SANDPOOL_CACHE") or str(Path(base) / "sandpool")
         runtime = env.get("SANDPOOL_RUNTIME_DIR") or "/run/sandpool"
@@ -32,25 +32,35 @@ class Paths:
 
     @property
     def venv(self) -> Path:
-        """The Python environment of this clone."""
+        """Python environment of this clone."""
         return self.repo / ".venv"
 
     @property
     def python(self) -> Path:
-        """The interpreter of `venv`."""
+        """Interpreter of `venv`."""
         return self.venv / "bin" / "python"
 
     @property
     def build(self) -> Path:
-        """What this clone builds, with stamps and logs; never committed."""
+        """Build results, stamps and logs of this clone; never committed."""
         return self.repo / "build"
 
     @property
+    def tools(self) -> Path:
+        """Programs that this clone builds for its developers, for example grpcurl."""
+        return self.build / "bin"
+
+    @property
     def locks(self) -> Path:
-        """The hashed lock files of Python packages."""
+        """Lock files of Python packages, with hashes."""
         return self.repo / "requirements"
 
     @property
+    def node_projects(self) -> list[Path]:
+        """The directories with Node packages: the TypeScript client and the vocabulary check."""
+        return [self.repo / "clients" / "ts", self.repo / "tools" / "prose"]
+
+    @property
     def stamps(self) -> Path:
-        """One file for each finished step, naming what it was made from."""
+        """One file for each completed step, with a digest of its inputs."""
         return self.build / "stamps"

@@ -1,8 +1,7 @@
-"""The private Docker Engine and its registry: start, repair, stop.
+"""The private Docker Engine and its registry: start, repair and stop.
 
-Both are found again by their command lines, never by pid files, so whatever was killed and
-whoever has its number now, the next start sees what is really there. Every method is called
-under the engine lock.
+Running processes are identified by their command lines, never by pid files, because the process ID of a killed process
+may belong to another one. The caller of each method must hold the engine lock.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody has at this moment."""
+    """Return a TCP port of the loopback address that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class PrivateEngine:
-    """One dockerd with one registry as its mirror, both under the machine's runtime folder.
+    """A dockerd and a registry as its mirror, both in the runtime directory of the machine.
 
-    With `offline` the engine reaches no registry but ours: asking another fails at once.
+    With `offline`, the engine can use only this registry. Requests to other registries fail immediately.
     """
 
     def __init__(self, paths: Paths, console: Console, *, offline: bool = False) -> None:
@@ -67,61 +66,61 @@ class PrivateEngine:
         self._is_registry = processes.running_with("docker-registry", str(self._registry_config))
 
     def missing_packages(self) -> list[str]:
-        """Debian packages whose programs are not on this machine."""
+        """Return the Debian packages of missing programs."""
         return [package for program, package in NEEDED.items() if find_program(program) is None]
 
     def ensure_running(self) -> str:
-        """Have both running and answering; the registry's host:port."""
+        """Start the engine and the registry if they do not respond. Returns the registry's host:port."""
         address = self._registry_address()
         if address is not None and EngineClient(self.host).ping() and self._mirror() == address:
             return address
         with self._console.step("private Docker Engine and registry"):
-            for folder in (self._runtime, self._logs, self.data, self._registry_data):
-                folder.mkdir(parents=True, exist_ok=True)
+            for directory in (self._runtime, self._logs, self.data, self._registry_data):
+                directory.mkdir(parents=True, exist_ok=True)
             self._runtime.chmod(0o711)
             address = address or self._start_registry()
             if EngineClient(self.host).ping():
                 self._change_mirror(address)
             else:
-                self._clear_away()
+                self._clean_up()
                 self._start_dockerd(address)
         return address
 
     def stop(self) -> None:
-        """End both. Data stays in the cache folder."""
+        """Stop the engine and the registry. Their data remains in the cache directory."""
         with self._console.step("stopping the private engine"):
-            gone = self._end(self._is_dockerd, STOP_SECONDS)
-            gone &= self._end(self._is_containerd, 10.0)
-            gone &= self._end(self._is_registry, 10.0)
-            if not gone:
+            exited = self._terminate(self._is_dockerd, STOP_SECONDS)
+            exited &= self._terminate(self._is_containerd, 10.0)
+            exited &= self._terminate(self._is_registry, 10.0)
+            if not exited:
                 raise StepFailed(
-                    "a part of the private engine does not end, not even when killed",
-                    f"see {self._logs}; a restart of the machine helps for certain",
+                    "a process of the private engine does not exit, not even after SIGKILL",
+                    f"read the logs in {self._logs}, or restart the machine",
                 )
             self._remove_stale_files()
             if _mounted_on_itself(self.data, Path("/proc/self/mountinfo").read_text()):
                 self._console.run("engine", ["umount", self.data])
 
-    def _end(self, match: processes.Match, grace: float) -> bool:
-        """End every process that matches, one that resists not keeping the others; whether all are gone."""
-        ended = [processes.stop(pid, match, grace) for pid in processes.find(match)]
-        return all(ended)
+    def _terminate(self, match: processes.Match, grace: float) -> bool:
+        """Terminate all matching processes. Returns whether all have exited."""
+        exited = [processes.stop(pid, match, grace) for pid in processes.find(match)]
+        return all(exited)
 
     # -- registry
 
     def _registry_address(self) -> str | None:
-        """The address of our registry when it is running and answers."""
+        """Return the address of the registry if it is running and responds, otherwise None."""
         if not processes.find(self._is_registry):
             return None
         try:
             address = str(json.loads(self._registry_config.read_text())["http"]["addr"])
         except (OSError, ValueError, KeyError):
             return None
-        return address if _registry_answers(address) else None
+        return address if _registry_responds(address) else None
 
     def _start_registry(self) -> str:
-        self._end(self._is_registry, 10.0)
-        # The engine's mirror, where that port is still free: then nothing has to be changed there.
+        self._terminate(self._is_registry, 10.0)
+        # Prefer the address that the engine uses as its mirror, so that its configuration does not change.
         last = self._mirror()
         for attempt in range(PORT_ATTEMPTS):
             address = last if last and attempt == 0 else f"127.0.0.1:{free_port()}"
@@ -131,16 +130,16 @@ class PrivateEngine:
                 "storage": {"filesystem": {"rootdirectory": str(self._registry_data)}},
                 "http": {"addr": address, "secret": secrets.token_hex(16)},
             }
-            # Every JSON document is a YAML document.
-            _write_whole(self._registry_config, json.dumps(config, indent=1))
+            # Every JSON document is also a YAML document.
+            _write_atomically(self._registry_config, json.dumps(config, indent=1))
             argv = ["docker-registry", "serve", str(self._registry_config)]
             process = self._spawn(argv, "registry", {})
-            if _comes_up(process, partial(_registry_answers, address), START_SECONDS):
+            if _becomes_ready(process, partial(_registry_responds, address), START_SECONDS):
                 return address
-            self._end(self._is_registry, 10.0)
+            self._terminate(self._is_registry, 10.0)
         raise StepFailed(
-            "the local image registry does not start",
-            "see its log; is the disk full?",
+            f"the local image registry did not start in {PORT_ATTEMPTS} attempts",
+            "read its log, and check the free disk space",
             self._logs / "registry.log",
         )
 
@@ -154,7 +153,7 @@ class PrivateEngine:
             return None
 
     def _change_mirror(self, address: str) -> None:
-        """Point a running engine to a registry that had to be started anew."""
+        """Change the mirror of a running engine to a restarted registry."""
         if self._mirror() == address:
             return
         self._write_config(address)
@@ -164,7 +163,9 @@ class PrivateEngine:
         while address not in EngineClient(self.host).mirrors():
             if time.monotonic() > deadline:
                 log = self._logs / "dockerd.log"
-                raise StepFailed("the private engine does not take its new mirror", "run it again", log)
+                raise StepFailed(
+                    f"the private engine did not apply its new mirror {address}", "run the command again", log
+                )
             select.select([], [], [], POLL_SECONDS)
 
     def _write_config(self, registry: str) -> None:
@@ -176,45 +177,44 @@ class PrivateEngine:
             "registry-mirrors": [f"http://{registry}"],
             "shutdown-timeout": 10,
         }
-        _write_whole(self._config, json.dumps(config, indent=1))
+        _write_atomically(self._config, json.dumps(config, indent=1))
 
     def _start_dockerd(self, registry: str) -> None:
         self._write_config(registry)
-        # Names of our own, should the machine run a containerd: dockerd uses it then.
+        # Separate namespaces, because dockerd uses an existing containerd of the machine.
         names = ["--containerd-namespace=sandpool", "--containerd-plugins-namespace=sandpool-plugins"]
         argv = ["dockerd", "--config-file", str(self._config), *names]
         proxy = {"HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1"} if self._offline else {}
         process = self._spawn(argv, "dockerd", proxy)
-        if not _comes_up(process, EngineClient(self.host).ping, START_SECONDS):
-            self._end(self._is_dockerd, 10.0)
+        if not _becomes_ready(process, EngineClient(self.host).ping, START_SECONDS):
+            self._terminate(self._is_dockerd, 10.0)
             raise StepFailed(
                 "the private Docker Engine does not start",
-                "see its log; it needs root, cgroups and packet filtering (iptables). "
-                "An engine of your own, named by DOCKER_HOST, is used instead if you have one",
+                "read its log; the engine needs root, cgroups and packet filtering (iptables). "
+                "You can also use another engine: set DOCKER_HOST to its address",
                 self._logs / "dockerd.log",
             )
 
-    def _clear_away(self) -> None:
-        """End what is left of an engine that does not answer, and the files that would lie.
+    def _clean_up(self) -> None:
+        """Terminate the processes of an engine that does not respond, and remove its stale files.
 
-        Containers' own processes stay: the next dockerd finds them through containerd's records
-        and ends them in order.
+        The processes of containers keep running. The next dockerd finds them in containerd's database and stops them.
         """
-        self._end(self._is_dockerd, STOP_SECONDS)
-        self._end(self._is_containerd, 10.0)
+        self._terminate(self._is_dockerd, STOP_SECONDS)
+        self._terminate(self._is_containerd, 10.0)
         self._remove_stale_files()
 
     def _remove_stale_files(self) -> None:
-        # dockerd believes both pid files as soon as any process has the number in them.
+        # dockerd trusts both pid files if any process has the process ID in them.
         self._pid_file.unlink(missing_ok=True)
         (self._exec_root / "containerd" / "containerd.pid").unlink(missing_ok=True)
         self._socket.unlink(missing_ok=True)
 
     def _spawn(self, argv: list[str], name: str, extra: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Start a daemon in a session of its own: Ctrl-C and the end of this run do not reach it."""
+        """Start a daemon in a separate session, so that Ctrl-C and the end of this run do not affect it."""
         program = find_program(argv[0])
         if program is None:
-            raise StepFailed(f"{argv[0]} is not installed", "run `make` again to install it")
+            raise StepFailed(f"{argv[0]} is not installed", "run the command again to install it")
         path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
         env = {"PATH": path, "HOME": str(Path.home()), "LANG": "C.UTF-8"} | extra
         log = self._logs / f"{name}.log"
@@ -232,51 +232,52 @@ class PrivateEngine:
             )
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_text(text)
     temporary.replace(path)
 
 
-def _mounted_on_itself(folder: Path, mounts: str) -> bool:
-    """Whether the folder is the bind mount that a killed dockerd leaves, and not a disk of its own.
+def _mounted_on_itself(directory: Path, mounts: str) -> bool:
+    """Return whether the directory is a bind mount that a killed dockerd left, and not a separate file system.
 
-    `mounts` is the text of /proc/self/mountinfo: its fourth field is what of a file system is mounted, its fifth where.
-    The two differ by a prefix when the file system itself is mounted somewhere, or we are in a chroot.
+    `mounts` is the content of /proc/self/mountinfo. Its fourth field is the mounted path within the file system, its
+    fifth field is the mount point. They differ by a prefix if the file system is not mounted at the root, or in a
+    chroot.
     """
     for line in mounts.splitlines():
         source, place = line.split()[3:5]
-        if place == str(folder) and source != "/":
+        if place == str(directory) and source != "/":
             return place.endswith(source) or source.endswith(place)
     return False
 
 
-def _registry_answers(address: str) -> bool:
+def _registry_responds(address: str) -> bool:
     connection = http.client.HTTPConnection(address, timeout=5)
     try:
         connection.request("GET", "/v2/")
-        answer = connection.getresponse()
-        return answer.status == 200 and "registry" in str(answer.getheader("Docker-Distribution-Api-Version"))
+        response = connection.getresponse()
+        return response.status == 200 and "registry" in str(response.getheader("Docker-Distribution-Api-Version"))
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
 
 
-def _comes_up(process: subprocess.Popen[bytes], ready: Callable[[], bool], seconds: float) -> bool:
-    """Ask until it is ready; False when the process ends before, or the time is over.
+def _becomes_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool], seconds: float) -> bool:
+    """Poll until `ready` returns True. Returns False if the process exits or is not ready after `seconds`.
 
-    Waiting on the process's handle is what paces the questions, so its end is noticed at once.
+    Between two polls, the function waits for the exit of the process, so it detects the exit immediately.
     """
     deadline = time.monotonic() + seconds
     handle = os.pidfd_open(process.pid)
     try:
-        ended = select.poll()
-        ended.register(handle, select.POLLIN)
+        exited = select.poll()
+        exited.register(handle, select.POLLIN)
         while time.monotonic() < deadline:
             if ready():
                 return True
-            if ended.poll(POLL_SECONDS * 1000):
+            if exited.poll(POLL_SECONDS * 1000):
                 process.wait()
                 return False
         return False

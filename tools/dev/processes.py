@@ -1,7 +1,7 @@
-"""Processes told apart by what they run, never by a bare number.
+"""Identification of processes by their command lines.
 
-A number in a pid file may by now belong to someone else's process, so nothing here signals a
-process before having seen its command line through a handle that cannot be re-used (a pidfd).
+The process ID in a pid file may already belong to another process. Before this module sends a signal, it therefore
+checks the command line and uses a handle that cannot be reused (a pidfd).
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ Match = Callable[[Sequence[str]], bool]
 
 
 def running_with(program: str, argument: str) -> Match:
-    """Match a process whose program has this base name and one of whose arguments contains
-    `argument`, as a whole path: `/run/a` does not match `/run/ab`.
+    """Return a function that matches processes by program and argument.
+
+    The program must have the base name `program`, and one of its arguments must contain the complete path `argument`:
+    `/run/a` does not match `/run/ab`.
     """
 
     def match(argv: Sequence[str]) -> bool:
@@ -37,7 +39,7 @@ def _mentions(text: str, path: str) -> bool:
 
 
 def argv_of(pid: int) -> tuple[str, ...]:
-    """The command line of a process of this root file system; empty for any other."""
+    """Return the command line of a process; empty if the process has another root file system or does not exist."""
     try:
         ours, theirs = os.stat("/"), os.stat(f"/proc/{pid}/root/")
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -49,7 +51,7 @@ def argv_of(pid: int) -> tuple[str, ...]:
 
 
 def find(match: Match) -> list[int]:
-    """The numbers of all processes that match, ourselves left out."""
+    """Return the IDs of all matching processes, without this process."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -60,9 +62,10 @@ def find(match: Match) -> list[int]:
 
 
 def stop(pid: int, match: Match, grace: float, then: float = 10.0) -> bool:
-    """End a process if it still matches: SIGTERM, `grace` seconds, SIGKILL, `then` seconds.
+    """Terminate a process if it still matches.
 
-    True when it is gone (or never was the one that was meant).
+    Sends SIGTERM, waits `grace` seconds, sends SIGKILL and waits `then` seconds. Returns True if the process has exited
+    or does not match.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -76,7 +79,7 @@ def stop(pid: int, match: Match, grace: float, then: float = 10.0) -> bool:
                 signal.pidfd_send_signal(handle, number)
             except ProcessLookupError:
                 return True
-            if _ended(handle, seconds):
+            if _exited(handle, seconds):
                 _reap(pid)
                 return True
         return False
@@ -84,14 +87,14 @@ def stop(pid: int, match: Match, grace: float, then: float = 10.0) -> bool:
         os.close(handle)
 
 
-def _ended(handle: int, seconds: float) -> bool:
+def _exited(handle: int, seconds: float) -> bool:
     ready = select.poll()
     ready.register(handle, select.POLLIN)
     return bool(ready.poll(seconds * 1000))
 
 
 def _reap(pid: int) -> None:
-    """Collect it if it was our own child, so that it does not stay behind as a zombie."""
+    """Reap the process if it is a child of this process, so that it does not remain as a zombie."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:

@@ -1,11 +1,11 @@
-"""The Python client's tests on the other Pythons that it is for."""
+"""Tests of the Python client on the other supported Python versions."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from tools.dev.stamps import digest
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 TESTS = "tests/clients/python"
-NOT_HERE = ("test_load.py", "test_notebook.py", "test_typing.py", "test_wheel.py")
-"""What is about the machine, or about what surrounds the client: it runs on the clone's own Python alone."""
-QUESTION = "import sys; print('%d.%d' % sys.version_info[:2])"
-LARGEST_WAIT = 300.0  # seconds for the tests on one Python, which need about 15
+NOT_HERE = ("test_load.py", "test_notebook.py", "test_peers.py", "test_typing.py", "test_wheel.py")
+"""Tests that depend on the machine or on other packages; they run only on the Python of the clone."""
+PRINT_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
+MAX_SECONDS = 300.0  # For the tests on one version, which take about 15 seconds.
 
 
 class Pythons:
-    """Environments with what requirements/client.txt names, one for each Python that can be had, in the cache."""
+    """Cached environments with the packages of requirements/client.txt, one for each available Python version."""
 
     def __init__(self, paths: Paths, console: Console, env: Mapping[str, str], python: PythonEnvironment) -> None:
         self._paths = paths
@@ -36,18 +36,19 @@ class Pythons:
         self._lock = paths.locks / "client.txt"
 
     def test(self) -> int:
-        """Run the tests on each, as many at a time as there are processors; 1 when they fail on any.
+        """Run the tests on all versions, in parallel on all processors. Returns 1 if a test fails, otherwise 0.
 
-        A Python that cannot be had is told and no failure.
+        Versions that are not available are reported, but are no failure.
         """
         try:
-            with exclusive(self._paths.cache / "pythons.lock", self._console, "making environments"):
+            with exclusive(self._paths.cache / "pythons.lock", self._console, "creating environments"):
                 pythons = self._environments()
         except StepFailed as failure:
             self._console.say(failure.report())
             return 1
+        tests = ClientTests(self._paths, self._console, self._env)
         with ThreadPoolExecutor(os.cpu_count()) as together:
-            return max(together.map(self._test_on, pythons), default=0)
+            return max(together.map(lambda each: tests.run(f"Python {each[0]}", each[1]), pythons), default=0)
 
     def _environments(self) -> list[tuple[str, Path]]:
         own = version_of(self._paths.python)
@@ -55,8 +56,8 @@ class Pythons:
         missing = [version for version, python in found.items() if python is None]
         if missing:
             self._console.say(
-                f"    left out, since this machine has none: Python {', '.join(missing)}. That is no failure: "
-                "the types are checked for the oldest and the newest, and the tests run where there is one."
+                f"    skipped, not available on this machine: Python {', '.join(missing)}. This is no failure: "
+                "mypy checks the types for the oldest and the newest version."
             )
         return [(version, self._environment(version, base)) for version, base in found.items() if base is not None]
 
@@ -66,48 +67,68 @@ class Pythons:
             try:
                 python = debian_python(version, self._cache, self._console)
             except StepFailed as failure:
-                self._console.say(f"    no Python {version} from Debian: {failure.message}")
+                self._console.say(f"    cannot get Python {version} from Debian: {failure.message}")
         return python if python is not None and version_of(python) == version else None
 
     def _environment(self, version: str, base: Path) -> Path:
-        """The interpreter of an environment that is as the lock says."""
-        folder = self._cache / f"{version}-{digest((), str(base), self._lock.read_text())[:12]}"
-        python = folder / "bin" / "python"
+        """Return the interpreter of an environment with the packages of the lock file."""
+        directory = self._cache / f"{version}-{digest((), str(base), self._lock.read_text())[:12]}"
+        python = directory / "bin" / "python"
         if version_of(python) != version:
             with self._console.step(f"environment for {base}"):
-                shutil.rmtree(folder, ignore_errors=True)
-                self._python.create_apart(base, self._lock, folder)
+                shutil.rmtree(directory, ignore_errors=True)
+                self._python.create_apart(base, self._lock, directory)
         return python
 
-    def _test_on(self, named: tuple[str, Path]) -> int:
-        """0 when all pass. One line is said then, and all that pytest printed otherwise."""
-        version, python = named
-        argv = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", TESTS]
-        argv += [f"--confcutdir={TESTS}"]  # the folders above set up what only the server's tests have
-        argv += [f"--ignore={TESTS}/{name}" for name in NOT_HERE]
-        env = {**self._env, "PYTHONPATH": str(self._paths.repo / "clients" / "python")}
+
+class ClientTests:
+    """Runs the tests of the Python client with an interpreter that has their dependencies."""
+
+    def __init__(self, paths: Paths, console: Console, env: Mapping[str, str]) -> None:
+        self._repo = paths.repo
+        self._console = console
+        self._env = env
+
+    def run(self, name: str, python: Path, files: Sequence[str] = (), *, installed: bool = False) -> int:
+        """Run the tests. Prints the summary if they pass, otherwise the whole output of pytest.
+
+        Args:
+            name: The name of the run in the output.
+            python: The interpreter.
+            files: The test files to run; by default all that do not depend on the machine.
+            installed: Whether to test the client that is installed for the interpreter, not the one in this clone.
+
+        Returns:
+            0 if all tests pass, otherwise 1.
+        """
+        argv = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        argv += [f"--confcutdir={TESTS}"]  # conftest.py of parent directories needs packages of the server.
+        argv += [f"{TESTS}/{file}" for file in files] or [TESTS, *(f"--ignore={TESTS}/{file}" for file in NOT_HERE)]
+        # The in-memory server uses the server's generated code, which imports no other modules of the server.
+        sources = [self._repo / "service"] if installed else [self._repo / "service", self._repo / "clients" / "python"]
+        env = {**self._env, "PYTHONPATH": os.pathsep.join(map(str, sources))}
         try:
             done = subprocess.run(
                 argv,
-                cwd=self._paths.repo,
+                cwd=self._repo,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=LARGEST_WAIT,
+                timeout=MAX_SECONDS,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            self._console.say(f"    Python {version}: no end after {LARGEST_WAIT:.0f} s")
+            self._console.say(f"    {name}: the tests exceeded the limit of {MAX_SECONDS:.0f} s")
             return 1
         last = done.stdout.rstrip().rpartition("\n")[2]
-        self._console.say(f"    Python {version}: {last if done.returncode == 0 else done.stdout}")
+        self._console.say(f"    {name}: {last if done.returncode == 0 else done.stdout}")
         return int(done.returncode != 0)
 
 
 def find(version: str, env: Mapping[str, str]) -> Path | None:
-    """An interpreter of this version that starts: of the PATH, or one of pyenv's."""
+    """Return a working interpreter of this version from PATH or pyenv; None if there is none."""
     return next((found for found in _candidates(version, env) if version_of(found) == version), None)
 
 
@@ -120,9 +141,9 @@ def _candidates(version: str, env: Mapping[str, str]) -> Iterator[Path]:
 
 
 def version_of(python: Path) -> str:
-    """`3.13` for instance; empty where it does not start, as a shim does that leads nowhere."""
+    """Return the version of an interpreter, for example `3.13`; empty if it does not work."""
     try:
-        done = subprocess.run([python, "-c", QUESTION], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run([python, "-c", PRINT_VERSION], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

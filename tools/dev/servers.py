@@ -1,7 +1,7 @@
-"""Servers with a private data folder, and everything that they made removed in the end.
+"""Servers with a temporary data directory, whose containers and data are removed at the end.
 
-Each run has a folder in the cache whose lock the run holds. A folder with a free lock belongs to
-a run that was killed: the next run ends its server and removes what it made on its engine.
+Each run has a directory in the cache and holds its lock. A directory with a free lock belongs to a killed run. The next
+run terminates the server of this directory and removes its objects on the engine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Server:
         self._reader.start()
 
     def _read(self) -> None:
-        """Keep what it prints and notice the line that says it is ready, or its end."""
+        """Write the server's output to the log, and detect the line with its address or the end of the output."""
         assert self._process.stdout is not None
         with self._log.open("a") as log, self._process.stdout as output:
             for line in output:
@@ -57,16 +57,16 @@ class Server:
         self._ready.set()
 
     def wait_ready(self) -> None:
-        """Return when it serves; StepFailed when it ends before or takes too long."""
+        """Return when the server is ready. Raises `StepFailed` if it exits or is not ready in time."""
         if not self._ready.wait(READY_SECONDS) or not self.address:
-            raise StepFailed("the server does not come up", "its log says why", self._log)
+            raise StepFailed("the server does not start", f"read its log {self._log}", self._log)
 
     def wait(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait until the server exits, and return its exit code."""
         return self._process.wait()
 
     def stop(self) -> None:
-        """Let it finish its calls and end."""
+        """Stop the server after its active calls have finished."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(DRAIN_SECONDS)
@@ -77,7 +77,7 @@ class Server:
 
 
 class Servers:
-    """Starts servers for demo and trying by hand, and cleans up after them."""
+    """Starts servers for the demo and for manual tests, and removes their objects."""
 
     def __init__(self, paths: Paths, console: Console, env: Mapping[str, str]) -> None:
         self._program = paths.venv / "bin" / PROGRAM
@@ -88,14 +88,14 @@ class Servers:
 
     @contextmanager
     def running(self, engine: Engine, address: str, *, shown: bool = False) -> Iterator[Server]:
-        """A ready server for the block, and nothing of it afterwards.
+        """Run a server during the block, and remove all its objects at the end.
 
-        `address` is a host:port; empty leaves it to the server's own settings.
-        With `shown` its output goes to the terminal, else only to a log file.
+        `address` is a host:port; empty means the server's own settings. With `shown`, the output of the server also
+        appears on the terminal, otherwise only in a log file.
         """
         self.recover()
-        folder, lock = self._new_run(engine)
-        data = folder / "data"
+        directory, lock = self._new_run(engine)
+        data = directory / "data"
         log = self._console.log_file("server")
         try:
             process = self._start(data, address, engine, None if shown else log)
@@ -108,33 +108,33 @@ class Servers:
                 with uninterrupted():
                     server.stop()
         finally:
-            with uninterrupted(), self._console.step("removing what the server made"):
-                self._remove(folder)
+            with uninterrupted(), self._console.step("removing the containers and data of the server"):
+                self._remove(directory)
                 lock.release()
 
     def recover(self) -> None:
-        """Clean up after runs that were killed."""
+        """Remove the servers and objects of killed runs."""
         with exclusive(self._guard, self._console, "cleaning up"):
-            for folder in sorted(self._runs.glob("*/")) if self._runs.is_dir() else []:
-                lock = FileLock(folder / "lock")
+            for directory in sorted(self._runs.glob("*/")) if self._runs.is_dir() else []:
+                lock = FileLock(directory / "lock")
                 if not lock.acquire(wait=False):
                     continue
                 try:
-                    with self._console.step("cleaning up after a run that was killed"):
-                        self._remove(folder)
+                    with self._console.step("cleaning up after a killed run"):
+                        self._remove(directory)
                 except StepFailed as failure:
-                    self._console.say(f"    not now: {failure.message}")
+                    self._console.say(f"    the cleanup failed, the next run repeats it: {failure.message}")
                 finally:
                     lock.release()
 
     def _new_run(self, engine: Engine) -> tuple[Path, FileLock]:
         with exclusive(self._guard, self._console, "cleaning up"):
-            folder = self._runs / secrets.token_hex(6)
-            (folder / "data").mkdir(parents=True, mode=0o700)
-            (folder / "host").write_text(engine.host)
-            lock = FileLock(folder / "lock")
+            directory = self._runs / secrets.token_hex(6)
+            (directory / "data").mkdir(parents=True, mode=0o700)
+            (directory / "host").write_text(engine.host)
+            lock = FileLock(directory / "lock")
             lock.acquire()
-            return folder, lock
+            return directory, lock
 
     def _start(self, data: Path, address: str, engine: Engine, log: Path | None) -> subprocess.Popen[str]:
         argv = [str(self._program), "serve", "--data-dir", str(data)]
@@ -142,7 +142,7 @@ class Servers:
             argv += ["--address", address]
         with contextlib.ExitStack() as stack:
             errors = stack.enter_context(log.open("ab")) if log is not None else None
-            # A session of its own: Ctrl-C comes to us, and we end it in order.
+            # In a separate session, because Ctrl-C must reach this process only, which then stops the server.
             return subprocess.Popen(
                 argv,
                 env={**self._env, **engine.environment()},
@@ -153,20 +153,20 @@ class Servers:
                 start_new_session=True,
             )
 
-    def _remove(self, folder: Path) -> None:
-        data = folder / "data"
+    def _remove(self, directory: Path) -> None:
+        data = directory / "data"
 
         def is_server(argv: Sequence[str]) -> bool:
-            return str(data) in argv and any(os.path.basename(word) == PROGRAM for word in argv)
+            return str(data) in argv and any(os.path.basename(part) == PROGRAM for part in argv)
 
         for pid in processes.find(is_server):
             processes.stop(pid, is_server, DRAIN_SECONDS)
         if any(data.iterdir()):
-            host = (folder / "host").read_text()
+            host = (directory / "host").read_text()
             self._console.run(
                 "purge",
                 [self._program, "purge", "--data-dir", data],
                 env={**self._env, "DOCKER_HOST": host},
-                hint=f"containers labelled sandpool.server may be left on {host}",
+                hint=f"remove containers and networks with the label sandpool.server on {host}",
             )
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)

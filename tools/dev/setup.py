@@ -1,4 +1,4 @@
-"""The whole set-up: first what is missing, in words, then doing it."""
+"""The setup: lists the missing parts, then provides them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.dev.builds import Agent, NodeClient, NodePackages
+from tools.dev.builds import Agent, Grpcurl, NodeClient, NodePackages, Protoc
 from tools.dev.console import Console
 from tools.dev.debian import Packages, missing_test_packages
 from tools.dev.engine import Engine, Engines
 from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
+from tools.dev.peers import Peers
 from tools.dev.python_env import PythonEnvironment
 from tools.dev.pythons import Pythons
 from tools.dev.toolchains import Toolchains
 
 
 class Setup:
-    """Everything that a command may need, made when it is missing."""
+    """Provides everything that a command needs."""
 
     def __init__(self, paths: Paths, console: Console, env: Mapping[str, str]) -> None:
         self._paths = paths
@@ -28,58 +29,81 @@ class Setup:
         self._packages = Packages(paths, console)
         self.python = PythonEnvironment(paths, console, self._packages)
         self.pythons = Pythons(paths, console, env, self.python)
+        self.peers = Peers(paths, console, env, self.python)
         self._toolchains = Toolchains(paths, console, self.python)
         self._engines = Engines(paths, console, env)
+        self._protoc = Protoc(paths, console, self.python)
+        self._grpcurl = Grpcurl(paths, console)
         self.agent = Agent(paths, console)
-        self._node = NodePackages(paths, console)
+        self._node = [NodePackages(directory, console) for directory in paths.node_projects]
         self._node_client = NodeClient(paths, console)
 
     def announce(self, *, engine: bool, tests: bool = False) -> None:
-        """Say what will be installed, built or started; only what is missing."""
-        lines = self.python.plan() + self._toolchains.plan() + self._node.plan()
-        lines += self._node_client.plan() + self.agent.plan()
+        """Print the parts that will be installed, built or started, because they are missing."""
+        lines = self._generators_plan() + self._node_client.plan() + self.agent.plan() + self._grpcurl.plan()
         if engine:
             lines += self._engines.plan()
         if tests and (missing := missing_test_packages()):
-            lines.append(f"Debian packages for tests, their services not started: {' '.join(missing)}")
+            lines.append(f"Debian packages for tests, without starting their services: {' '.join(missing)}")
+        self._announce(lines)
+
+    def _announce(self, lines: list[str]) -> None:
         if not lines:
-            self._console.say("Everything is in place; nothing to install.")
+            self._console.say("Everything is installed.")
             return
-        self._console.say("To be set up (what is there already is used as it is):")
+        self._console.say("The following parts are missing and will be set up:")
         for line in lines:
             self._console.say(f"  - {line}")
 
     def tools(self) -> None:
-        """Have Python, Go, Node, their packages and the agent; one run at a time in a clone."""
+        """Provide Python, Go, Node, their packages, the compilers, the agent and grpcurl. Locks the clone."""
         self._packages.tidy()
         with exclusive(self._paths.build / "setup.lock", self._console, "setting up this clone"):
-            self.python.ensure()
-            self._toolchains.ensure()
-            env = self.environment()
-            self._node.ensure(env)
+            env = self._ensure_generators()
             self._node_client.ensure(env)
             self.agent.ensure(env)
+            self._grpcurl.ensure(env)
+
+    def generators(self) -> None:
+        """Print and install the missing code generators, but build nothing from code that is about to change."""
+        self._announce(self._generators_plan())
+        with exclusive(self._paths.build / "setup.lock", self._console, "setting up this clone"):
+            self._ensure_generators()
+
+    def _generators_plan(self) -> list[str]:
+        lines = self.python.plan() + self._protoc.plan() + self._toolchains.plan()
+        return lines + [line for packages in self._node for line in packages.plan()]
+
+    def _ensure_generators(self) -> dict[str, str]:
+        """Install the code generators. Returns the environment variables for programs."""
+        self.python.ensure()
+        self._protoc.ensure()
+        self._toolchains.ensure()
+        env = self.environment()
+        for packages in self._node:
+            packages.ensure(env)
+        return env
 
     def test_packages(self) -> None:
-        """Have the programs that only tests need."""
+        """Install the programs that only tests need."""
         if missing := missing_test_packages():
-            self._packages.install(missing, "testing with engines of their own and a browser")
+            self._packages.install(missing, "testing with separate engines and a browser")
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
-        """An engine with the images, held for the block; tells where it is found."""
+        """Return a context manager with an engine that has all images, and is available during the block."""
         with self._engines.use() as engine:
             yield engine
 
     def environment(self, engine: Engine | None = None) -> dict[str, str]:
-        """The environment for programs of this clone: its tools first, and the engine."""
-        first = [self._paths.venv / "bin", *self._toolchains.folders()]
+        """Return the environment variables for programs of this clone: its tools first in PATH, and the engine."""
+        first = [self._paths.venv / "bin", self._paths.tools, *self._toolchains.directories()]
         path = os.pathsep.join([*map(str, first), self._env.get("PATH", os.defpath)])
         env = {**self._env, "PATH": path, "VIRTUAL_ENV": str(self._paths.venv)}
         env |= {"GOTOOLCHAIN": "local"}
         return env | (engine.environment() if engine is not None else {})
 
     def clean(self) -> list[Path]:
-        """The folders of this clone that a set-up makes."""
-        modules = self._paths.repo / "clients" / "ts" / "node_modules"
-        return [self._paths.venv, self._paths.build, modules]
+        """Return the directories of this clone that the setup creates."""
+        modules = [directory / "node_modules" for directory in self._paths.node_projects]
+        return [self._paths.venv, self._paths.build, *modules]

@@ -1,4 +1,4 @@
-"""Ends asked for by signals: run the clean-up once, whole."""
+"""Signal handling: terminating signals run the cleanup exactly once and completely."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TERMINATING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def leave_in_order() -> None:
-    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that clean-up runs."""
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP raise an exception, as Ctrl-C does, so that the cleanup runs."""
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let nobody cut a clean-up short: a second Ctrl-C waits like the first."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    """Ignore terminating signals during the block, so that a second Ctrl-C does not interrupt the cleanup."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in TERMINATING}
     try:
         yield
     finally:
@@ -35,9 +35,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def foreground(argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path | None = None) -> int:
-    """Run a command on our terminal and wait for it; its exit code (128 + n for signal n).
+    """Run a command on the terminal and return its exit code; 128 + n if signal n terminated it.
 
-    Ctrl-C reaches it directly, so we only wait on; a SIGTERM to us is passed on to it.
+    Ctrl-C reaches the command directly, so this function continues to wait. It passes SIGTERM on to the command.
     """
     process = subprocess.Popen([str(part) for part in argv], env=env, cwd=cwd)
     while True:

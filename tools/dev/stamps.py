@@ -1,4 +1,4 @@
-"""Stamps: what a finished step was made from, so that a second run does nothing."""
+"""Stamps: digests of the inputs of completed steps, so that a second run skips them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def digest(files: Iterable[Path], *facts: str) -> str:
-    """A hash of the files' paths and contents and of further facts. A missing file counts too."""
+    """Return a digest of the paths and contents of files, and of other facts. A missing file changes the digest."""
     total = hashlib.sha256()
     for fact in facts:
         total.update(f"fact {fact}\n".encode())
@@ -20,21 +20,21 @@ def digest(files: Iterable[Path], *facts: str) -> str:
 
 
 class Stamp:
-    """One file that holds the digest of what a result was made from."""
+    """A file with the digest of the inputs of a step."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def matches(self, value: str) -> bool:
-        """Whether the last finished step was made from the same things."""
+        """Return whether the step was completed with the inputs that have this digest."""
         return self._file.is_file() and self._file.read_text().strip() == value
 
     def clear(self) -> None:
-        """Say that the result cannot be trusted: call before changing it."""
+        """Mark the result as incomplete. Call this method before changing the result."""
         self._file.unlink(missing_ok=True)
 
     def write(self, value: str) -> None:
-        """Say what the result was made from: call when it is whole."""
+        """Write the digest of the inputs. Call this method when the result is complete."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._file.with_suffix(".new")
         temporary.write_text(f"{value}\n")

@@ -1,38 +1,34 @@
-"""Every check of this repository, by name: `make test` runs all, `make check` the quick ones."""
+"""All checks of this repository: `make test` runs all of them, `make check` the quick ones."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.dev.console import Console
+from tools.dev.contract import ContractImage
 from tools.dev.locks import exclusive
 from tools.dev.paths import Paths
+from tools.dev.peers import Peers
 from tools.dev.pythons import Pythons
 from tools.dev.signals import foreground
 
-CONTRACT = ("buf.yaml", "proto", "third_party/proto")
-BASES = ("origin/main", "main")
 AT_ONCE = ("-n", "2", "--dist", "loadfile")
-"""Two files at a time, where it is not containers and their timing that the tests are about."""
+"""Two files in parallel, for tests that do not depend on the timing of containers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: a name, and what runs it and gives the exit code."""
+    """A check: its name, and the function that runs it and returns the exit code."""
 
     name: str
     run: Callable[[], int]
 
 
 class Suite:
-    """The checks of one clone, run with its own tools on the terminal."""
+    """The checks of a clone, which run with its tools on the terminal."""
 
     def __init__(self, paths: Paths, console: Console, env: Mapping[str, str]) -> None:
         self._paths = paths
@@ -40,32 +36,33 @@ class Suite:
         self._env = env
 
     def quick(self) -> list[Check]:
-        """Format, lint, types and unit tests; no engine, nothing slow."""
+        """Return the quick checks: format, lint, types and unit tests. They need no engine."""
         return [*self._static(), self._command("unit tests", "pytest", "-q", "tests/unit", "tests/tools")]
 
     def lint(self) -> list[Check]:
-        """Format, lint and types alone."""
+        """Return the checks of format, lint rules and types."""
         return self._static()
 
-    def whole(self, pythons: Pythons) -> list[Check]:
-        """Everything; the environment must name an engine."""
+    def whole(self, pythons: Pythons, peers: Peers) -> list[Check]:
+        """Return all checks. They need an engine in the environment."""
         typescript = self._paths.repo / "clients" / "ts"
         agent = self._paths.repo / "agent"
         return [
             Check("generated code", self._generated_code),
             *self._static(),
-            Check("buf breaking", self._contract_breaks),
+            Check("buf breaking", ContractImage(self._paths, self._console, self._env).check),
             self._command("go vet", "go", "vet", "./...", cwd=agent),
             self._command("go test", "go", "test", "./...", cwd=agent),
             self._command("TypeScript check", "npm", "run", "--silent", "check", cwd=typescript),
             self._command("TypeScript test", "npm", "test", "--silent", cwd=typescript),
-            self._command("pytest, two files at a time", "pytest", *AT_ONCE, "-m", "beside or not engine", "tests"),
-            self._command("pytest, one at a time", "pytest", "-m", "engine and not beside", "tests"),
+            self._command("pytest, in parallel", "pytest", *AT_ONCE, "-m", "slow_parallel or not engine", "tests"),
+            self._command("pytest, one at a time", "pytest", "-m", "engine and not slow_parallel", "tests"),
             Check("Python client on other Pythons", pythons.test),
+            Check("Python client next to other SDKs", peers.test),
         ]
 
     def run(self, checks: list[Check]) -> int:
-        """Run all, whatever fails, and say in the end which failed. 0 when none did."""
+        """Run all checks, even if some fail, and print a summary. Returns 0 if all succeed."""
         results: list[tuple[str, int, float]] = []
         for check in checks:
             self._console.say(f"==> {check.name}")
@@ -91,6 +88,7 @@ class Suite:
             self._command("mypy of the tools", "mypy", "-p", "tools.dev", "-p", "tools.demo"),
             self._command("import rules", "lint-imports", "--no-cache"),
             self._command("buf lint", "buf", "lint"),
+            self._command("vocabulary", "node", "tools/prose/lint.mjs"),
         ]
 
     def _command(self, name: str, *argv: str, cwd: Path | None = None) -> Check:
@@ -100,39 +98,7 @@ class Suite:
         return Check(name, run)
 
     def _generated_code(self) -> int:
-        """The committed stubs are what the contract gives. The generator's folder is shared."""
+        """Check that the committed generated code is up to date. The lock protects the generator's directory."""
         with exclusive(self._paths.build / "codegen.lock", self._console, "generating code"):
             argv = [str(self._paths.python), "tools/codegen/generate", "--check"]
             return foreground(argv, self._env, self._paths.repo)
-
-    def _contract_breaks(self) -> int:
-        """The contract against the one that this branch left main with, where there is one."""
-        base = self._base()
-        if base is None or not self._git("ls-tree", "--name-only", base, "proto/"):
-            self._console.say("    nothing on main to compare to")
-            return 0
-        with tempfile.TemporaryDirectory(prefix="sandpool-contract-") as folder:
-            archive = Path(folder) / "contract.tar"
-            there = [name for name in CONTRACT if self._git("ls-tree", "--name-only", base, name)]
-            self._git("archive", f"--output={archive}", base, *there)
-            with tarfile.open(archive) as packed:
-                packed.extractall(folder, filter="data")
-            archive.unlink()
-            return foreground(["buf", "breaking", "--against", folder], self._env, self._paths.repo)
-
-    def _base(self) -> str | None:
-        for name in BASES:
-            found = self._git("merge-base", "HEAD", name)
-            if found:
-                return found
-        return None
-
-    def _git(self, *argv: str) -> str:
-        """What git answers; empty when it refuses (no such branch, no repository, no git)."""
-        try:
-            answer = subprocess.run(
-                ["git", *argv], cwd=self._paths.repo, env=os.environ, capture_output=True, text=True, check=False
-            )
-        except OSError:
-            return ""
-        return answer.stdout.strip() if answer.returncode == 0 else ""

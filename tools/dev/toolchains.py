@@ -1,4 +1,4 @@
-"""Go and Node: the machine's own when new enough, else official releases out of Python wheels."""
+"""Go and Node: from this machine if they are new enough, otherwise official releases from Python wheels."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ DEFAULT_GO = (1, 24)
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """A compiler or interpreter: how to ask its version, and where its wheel keeps programs.
+    """A compiler or interpreter.
 
-    Wheels hold no links, so `links` (path in the wheel, its target) are made again.
+    `version_command` prints its version. `companions` are other programs that must be in PATH. `directory` is the
+    directory of the programs in the wheel. Wheels contain no links, so `links` (path in the wheel, target) are created
+    after the installation.
     """
 
     name: str
     title: str
-    question: tuple[str, ...]
+    version_command: tuple[str, ...]
     oldest: tuple[int, int]
-    beside: tuple[str, ...]
-    folder: str
+    companions: tuple[str, ...]
+    directory: str
     links: tuple[tuple[str, str], ...] = ()
 
     def finish(self, home: Path) -> None:
-        """Make the links in a folder where the wheel has been unpacked."""
+        """Create the links in the directory of the unpacked wheel."""
         for name, target in self.links:
             link = home / name
             link.unlink(missing_ok=True)
@@ -45,7 +47,7 @@ class Toolchain:
 
 
 class Toolchains:
-    """Provides the folders with `go`, `node` and `npm` that go to the front of PATH."""
+    """Provides `go`, `node` and `npm`."""
 
     def __init__(self, paths: Paths, console: Console, python: PythonEnvironment) -> None:
         self._paths = paths
@@ -57,43 +59,43 @@ class Toolchains:
         )
 
     def plan(self) -> list[str]:
-        """What has to be installed, in words."""
+        """Return the tools to install, as texts."""
         return [
-            f"{tool.title} from requirements/{tool.name}.txt, into {self._home(tool)}"
+            f"{tool.title} of requirements/{tool.name}.txt, installed in {self._home(tool)}"
             for tool in (self.go, self.node)
             if not self._on_machine(tool) and not self._home(tool).exists()
         ]
 
     def ensure(self) -> None:
-        """Have both."""
+        """Install the missing tools."""
         for tool in (self.go, self.node):
             if self._on_machine(tool) or self._home(tool).exists():
                 continue
             with exclusive(self._paths.cache / "toolchains.lock", self._console, "installing"):
                 if not self._home(tool).exists():
-                    with self._console.step(f"{tool.title} (none that is new enough here)"):
+                    with self._console.step(f"{tool.title} (this machine has none that is new enough)"):
                         lock = self._paths.locks / f"{tool.name}.txt"
                         self._python.install_apart(lock, self._home(tool), tool.finish)
 
-    def folders(self) -> list[Path]:
-        """What has to come first in PATH so that the right ones are found."""
-        return [self._home(tool) / tool.folder for tool in (self.go, self.node) if not self._on_machine(tool)]
+    def directories(self) -> list[Path]:
+        """Return the directories that must come first in PATH."""
+        return [self._home(tool) / tool.directory for tool in (self.go, self.node) if not self._on_machine(tool)]
 
     def _home(self, tool: Toolchain) -> Path:
         version = digest((), (self._paths.locks / f"{tool.name}.txt").read_text())
         return self._paths.cache / "toolchains" / f"{tool.name}-{version[:12]}"
 
     def _on_machine(self, tool: Toolchain) -> bool:
-        if any(shutil.which(name) is None for name in (tool.name, *tool.beside)):
+        if any(shutil.which(name) is None for name in (tool.name, *tool.companions)):
             return False
         env = os.environ | {"GOTOOLCHAIN": "local"}
-        answer = subprocess.run(tool.question, capture_output=True, text=True, check=False, env=env, cwd="/")
-        found = re.search(r"(\d+)\.(\d+)", answer.stdout)
+        result = subprocess.run(tool.version_command, capture_output=True, text=True, check=False, env=env, cwd="/")
+        found = re.search(r"(\d+)\.(\d+)", result.stdout)
         return found is not None and (int(found[1]), int(found[2])) >= tool.oldest
 
 
 def _go_needed(module: Path) -> tuple[int, int]:
-    """The oldest Go that the module file allows."""
+    """Return the minimum version of Go in the module file."""
     text = module.read_text() if module.is_file() else ""
     found = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     return (int(found[1]), int(found[2])) if found else DEFAULT_GO
