@@ -1,4 +1,4 @@
-"""A real server on a real engine for the tests of this folder."""
+"""Fixtures: a server on a container engine, clients and images."""
 
 import contextlib
 import os
@@ -18,28 +18,28 @@ MakePool = Callable[..., Pool]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for the tests of a module."""
+    """Run one server for the tests of a module."""
     with ServerProcess(tmp_path_factory.mktemp("server") / "data") as process:
         yield process
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server for one test alone, that it may kill."""
+    """Run a server for one test, which can kill it."""
     with ServerProcess(tmp_path / "data") as process:
         yield process
 
 
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[SandboxClient]:
-    """A Python client of the module's server."""
+    """Return a Python client of the module's server."""
     with SandboxClient(server.address) as made:
         yield made
 
 
 @pytest.fixture
 def make_pool(client: SandboxClient) -> Iterator[MakePool]:
-    """Creates pools of busybox that a test may leave full: they are deleted after it, with all that is in them."""
+    """Return a function that creates busybox pools. They are deleted after the test, with their sandboxes."""
     made: list[Pool] = []
 
     def make(**fields: object) -> Pool:
@@ -56,21 +56,21 @@ def make_pool(client: SandboxClient) -> Iterator[MakePool]:
 
 @pytest.fixture
 def engine() -> Iterator[EngineView]:
-    """The engine, seen by a client of its own."""
+    """Return a view of the engine through a separate client."""
     with engine_view() as view:
         yield view
 
 
 @pytest.fixture(scope="module")
 def bare_image() -> Iterator[str]:
-    """An image that holds one static binary and nothing else."""
+    """Return the name of an image that contains only one static binary."""
     with engine_view() as view, one_binary(view) as name:
         yield name
 
 
 @pytest.fixture
 def registry() -> str:
-    """A registry that the engine may ask, as `host:port`."""
+    """Return the address of a registry that the engine can use, as `host:port`."""
     found = os.environ.get("SANDPOOL_TEST_REGISTRY")
     if not found:
         pytest.fail("SANDPOOL_TEST_REGISTRY is not set; `make test` sets it to its own registry", pytrace=False)
@@ -79,7 +79,7 @@ def registry() -> str:
 
 @pytest.fixture
 def images(engine: EngineView, registry: str) -> Iterator[OwnImages]:
-    """Images of the test's own. The pools of its members are to be requested after it, so that they go before it."""
+    """Build images for one test. Request `make_pool` after it, so that the pools are deleted before the images."""
     made = OwnImages(engine, registry)
     yield made
     made.remove()

@@ -1,4 +1,4 @@
-"""A client whose network is cut in the middle: nothing is lost, nothing is run twice. Also a server that is killed."""
+"""Network failures and restarts of the server: the client loses no data and runs no command twice."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ from sandpool import (
     SandboxConnectionError,
     SandboxState,
 )
-from sandpool._io.local import Unpacking, archive
+from sandpool._transport.local_files import Unpacking, archive
 from tests.support.cut_proxy import CutProxy
 from tests.support.server_process import ServerProcess
 
@@ -53,41 +53,41 @@ def cut_client(proxy: CutProxy) -> Iterator[SandboxClient]:
 
 @pytest.fixture
 def box(cut_client: SandboxClient) -> Iterator[Sandbox]:
-    with cut_client.create(IMAGE, ephemeral_disk_mb=256) as made:
+    with cut_client.create(image=IMAGE, ephemeral_disk_mb=256) as made:
         yield made
 
 
-def test_a_long_command_with_a_cut_every_few_lines(box: Sandbox, proxy: CutProxy):
-    heard: list[str] = []
+def test_a_command_survives_repeated_network_failures(box: Sandbox, proxy: CutProxy):
+    received: list[str] = []
 
     def listen(text: str) -> None:
-        heard.append(text)
-        if sum(map(len, heard)) > 800 * (proxy.cuts + 1) and proxy.cuts < 5:
+        received.append(text)
+        if sum(map(len, received)) > 800 * (proxy.cuts + 1) and proxy.cuts < 5:
             proxy.cut()
 
     result = box.run(LONG, on_stdout=listen)
     assert (result.stdout, result.stderr, result.exit_code) == (OUT, ERR, 5)
-    assert "".join(heard) == OUT
+    assert "".join(received) == OUT
     assert proxy.cuts >= 4
-    assert box.read("/runs") == b"ran\n", "it ran once"
+    assert box.files.read("/runs") == b"ran\n", "the command ran once"
 
 
-async def test_the_same_with_asyncio(proxy: CutProxy):
+async def test_a_process_survives_network_failures_with_asyncio(proxy: CutProxy):
     got = {OutputStream.STDOUT: "", OutputStream.STDERR: ""}
-    async with AsyncSandboxClient(proxy.address, retry=RETRY) as client, client.create(IMAGE) as box:
-        handle = await box.run(LONG, wait=False)
-        async for chunk in handle:
+    async with AsyncSandboxClient(proxy.address, retry=RETRY) as client, client.create(image=IMAGE) as box:
+        process = await box.processes.start(LONG)
+        async for chunk in process:
             got[chunk.stream] += chunk.data
             if len(got[OutputStream.STDOUT]) > 800 * (proxy.cuts + 1) and proxy.cuts < 5:
                 proxy.cut()
-        assert (await handle.result).exit_code == 5
-        assert (await handle.result).stdout == OUT
-        assert await box.read("/runs") == b"ran\n"
+        assert (await process.wait()).exit_code == 5
+        assert (await process.wait()).stdout == OUT
+        assert await box.files.read("/runs") == b"ran\n"
     assert list(got.values()) == [OUT, ERR]
     assert proxy.cuts >= 4
 
 
-def test_the_network_is_away_for_a_while(box: Sandbox, proxy: CutProxy):
+def test_a_command_survives_a_network_outage(box: Sandbox, proxy: CutProxy):
     started = threading.Event()
 
     def listen(_: str) -> None:
@@ -102,20 +102,20 @@ def test_the_network_is_away_for_a_while(box: Sandbox, proxy: CutProxy):
     assert proxy.refusing is False
 
 
-def test_input_over_a_cut(box: Sandbox, proxy: CutProxy):
-    handle = box.run("cat; exit 3", wait=False)
+def test_input_is_written_once_over_network_failures(box: Sandbox, proxy: CutProxy):
+    process = box.processes.start("cat; exit 3", stdin=True)
     for number in range(20):
-        handle.send_input(f"{number}\n")
+        process.write_stdin(f"{number}\n")
         if number % 5 == 0:
             proxy.cut()
-    handle.close_input()
-    assert handle.result.stdout == "".join(f"{number}\n" for number in range(20))
-    assert handle.result.exit_code == 3
+    process.close_stdin()
+    assert process.wait().stdout == "".join(f"{number}\n" for number in range(20))
+    assert process.wait().exit_code == 3
 
 
-def test_a_log_is_followed_over_cuts(box: Sandbox, proxy: CutProxy):
+def test_a_log_is_followed_over_network_failures(box: Sandbox, proxy: CutProxy):
     lines = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.01; done"
-    box.start_process(lines, name="job")
+    box.processes.start(lines, name="job")
     seen = []
     entries = box.logs(follow=True, sources=["job"])
     for entry in entries:
@@ -129,9 +129,9 @@ def test_a_log_is_followed_over_cuts(box: Sandbox, proxy: CutProxy):
     assert proxy.cuts >= 3
 
 
-def test_a_tunnel_whose_connections_are_cut(box: Sandbox, proxy: CutProxy):
-    box.start_process("exec nc -ll -p 7000 -e cat", name="echo")
-    with box.tunnel(7000, max_reconnects=5) as tunnel:
+def test_a_tunnel_opens_new_connections_after_a_network_failure(box: Sandbox, proxy: CutProxy):
+    box.processes.start("exec nc -ll -p 7000 -e cat", name="echo")
+    with box.ports.tunnel(7000) as tunnel:
         for cut in (False, True):
             for _ in range(100):
                 with socket.create_connection(("127.0.0.1", tunnel.local_port), timeout=20) as connection:
@@ -139,95 +139,95 @@ def test_a_tunnel_whose_connections_are_cut(box: Sandbox, proxy: CutProxy):
                     if connection.recv(5) == b"hello":
                         if cut:
                             proxy.cut()
-                            assert connection.recv(5) == b"", "what was open is closed"
+                            assert connection.recv(5) == b"", "open connections are closed"
                         break
             else:
-                raise AssertionError("no connection stood")
+                raise AssertionError("no connection was opened")
         with socket.create_connection(("127.0.0.1", tunnel.local_port), timeout=20) as connection:
             connection.sendall(b"again")
-            assert connection.recv(5) == b"again", "and the next one opens"
+            assert connection.recv(5) == b"again", "the next connection is opened"
 
 
-def test_a_watch_on_pools_says_what_was_deleted_meanwhile(
+def test_a_watch_of_named_pools_reports_a_deletion_during_an_outage(
     cut_client: SandboxClient, client: SandboxClient, proxy: CutProxy
 ):
-    kept, gone = (cut_client.create_pool(image=IMAGE) for _ in range(2))
-    events = cut_client.watch_pools([kept.pool_id, gone.pool_id], timeout=60)
-    assert {next(events).pool.pool_id for _ in range(2)} == {kept.pool_id, gone.pool_id}
+    remaining, deleted = (cut_client.create_pool(image=IMAGE) for _ in range(2))
+    events = cut_client.watch_pools(remaining.pool_id, deleted.pool_id, timeout=60)
+    assert {next(events).pool.pool_id for _ in range(2)} == {remaining.pool_id, deleted.pool_id}
     proxy.refusing = True
     proxy.cut()
-    client.delete_pool(gone.pool_id)
+    client.delete_pool(deleted.pool_id)
     proxy.refusing = False
-    told = []
+    reported = []
     for event in events:
-        told.append((event.type, event.pool.pool_id))
-        if event.type is PoolEventType.PRESENT:
+        reported.append((event.type, event.pool.pool_id))
+        if event.type is PoolEventType.CURRENT:
             break
-    assert told == [(PoolEventType.DELETED, gone.pool_id), (PoolEventType.PRESENT, kept.pool_id)]
-    client.update_pool(kept.pool_id, name="renamed")
+    assert reported == [(PoolEventType.DELETED, deleted.pool_id), (PoolEventType.CURRENT, remaining.pool_id)]
+    client.update_pool(remaining.pool_id, name="renamed")
     assert next(event for event in events if event.pool.name).type is PoolEventType.CHANGED
-    client.delete_pool(kept.pool_id)
-    assert next(event for event in events if event.type is PoolEventType.DELETED).pool.pool_id == kept.pool_id
+    client.delete_pool(remaining.pool_id)
+    assert next(event for event in events if event.type is PoolEventType.DELETED).pool.pool_id == remaining.pool_id
     events.close()
 
 
-def test_a_watch_on_all_pools_tells_what_was_deleted_while_the_network_was_away(
+def test_a_watch_of_all_pools_reports_a_deletion_during_an_outage(
     cut_client: SandboxClient, client: SandboxClient, proxy: CutProxy
 ):
-    kept, gone = (client.create_pool(image=IMAGE) for _ in range(2))
+    remaining, deleted = (client.create_pool(image=IMAGE) for _ in range(2))
     with closing(cut_client.watch_pools(timeout=60)) as events:
-        assert {next(events).pool.pool_id for _ in range(2)} == {kept.pool_id, gone.pool_id}
+        assert {next(events).pool.pool_id for _ in range(2)} == {remaining.pool_id, deleted.pool_id}
         proxy.refusing = True
         proxy.cut()
-        client.delete_pool(gone.pool_id)
+        client.delete_pool(deleted.pool_id)
         new = client.create_pool(image=IMAGE)
         proxy.refusing = False
-        told = {}
-        while len(told) < 3:
+        reported = {}
+        while len(reported) < 3:
             event = next(events)
-            told[event.pool.pool_id] = event.type
-    assert told.pop(gone.pool_id) is PoolEventType.DELETED
-    assert set(told) == {kept.pool_id, new.pool_id}
+            reported[event.pool.pool_id] = event.type
+    assert reported.pop(deleted.pool_id) is PoolEventType.DELETED
+    assert set(reported) == {remaining.pool_id, new.pool_id}
     assert proxy.cuts > 0
-    for pool in (kept, new):
+    for pool in (remaining, new):
         client.delete_pool(pool.pool_id)
 
 
-def test_a_watch_on_all_pools_goes_on_with_a_server_that_was_killed(own_server: ServerProcess):
+def test_a_watch_of_all_pools_continues_after_a_restart_of_the_server(own_server: ServerProcess):
     with SandboxClient(own_server.address) as client, closing(client.watch_pools(timeout=60)) as events:
-        gone, kept = (client.create_pool(image=IMAGE) for _ in range(2))
-        while next(events).pool.pool_id != kept.pool_id:
+        deleted, remaining = (client.create_pool(image=IMAGE) for _ in range(2))
+        while next(events).pool.pool_id != remaining.pool_id:
             pass
         own_server.kill()
         own_server.start()
-        client.delete_pool(gone.pool_id)
+        client.delete_pool(deleted.pool_id)
         seen: list[tuple[PoolEventType, str]] = []
-        while (PoolEventType.DELETED, gone.pool_id) not in seen:
+        while (PoolEventType.DELETED, deleted.pool_id) not in seen:
             event = next(events)
             seen.append((event.type, event.pool.pool_id))
-        client.delete_pool(kept.pool_id)
-        while (PoolEventType.DELETED, kept.pool_id) not in seen:
+        client.delete_pool(remaining.pool_id)
+        while (PoolEventType.DELETED, remaining.pool_id) not in seen:
             event = next(events)
             seen.append((event.type, event.pool.pool_id))
-    deleted = [pool_id for kind, pool_id in seen if kind is PoolEventType.DELETED]
-    assert deleted == [gone.pool_id, kept.pool_id]
+    found = [pool_id for kind, pool_id in seen if kind is PoolEventType.DELETED]
+    assert found == [deleted.pool_id, remaining.pool_id]
 
 
-def test_watches_on_a_sandbox_and_its_files(box: Sandbox, proxy: CutProxy):
+def test_watches_of_a_sandbox_continue_after_network_failures(box: Sandbox, proxy: CutProxy):
     box.files.mkdir("/watched")
     changes = box.files.watch("/watched", timeout=60)
-    box.write("/watched/before", "x")
+    box.files.write("/watched/before", "x")
     assert next(changes).path.startswith("/watched/")
     proxy.cut()
     assert next(change for change in changes if change.change is FileChange.OVERFLOW).path == "/watched"
-    box.write("/watched/after", "x")
+    box.files.write("/watched/after", "x")
     assert next(change for change in changes if change.path == "/watched/after")
     changes.close()
-    figures = box.watch_stats(0.1, timeout=60)
-    first = next(figures)
+    metrics = box.watch_metrics(interval=0.1, timeout=60)
+    first = next(metrics)
     proxy.cut()
-    assert next(figures).time > first.time
-    figures.close()
+    assert next(metrics).time > first.time
+    metrics.close()
     states = []
     for info in box.watch(timeout=60):
         states.append(info.state)
@@ -239,8 +239,8 @@ def test_watches_on_a_sandbox_and_its_files(box: Sandbox, proxy: CutProxy):
     assert states[-1] is SandboxState.TERMINATED
 
 
-async def test_the_same_watch_with_asyncio(proxy: CutProxy):
-    async with AsyncSandboxClient(proxy.address, retry=RETRY) as client, client.create(IMAGE) as box:
+async def test_a_watch_continues_with_asyncio(proxy: CutProxy):
+    async with AsyncSandboxClient(proxy.address, retry=RETRY) as client, client.create(image=IMAGE) as box:
         states = []
         async for info in box.watch(timeout=60):
             states.append(info.state)
@@ -252,7 +252,7 @@ async def test_the_same_watch_with_asyncio(proxy: CutProxy):
         assert states[-1] is SandboxState.TERMINATED
 
 
-def test_a_folder_that_breaks_on_its_way(
+def test_a_broken_directory_transfer_starts_again(
     box: Sandbox, proxy: CutProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "up").mkdir()
@@ -261,17 +261,17 @@ def test_a_folder_that_breaks_on_its_way(
 
     sent = []
 
-    def breaking(folder: str) -> Iterator[bytes]:
-        for number, part in enumerate(archive(folder)):
+    def breaking(directory: str) -> Iterator[bytes]:
+        for number, part in enumerate(archive(directory)):
             sent.append(len(part))
             if number == 4 and proxy.cuts < 2:
                 proxy.cut()
             yield part
 
-    monkeypatch.setattr("sandpool._sync.files.archive", breaking)
-    assert box.upload_folder(tmp_path / "up", "/folder").bytes_written == len(content)
-    assert sum(sent) > len(content) + 5 * 1024 * 1024, "it was begun anew"
-    assert box.run("sha256sum /folder/big").stdout.split()[0] == hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr("sandpool._sync.transfer.archive", breaking)
+    assert box.files.upload_directory(tmp_path / "up", "/directory").bytes_written == len(content)
+    assert sum(sent) > len(content) + 5 * 1024 * 1024, "the transfer started again"
+    assert box.run("sha256sum /directory/big").stdout.split()[0] == hashlib.sha256(content).hexdigest()
 
     received = []
 
@@ -282,32 +282,34 @@ def test_a_folder_that_breaks_on_its_way(
                 proxy.cut()
             super().write(data)
 
-    monkeypatch.setattr("sandpool._sync.files.Unpacking", Breaking)
-    box.download_folder("/folder", tmp_path / "down")
-    assert sum(received) > len(content), "it was begun anew"
+    monkeypatch.setattr("sandpool._sync.transfer.Unpacking", Breaking)
+    box.files.download_directory("/directory", tmp_path / "down")
+    assert sum(received) > len(content), "the transfer started again"
     assert (tmp_path / "down" / "big").read_bytes() == content
 
 
-def test_a_folder_that_cannot_be_sent_says_so(box: Sandbox, proxy: CutProxy, tmp_path: Path):
+def test_an_incomplete_directory_upload_raises(box: Sandbox, proxy: CutProxy, tmp_path: Path):
     (tmp_path / "file").write_text("x")
     with SandboxClient(proxy.address, retry=RetryPolicy(max_attempts=2, initial_delay=0.01)) as impatient:
         its_box = impatient.get_sandbox(box.sandbox_id)
         proxy.refusing = True
         proxy.cut()
         try:
-            with pytest.raises(SandboxConnectionError, match="part of it may be in /folder; send it again") as caught:
-                its_box.upload_folder(tmp_path, "/folder")
+            with pytest.raises(
+                SandboxConnectionError, match="/directory may contain a part of the directory; upload it again"
+            ) as caught:
+                its_box.files.upload_directory(tmp_path, "/directory")
         finally:
             proxy.refusing = False
-    assert (caught.value.reason, caught.value.resource_name) == ("UPLOAD_INCOMPLETE", "/folder")
+    assert (caught.value.reason, caught.value.resource_name) == ("UPLOAD_INCOMPLETE", "/directory")
 
 
-def test_files_over_connections_that_break_again_and_again(server: ServerProcess, tmp_path: Path):
+def test_file_transfers_survive_repeated_network_failures(server: ServerProcess, tmp_path: Path):
     content = os.urandom(24 * 1024 * 1024)
     digest = hashlib.sha256(content).hexdigest()
     (tmp_path / "up").write_bytes(content)
     with CutProxy(server.address) as proxy, SandboxClient(proxy.address, retry=RETRY) as client:
-        box = client.create(IMAGE, ephemeral_disk_mb=256)
+        box = client.create(image=IMAGE, ephemeral_disk_mb=256)
         marks = {6, 12, 18}
 
         def cut_at(done: int, _total: int) -> None:
@@ -316,41 +318,41 @@ def test_files_over_connections_that_break_again_and_again(server: ServerProcess
                 marks.difference_update(passed)
                 proxy.cut()
 
-        box.upload_file(tmp_path / "up", "/big", on_progress=cut_at)
+        box.files.upload(tmp_path / "up", "/big", on_progress=cut_at)
         assert marks == set()
         assert box.run("sha256sum /big").stdout.split()[0] == digest
         marks.update({5, 10, 15})
-        box.download_file("/big", tmp_path / "down", on_progress=cut_at)
+        box.files.download("/big", tmp_path / "down", on_progress=cut_at)
         assert marks == set()
         assert hashlib.sha256((tmp_path / "down").read_bytes()).hexdigest() == digest
         assert proxy.cuts >= 6
         box.delete()
 
 
-def test_a_server_that_is_killed_under_files(own_server: ServerProcess, tmp_path: Path):
+def test_file_transfers_survive_a_restart_of_the_server(own_server: ServerProcess, tmp_path: Path):
     content = os.urandom(24 * 1024 * 1024)
     (tmp_path / "up").write_bytes(content)
     with SandboxClient(own_server.address) as client:
-        box = client.create(IMAGE, ephemeral_disk_mb=256)
+        box = client.create(image=IMAGE, ephemeral_disk_mb=256)
         kills: list[int] = []
 
-        def kill_amid(done: int, total: int) -> None:
+        def kill_during(done: int, total: int) -> None:
             if done >= total // 3 and len(kills) < 1:
                 kills.append(done)
                 own_server.kill()
                 own_server.start()
 
-        box.upload_file(tmp_path / "up", "/big", on_progress=kill_amid)
+        box.files.upload(tmp_path / "up", "/big", on_progress=kill_during)
         assert kills.pop() < len(content)
-        box.download_file("/big", tmp_path / "down", on_progress=kill_amid)
+        box.files.download("/big", tmp_path / "down", on_progress=kill_during)
         assert kills.pop() < len(content)
         assert (tmp_path / "down").read_bytes() == content
         box.delete()
 
 
-def test_a_server_that_is_killed_under_a_command(own_server: ServerProcess):
+def test_a_command_survives_restarts_of_the_server(own_server: ServerProcess):
     with SandboxClient(own_server.address, retry=RETRY) as client:
-        box = client.create(IMAGE)
+        box = client.create(image=IMAGE)
         killed = threading.Event()
 
         def listen(text: str) -> None:
@@ -362,15 +364,15 @@ def test_a_server_that_is_killed_under_a_command(own_server: ServerProcess):
         result = box.run(LONG, on_stdout=listen)
         assert killed.is_set()
         assert (result.stdout, result.stderr, result.exit_code) == (OUT, ERR, 5)
-        assert box.read("/runs") == b"ran\n"
+        assert box.files.read("/runs") == b"ran\n"
 
 
-async def test_a_thousand_calls_at_once(server: ServerProcess):
-    """From one client in one process: reads, and commands of which only so many run at once in one sandbox."""
+async def test_serves_a_thousand_concurrent_calls(server: ServerProcess):
+    """One client in one process sends reads and commands."""
     calls, commands = 1000, 100
-    async with AsyncSandboxClient(server.address, timeout=90) as client, client.create(IMAGE) as box:
-        found = await asyncio.gather(*[client.get_sandbox_status(box.sandbox_id) for _ in range(calls)])
-        assert set(found) == {"running"}
+    async with AsyncSandboxClient(server.address, request_timeout=90) as client, client.create(image=IMAGE) as box:
+        found = await asyncio.gather(*[client.get_sandbox(box.sandbox_id) for _ in range(calls)])
+        assert {one.state for one in found} == {SandboxState.RUNNING}
         runs = await asyncio.gather(*[box.run(f"echo {number}") for number in range(commands)])
         assert [run.stdout for run in runs] == [f"{number}\n" for number in range(commands)]
-        assert len(asyncio.all_tasks()) < 20, "nothing is left behind"
+        assert len(asyncio.all_tasks()) < 20, "no task is leaked"

@@ -1,25 +1,31 @@
-"""The conformance suite of the clients with the Python client, blocking and for asyncio, on a real server."""
+"""The conformance suite with the Python client, blocking and with asyncio, on a server with an engine."""
 
 import uuid
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from sandpool import AsyncSandboxClient, SandboxClient
 from sandpool.errors import ResourceNotFoundError
-from tests.support.conformance import Case, Run, cases
+from tests.support.conformance import Case, Run, cases, client_options, local_directory
 from tests.support.server_process import ServerProcess
 
 IMAGE = "busybox:latest"
 
 
-def given() -> dict[str, object]:
-    """What every case may refer to."""
-    return {"image": IMAGE, "missing_image": "127.0.0.1:1/missing:none", "unique": f"u-{uuid.uuid4().hex[:12]}"}
+def given(directory: Path) -> dict[str, object]:
+    """Return the values that every case can refer to."""
+    return {
+        "image": IMAGE,
+        "missing_image": "127.0.0.1:1/missing:none",
+        "unique": f"u-{uuid.uuid4().hex[:12]}",
+        "local": str(local_directory(directory / "local")),
+    }
 
 
 def sweep(client: SandboxClient) -> None:
-    """Remove whatever is there."""
+    """Delete all resources that a case left."""
     for pool in client.list_pools():
         client.delete_pool(pool.pool_id, force=True)
     for sandbox in client.list_sandboxes():
@@ -32,14 +38,14 @@ def sweep(client: SandboxClient) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("case", cases(), ids=str)
-@pytest.mark.parametrize("flavour", [SandboxClient, AsyncSandboxClient], ids=["blocking", "asyncio"])
-async def test_conformance(flavour: type, case: Case, server: ServerProcess, client: SandboxClient):
-    made = flavour(server.address)
+@pytest.mark.parametrize("case", cases(scripted=False), ids=str)
+@pytest.mark.parametrize("variant", [SandboxClient, AsyncSandboxClient], ids=["blocking", "asyncio"])
+async def test_conformance(variant: type, case: Case, server: ServerProcess, client: SandboxClient, tmp_path: Path):
+    tested = variant(server.address, **client_options(case))
     try:
-        await Run(made, given()).run(case)
+        await Run(tested, given(tmp_path)).run(case)
     finally:
-        closed = made.close()
+        closed = tested.close()
         if closed is not None:
             await closed
         sweep(client)

@@ -1,6 +1,6 @@
-"""The Python code of the two model products' documents on a real server, with only the import line replaced.
+"""The Python code of the documents of two other products on a server, with only the import line replaced.
 
-Where the documents are not there, the tests of the second half show the same calls.
+The last tests make the same calls and do not need the documents.
 """
 
 from collections.abc import Callable
@@ -16,26 +16,26 @@ from sandpool import (
     PoolNotFoundError,
     PoolState,
     SandboxClient,
-    SandboxStart,
     SandboxState,
+    StartType,
     TemplateInUseError,
 )
 from tests.support import documents
 from tests.support.server_process import ServerProcess
 
 IMAGE = "python:3.11-slim"
-PATIENCE = 90.0
-"""Seconds that a pool may take to fill."""
+FILL_TIMEOUT = 90.0
+"""Time limit for a pool to become full, in seconds."""
 
 needs_documents = pytest.mark.skipif(
-    not documents.folder().is_dir(),
-    reason=f"the products' documents are not in {documents.folder()}; {documents.FOLDER_VARIABLE} says where else",
+    not documents.directory().is_dir(),
+    reason=f"the documents are not in {documents.directory()}; {documents.DIRECTORY_VARIABLE} names their directory",
 )
 
 
 def wait_for(client: SandboxClient, pool_id: str, condition: Callable[[Pool], bool]) -> Pool:
-    """The pool as soon as the condition holds; a ResourceTimeoutError if that takes too long."""
-    with closing(client.watch_pools([pool_id], timeout=PATIENCE)) as events:
+    """Return the pool when the condition holds. Raise ResourceTimeoutError after FILL_TIMEOUT."""
+    with closing(client.watch_pools(pool_id, timeout=FILL_TIMEOUT)) as events:
         for event in events:
             assert event.type is not PoolEventType.DELETED
             if condition(event.pool):
@@ -44,26 +44,26 @@ def wait_for(client: SandboxClient, pool_id: str, condition: Callable[[Pool], bo
 
 
 def filled(warm: int) -> Callable[[Pool], bool]:
-    """Whether a pool is ready with as many containers as that."""
+    """Return a condition: the pool is ready with `warm` warm containers."""
     return lambda pool: pool.status.state is PoolState.READY and pool.status.warm == warm
 
 
 @pytest.fixture
 def namespace(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Where a document's code runs, on a machine whose environment names the server."""
+    """Return the namespace in which the code of a document runs. The environment contains the server's address."""
     monkeypatch.setenv("SANDPOOL_ADDRESS", server.address)
     return {}
 
 
 @needs_documents
-def test_the_documents_hold_as_much_code_as_is_run_here():
+def test_documents_have_the_expected_number_of_code_blocks():
     assert len(documents.python_blocks(documents.document("tensorlake"))) == 7
     assert len(documents.python_blocks(documents.document("langsmith"))) == 1
 
 
 @needs_documents
 @pytest.mark.engine
-def test_the_document_of_the_pool_id_style(client: SandboxClient, namespace: dict[str, Any]):
+def test_runs_the_document_with_pool_ids(client: SandboxClient, namespace: dict[str, Any]):
     blocks = documents.python_blocks(documents.document("tensorlake"))
     create_pool, create, list_pools, get_pool, update_pool, delete_pool, create_with_limit = blocks
 
@@ -76,24 +76,24 @@ def test_the_document_of_the_pool_id_style(client: SandboxClient, namespace: dic
     (printed,) = documents.run(create, namespace)
     sandbox = namespace["sandbox"]
     assert printed == f"Sandbox ID: {sandbox.sandbox_id}"
-    assert sandbox.start is SandboxStart.WARM, "the pool was full"
-    assert (sandbox.image, sandbox.memory_mb) == (IMAGE, 512), "inherited"
+    assert sandbox.start_type is StartType.WARM, "the pool was full"
+    assert (sandbox.info.image, sandbox.info.memory_mb) == (IMAGE, 512), "inherited"
     assert client.get_pool(pool.pool_id).status.hits == 1
 
     assert f"{pool.pool_id}: {IMAGE} (3 warm)" in documents.run(list_pools, namespace)
-    # The document's loop leaves the last pool in its variable: the newest, so that the code goes on with its own.
+    # After the loop of the document, the variable contains the last listed pool: the newest, which the code created.
     assert namespace["pool"].pool_id == pool.pool_id
     assert documents.run(get_pool, namespace) == [f"Image: {IMAGE}", "Warm containers: 3", "Max containers: None"]
 
     documents.run(update_pool, namespace)
     assert (namespace["updated_pool"].warm_containers, namespace["updated_pool"].max_containers) == (5, 20)
     wait_for(client, pool.pool_id, filled(5))
-    assert client.get_sandbox(sandbox.sandbox_id).state is SandboxState.RUNNING, "a sandbox in use stays"
+    assert client.get_sandbox(sandbox.sandbox_id).state is SandboxState.RUNNING, "an active sandbox continues to run"
 
     # "A pool cannot be deleted while it has active sandboxes. Terminate all sandboxes in the pool first."
     with pytest.raises(PoolInUseError, match=sandbox.sandbox_id):
         documents.run(delete_pool, namespace)
-    sandbox.terminate()
+    sandbox.delete()
     documents.run(delete_pool, namespace)
     with pytest.raises(PoolNotFoundError):
         client.get_pool(pool.pool_id)
@@ -109,18 +109,18 @@ def test_the_document_of_the_pool_id_style(client: SandboxClient, namespace: dic
 
 @needs_documents
 @pytest.mark.engine
-def test_the_document_of_the_template_style(client: SandboxClient, namespace: dict[str, Any]):
-    client.create_template("python-sandbox", IMAGE)
+def test_runs_the_document_with_templates(client: SandboxClient, namespace: dict[str, Any]):
+    client.create_template("python-sandbox", image=IMAGE)
     (block,) = documents.python_blocks(documents.document("langsmith"))
 
     assert documents.run(block, namespace) == []
     pool = client.get_pool("python-pool")
-    assert (pool.template_name, pool.size, pool.image) == ("python-sandbox", 5, IMAGE)
+    assert (pool.template_name, pool.warm_containers, pool.image) == ("python-sandbox", 5, IMAGE)
     wait_for(client, "python-pool", filled(5))
 
     # "To use a pool, create a sandbox with the same template as the pool. No additional configuration is needed."
-    with namespace["client"].sandbox(template_name="python-sandbox") as sandbox:
-        assert (sandbox.start, sandbox.pool_id) == (SandboxStart.WARM, pool.pool_id)
+    with namespace["client"].create(template_name="python-sandbox") as sandbox:
+        assert (sandbox.start_type, sandbox.info.pool_id) == (StartType.WARM, pool.pool_id)
         assert sandbox.run("echo it runs").stdout == "it runs\n"
     # "When a sandbox is deleted, the pool automatically replenishes to maintain the target size."
     wait_for(client, "python-pool", filled(5))
@@ -131,7 +131,7 @@ def test_the_document_of_the_template_style(client: SandboxClient, namespace: di
 
 @needs_documents
 @pytest.mark.engine
-async def test_both_documents_with_asyncio(client: SandboxClient, namespace: dict[str, Any]):
+async def test_runs_both_documents_with_asyncio(client: SandboxClient, namespace: dict[str, Any]):
     """The same code with the import line replaced and the client's calls awaited."""
     create_pool, create, list_pools, get_pool, update_pool, delete_pool, create_with_limit = documents.python_blocks(
         documents.document("tensorlake")
@@ -142,24 +142,24 @@ async def test_both_documents_with_asyncio(client: SandboxClient, namespace: dic
     wait_for(client, pool.pool_id, filled(3))
     (printed,) = await documents.run_awaited(create, namespace)
     assert printed == f"Sandbox ID: {namespace['sandbox'].sandbox_id}"
-    assert namespace["sandbox"].start is SandboxStart.WARM
+    assert namespace["sandbox"].start_type is StartType.WARM
     assert f"{pool.pool_id}: {IMAGE} (3 warm)" in await documents.run_awaited(list_pools, namespace)
     assert (await documents.run_awaited(get_pool, namespace))[0] == f"Image: {IMAGE}"
     await documents.run_awaited(update_pool, namespace)
     assert namespace["updated_pool"].max_containers == 20
     with pytest.raises(PoolInUseError):
         await documents.run_awaited(delete_pool, namespace)
-    await namespace["sandbox"].terminate()
+    await namespace["sandbox"].delete()
     await documents.run_awaited(delete_pool, namespace)
     await documents.run_awaited(create_with_limit, namespace)
     client.delete_pool(namespace["pool"].pool_id)
     await namespace["client"].close()
 
-    client.create_template("python-sandbox", IMAGE)
+    client.create_template("python-sandbox", image=IMAGE)
     (block,) = documents.python_blocks(documents.document("langsmith"))
     await documents.run_awaited(block, namespace)
     wait_for(client, "python-pool", filled(5))
-    async with namespace["client"].sandbox(template_name="python-sandbox") as sandbox:
+    async with namespace["client"].create(template_name="python-sandbox") as sandbox:
         assert (await sandbox.run("echo it runs")).stdout == "it runs\n"
     client.delete_pool("python-pool")
     client.delete_template("python-sandbox")
@@ -167,14 +167,14 @@ async def test_both_documents_with_asyncio(client: SandboxClient, namespace: dic
 
 
 @pytest.mark.engine
-def test_the_pool_id_style_in_our_own_words(client: SandboxClient):
+def test_supports_the_calls_of_the_document_with_pool_ids(client: SandboxClient):
     pool = client.create_pool(image=IMAGE, cpus=0.5, memory_mb=128, ephemeral_disk_mb=256, warm_containers=1)
     assert pool.pool_id.startswith("pool-")
     assert pool.max_containers is None
     wait_for(client, pool.pool_id, filled(1))
 
     sandbox = client.create(pool_id=pool.pool_id)
-    assert sandbox.start is SandboxStart.WARM
+    assert sandbox.start_type is StartType.WARM
     result = sandbox.run(
         ["python3", "-c", "import os; print(os.environ['A'], os.getcwd())"], env={"A": "b"}, cwd="/tmp"
     )
@@ -188,28 +188,28 @@ def test_the_pool_id_style_in_our_own_words(client: SandboxClient):
 
     with pytest.raises(PoolInUseError, match=sandbox.sandbox_id):
         client.delete_pool(pool.pool_id)
-    sandbox.terminate()
+    sandbox.delete()
     client.delete_pool(pool.pool_id)
     with pytest.raises(PoolNotFoundError):
         client.get_pool(pool.pool_id)
 
 
 @pytest.mark.engine
-def test_the_template_style_in_our_own_words(client: SandboxClient):
-    template = client.create_template("own-template", IMAGE, memory_mb=128)
-    pool = client.create_pool("own-pool", "own-template", 1)
-    assert (pool.name, pool.template_name, pool.replicas) == ("own-pool", "own-template", 1)
+def test_supports_the_calls_of_the_document_with_templates(client: SandboxClient):
+    template = client.create_template("own-template", image=IMAGE, memory_mb=128)
+    pool = client.create_pool("own-pool", template_name="own-template", size=1)
+    assert (pool.name, pool.template_name, pool.warm_containers) == ("own-pool", "own-template", 1)
     wait_for(client, "own-pool", filled(1))
 
-    with client.sandbox(template_name="own-template", name="own-sandbox") as sandbox:
-        assert (sandbox.start, sandbox.pool_id, sandbox.memory_mb) == (SandboxStart.WARM, pool.pool_id, 128)
+    with client.create(template_name="own-template", name="own-sandbox") as sandbox:
+        assert (sandbox.start_type, sandbox.info.pool_id, sandbox.info.memory_mb) == (StartType.WARM, pool.pool_id, 128)
         assert client.get_sandbox("own-sandbox").sandbox_id == sandbox.sandbox_id
         assert sandbox.run("exit 3").exit_code == 3
     assert sandbox.state in {SandboxState.TERMINATING, SandboxState.TERMINATED}
 
     wait_for(client, "own-pool", filled(1))
-    claimed = client.claim("own-pool")
-    assert claimed.start is SandboxStart.WARM
+    claimed = client.create(pool_id="own-pool")
+    assert claimed.start_type is StartType.WARM
     claimed.delete()
     with pytest.raises(TemplateInUseError):
         client.delete_template("own-template")

@@ -1,7 +1,7 @@
-"""The TypeScript client, as it is published, against a real server on a real engine.
+"""The published TypeScript client against a server on a container engine.
 
-The first test takes its program from the document on warm pools, in the folder that SANDPOOL_SEEDS names; the others
-make the same calls and more without it.
+The first test takes its program from the document on warm pools, in the directory that SANDPOOL_SEEDS names; the other
+tests make the same calls and more without it.
 """
 
 import re
@@ -20,7 +20,7 @@ IMAGE = "python:3.11-slim"
 
 
 def typescript_of(document: str) -> str:
-    """The TypeScript program in a document: from its `import … from "…";` to the last line that closes a call."""
+    """Return the TypeScript program of a document, from its first import to the last line that closes a call."""
     lines = document.splitlines()
     first = next(number for number, line in enumerate(lines) if re.fullmatch(r'import .* from "[^"]+";', line))
     last = max(number for number, line in enumerate(lines) if line == "});")
@@ -33,34 +33,35 @@ def project(tmp_path: Path, server: ServerProcess) -> NodeProject:
 
 
 @pytest.mark.skipif(
-    not documents.folder().is_dir(),
-    reason=f"the documents are not in {documents.folder()}; {documents.FOLDER_VARIABLE} names their folder",
+    not documents.directory().is_dir(),
+    reason=f"the documents are not in {documents.directory()}; {documents.DIRECTORY_VARIABLE} names their directory",
 )
-def test_the_program_of_the_document(project: NodeProject, client: SandboxClient) -> None:
+def test_runs_the_program_of_the_document(project: NodeProject, client: SandboxClient) -> None:
     program = typescript_of(documents.document("langsmith"))
     imported = '"langsmith/experimental/sandbox"'
     assert program.count(imported) == 1
     client.create_template("python-sandbox", image=IMAGE)
     printed = '\nconsole.log(JSON.stringify(await client.getPool("python-pool")));\n'
-    answer = project.run(program.replace(imported, '"sandpool"') + printed)
+    output = project.run(program.replace(imported, '"sandpool"') + printed)
     pool = client.get_pool("python-pool")
     assert (pool.template_name, pool.warm_containers) == ("python-sandbox", 5)
-    assert (answer["poolId"], answer["size"], answer["templateName"]) == (pool.pool_id, 5, "python-sandbox")
+    found = (output["poolId"], output["warmContainers"], output["templateName"])
+    assert found == (pool.pool_id, 5, "python-sandbox")
     client.delete_pool(pool.pool_id)
 
 
-def test_the_same_calls(project: NodeProject, client: SandboxClient) -> None:
+def test_claims_from_a_pool_of_a_template(project: NodeProject, client: SandboxClient) -> None:
     client.create_template("own-template", image=IMAGE)
-    answer = project.run(
+    output = project.run(
         """
         import { SandboxClient } from "sandpool/sandbox";
 
         const client = new SandboxClient();
         const pool = await client.createPool("own-pool", { templateName: "own-template", size: 1 });
-        for await (const { pool } of client.watchPools({ pools: ["own-pool"] })) {
+        for await (const { pool } of client.watchPools(["own-pool"])) {
           if (pool.status.warm === 1) break;
         }
-        const sandbox = await client.createSandbox("own-template");
+        const sandbox = await client.create({ templateName: "own-template" });
         const { stdout, exitCode } = await sandbox.run("python3 -c 'print(6 * 7)'");
         await sandbox.delete();
         console.log(JSON.stringify({ pool, sandbox, stdout, exitCode }));
@@ -68,14 +69,14 @@ def test_the_same_calls(project: NodeProject, client: SandboxClient) -> None:
     )
     pool = client.get_pool("own-pool")
     assert (pool.template_name, pool.warm_containers) == ("own-template", 1)
-    assert answer["pool"]["poolId"] == pool.pool_id
-    assert (answer["sandbox"]["start"], answer["sandbox"]["poolId"]) == ("warm", pool.pool_id)
-    assert (answer["stdout"], answer["exitCode"]) == ("42\n", 0)
+    assert output["pool"]["poolId"] == pool.pool_id
+    assert (output["sandbox"]["startType"], output["sandbox"]["poolId"]) == ("warm", pool.pool_id)
+    assert (output["stdout"], output["exitCode"]) == ("42\n", 0)
     client.delete_pool(pool.pool_id)
 
 
-def test_errors_come_typed_with_what_the_server_says(project: NodeProject) -> None:
-    answer = project.run(
+def test_errors_have_classes_and_details(project: NodeProject) -> None:
+    output = project.run(
         """
         import { ResourceNotFoundError, SandboxClient, SandpoolError, ValidationError } from "sandpool";
 
@@ -94,13 +95,13 @@ def test_errors_come_typed_with_what_the_server_says(project: NodeProject) -> No
         }));
         """
     )
-    assert answer["kinds"] == [True, True]
-    assert answer["fields"] == ["memory_mb"]
-    found = {name: answer["missing"][name] for name in ("reason", "resourceType", "resourceName")}
+    assert output["kinds"] == [True, True]
+    assert output["fields"] == ["spec.memory_mb"]
+    found = {name: output["missing"][name] for name in ("reason", "resourceType", "resourceName")}
     assert found == {"reason": "POOL_NOT_FOUND", "resourceType": "pool", "resourceName": "no-such-pool"}
 
 
-def test_the_example_ends_with_its_times_and_leaves_nothing(project: NodeProject, client: SandboxClient) -> None:
+def test_the_example_prints_its_times_and_deletes_its_resources(project: NodeProject, client: SandboxClient) -> None:
     before = {pool.pool_id for pool in client.list_pools()}
     times = project.output(str(PACKAGE / "dist" / "examples" / "template_pool.js"), IMAGE, "1")
     assert set(times) == {"coldStartMs", "fillMs", "warmStartMs", "firstCommandMs", "refillMs"}

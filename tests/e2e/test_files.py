@@ -1,4 +1,4 @@
-"""The files of a sandbox, in every kind of image: any size, taken up again, watched, whole folders, hostile content."""
+"""Files of a sandbox in every kind of image: large files, resumed uploads, watches, directories, hostile content."""
 
 import hashlib
 import tarfile
@@ -37,7 +37,7 @@ FORBIDDEN, EXHAUSTED = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.RESO
 def files(
     request: pytest.FixtureRequest, server: ServerProcess, images: OwnImages, client: SandboxClient
 ) -> Iterator[SandboxFiles]:
-    """The files of a sandbox of each kind of image."""
+    """Return the files of a sandbox, for each kind of image."""
     known = {"debian": DEBIAN, "busybox": BUSYBOX}
     image = known.get(request.param) or images.push_one_binary("static")
     with client.create(image=image) as sandbox, sandbox_files(server.address, sandbox.sandbox_id) as made:
@@ -46,17 +46,17 @@ def files(
 
 @pytest.fixture
 def shell(server: ServerProcess, client: SandboxClient) -> Iterator[tuple[Sandbox, SandboxFiles]]:
-    """A sandbox with a shell, and its files."""
+    """Return a sandbox with a shell, and its files."""
     with client.create(image=BUSYBOX) as sandbox, sandbox_files(server.address, sandbox.sandbox_id) as made:
         yield sandbox, made
 
 
-def names(answer: object) -> list[str]:
-    """The paths of a list."""
-    return [file.path for file in answer.files]  # type: ignore[attr-defined]
+def names(response: object) -> list[str]:
+    """Return the paths of a list response."""
+    return [file.path for file in response.files]  # type: ignore[attr-defined]
 
 
-def test_every_method(files: SandboxFiles) -> None:
+def test_every_file_method_works(files: SandboxFiles) -> None:
     data = b"".join(noise(300_000))
     written = files.write("/srv/a/file", data, mode=0o640, owner="1234:5678")
     assert (written.path, written.size, written.mode) == ("/srv/a/file", len(data), 0o640)
@@ -90,7 +90,7 @@ def test_every_method(files: SandboxFiles) -> None:
     files.call("RemoveFile", path="/elsewhere", missing_ok=True)
 
 
-def test_a_folder_there_and_back(files: SandboxFiles) -> None:
+def test_uploads_and_downloads_a_directory(files: SandboxFiles) -> None:
     archive = tar_of(
         (tar_entry("sub", tarfile.DIRTYPE, mode=0o750), b""),
         (tar_entry("sub/script", mode=0o4755), b"#!/bin/sh\n"),
@@ -98,8 +98,8 @@ def test_a_folder_there_and_back(files: SandboxFiles) -> None:
         (tar_entry("sub/again", tarfile.LNKTYPE, "sub/script"), b""),
         (tar_entry("deep/er/name with\nnewline"), b"x" * 100_000),
     )
-    answer = files.upload("/tree", archive, owner="7:8")
-    assert (answer.entries, answer.bytes_written) == (5, 100_010)
+    response = files.upload("/tree", archive, owner="7:8")
+    assert (response.entries, response.bytes_written) == (5, 100_010)
     linked = files.call("StatFile", path="/tree/sub/link").file
     assert (linked.type, linked.link_target, linked.uid) == (FILE_TYPE_SYMLINK, "script", 7)
     with files.download("/tree") as back:
@@ -116,7 +116,7 @@ def test_a_folder_there_and_back(files: SandboxFiles) -> None:
         assert content.read() == b"x" * 100_000
 
 
-def test_changes_are_watched(files: SandboxFiles) -> None:
+def test_watch_reports_changes(files: SandboxFiles) -> None:
     files.call("MakeDirectory", path="/watched/inner")
     changes = files.stream("WatchFiles", path="/watched", recursive=True)
     first = next(changes)
@@ -130,7 +130,7 @@ def test_changes_are_watched(files: SandboxFiles) -> None:
     assert [change.change for change in seen] == [FILE_CHANGE_CREATED, FILE_CHANGE_MODIFIED, FILE_CHANGE_REMOVED]
 
 
-def test_what_is_refused_says_why(files: SandboxFiles) -> None:
+def test_errors_have_code_reason_and_path(files: SandboxFiles) -> None:
     files.write("/here", b"x")
     files.write("/in/file", b"x")
     for method, fields, code, reason, name in [
@@ -170,7 +170,7 @@ def test_what_is_refused_says_why(files: SandboxFiles) -> None:
     assert names(files.call("ListDirectory", path="/dev/shm")) == []
 
 
-def test_a_refusal_while_bytes_are_on_their_way_says_why(shell: tuple[Sandbox, SandboxFiles]) -> None:
+def test_rejected_write_reports_its_reason_during_the_upload(shell: tuple[Sandbox, SandboxFiles]) -> None:
     _, files = shell
     files.write("/here", b"x")
     for _ in range(50):
@@ -179,7 +179,7 @@ def test_a_refusal_while_bytes_are_on_their_way_says_why(shell: tuple[Sandbox, S
         assert refusal(caught.value) == (EXISTS, "FILE_ALREADY_EXISTS", "/here")
 
 
-def test_symbolic_links_lead_nowhere_else(shell: tuple[Sandbox, SandboxFiles]) -> None:
+def test_symbolic_links_do_not_leave_the_sandbox(shell: tuple[Sandbox, SandboxFiles]) -> None:
     sandbox, files = shell
     sandbox.run(
         "mkdir /in; ln -s /etc /in/etc; ln -s ../../../../../../etc/passwd /in/up; ln -s /proc/1/root/etc /in/root"
@@ -211,14 +211,14 @@ def test_symbolic_links_lead_nowhere_else(shell: tuple[Sandbox, SandboxFiles]) -
     assert files.read("/etc/passwd") == own
 
 
-def test_names_that_are_no_text(shell: tuple[Sandbox, SandboxFiles]) -> None:
+def test_lists_names_that_are_not_valid_text(shell: tuple[Sandbox, SandboxFiles]) -> None:
     sandbox, files = shell
     sandbox.run(r"mkdir /odd; touch /odd/$(printf 'not\377utf8') '/odd/new" + "\n" + "line'")
     assert names(files.call("ListDirectory", path="/odd")) == ["/odd/new\nline", "/odd/not\ufffdutf8"]
     files.call("RemoveFile", path="/odd", recursive=True)
 
 
-def test_a_file_larger_than_the_sandbox_may_have(server: ServerProcess, client: SandboxClient) -> None:
+def test_rejects_a_file_larger_than_the_disk_limit(server: ServerProcess, client: SandboxClient) -> None:
     with (
         client.create(image=BUSYBOX, ephemeral_disk_mb=32) as sandbox,
         sandbox_files(server.address, sandbox.sandbox_id) as files,
@@ -232,14 +232,14 @@ def test_a_file_larger_than_the_sandbox_may_have(server: ServerProcess, client: 
 
 
 def peak_memory(pid: int, stop: threading.Event) -> int:
-    """The most resident memory of a process until told to stop."""
+    """Return the maximum resident memory of a process until `stop` is set."""
     process, most = psutil.Process(pid), 0
     while not stop.wait(0.05):
         most = max(most, process.memory_info().rss)
     return most
 
 
-def test_two_gibibytes_there_and_back(server: ServerProcess, client: SandboxClient) -> None:
+def test_transfers_two_gibibytes_in_bounded_memory(server: ServerProcess, client: SandboxClient) -> None:
     size = 2 << 30
     digest, back = hashlib.blake2b(), hashlib.blake2b()
     stop, most = threading.Event(), []
@@ -258,20 +258,20 @@ def test_two_gibibytes_there_and_back(server: ServerProcess, client: SandboxClie
         sandbox_files(server.address, sandbox.sandbox_id) as files,
     ):
         assert files.write("/large", parts(), size=size).size == size
-        answers = files.stream("ReadFile", path="/large")
-        assert next(answers).file.size == size
-        for answer in answers:
-            back.update(answer.data)
+        responses = files.stream("ReadFile", path="/large")
+        assert next(responses).file.size == size
+        for response in responses:
+            back.update(response.data)
         took = time.monotonic() - began
         assert sandbox.run("echo alive").stdout == "alive\n"
     stop.set()
     watcher.join()
     assert digest.digest() == back.digest()
     assert took < 90, f"{took:.0f} s"
-    assert most[0] - before < 128 << 20, "the server keeps no file in memory"
+    assert most[0] - before < 128 << 20, "the server does not hold the file in memory"
 
 
-def test_an_upload_goes_on_after_the_server_was_killed(own_server: ServerProcess) -> None:
+def test_resumes_an_upload_after_the_server_was_killed(own_server: ServerProcess) -> None:
     data = b"".join(noise(8 << 20))
     with SandboxClient(own_server.address) as client:
         sandbox_id = client.create(image=BUSYBOX).sandbox_id
@@ -284,19 +284,19 @@ def test_an_upload_goes_on_after_the_server_was_killed(own_server: ServerProcess
                 killed.wait(60)
             yield data[at : at + (1 << 20)]
 
-    def first_try(files: SandboxFiles, outcome: list[grpc.StatusCode]) -> None:
+    def first_attempt(files: SandboxFiles, outcome: list[grpc.StatusCode]) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             files.write("/file", parts(), upload_id="resumed")
         outcome.append(refusal(caught.value)[0])
 
     outcome: list[grpc.StatusCode] = []
     with sandbox_files(own_server.address, sandbox_id) as files:
-        sender = threading.Thread(target=first_try, args=(files, outcome))
+        sender = threading.Thread(target=first_attempt, args=(files, outcome))
         sender.start()
         assert half_sent.wait(60)
         deadline = time.monotonic() + 60
         while not received(files):
-            assert time.monotonic() < deadline, "nothing arrives"
+            assert time.monotonic() < deadline, "no byte was received"
             time.sleep(0.01)
         own_server.kill()
         killed.set()
@@ -315,7 +315,7 @@ def test_an_upload_goes_on_after_the_server_was_killed(own_server: ServerProcess
 
 
 def received(files: SandboxFiles) -> int:
-    """How much of the upload has arrived."""
+    """Return the number of received bytes of the upload."""
     try:
         return int(files.call("GetUpload", upload_id="resumed").received_bytes)
     except grpc.RpcError as error:
@@ -324,7 +324,7 @@ def received(files: SandboxFiles) -> int:
         return 0
 
 
-def test_a_reader_that_stops_costs_no_memory(server: ServerProcess, client: SandboxClient) -> None:
+def test_stalled_readers_use_bounded_memory(server: ServerProcess, client: SandboxClient) -> None:
     with (
         client.create(image=BUSYBOX, ephemeral_disk_mb=2048) as sandbox,
         sandbox_files(server.address, sandbox.sandbox_id) as files,
@@ -335,7 +335,7 @@ def test_a_reader_that_stops_costs_no_memory(server: ServerProcess, client: Sand
         readers = [files.stream("ReadFile", path="/large") for _ in range(8)]
         assert all(next(reader).file.size == 1 << 30 for reader in readers)
         started = process.cpu_times()
-        while (now := process.cpu_times()) != started:  # until the server has nothing to do any more
+        while (now := process.cpu_times()) != started:  # until the server is idle
             started = now
             time.sleep(0.5)
         assert process.memory_info().rss - before < 64 << 20
@@ -343,6 +343,6 @@ def test_a_reader_that_stops_costs_no_memory(server: ServerProcess, client: Sand
             sandbox.run("cat /sys/fs/cgroup/memory.current || cat /sys/fs/cgroup/memory/memory.usage_in_bytes").stdout
         )
         assert usage < 256 << 20
-        assert files.read("/etc/passwd"), "the others go on"
+        assert files.read("/etc/passwd"), "other calls continue"
         for reader in readers:
             reader.cancel()

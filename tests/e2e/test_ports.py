@@ -1,4 +1,4 @@
-"""TCP tunnels into real containers."""
+"""TCP tunnels to ports of containers."""
 
 import contextlib
 import hashlib
@@ -15,8 +15,9 @@ from sandpool import SandboxClient
 from sandpool.v1 import port_service_pb2 as pb
 from sandpool.v1 import process_pb2
 from sandpool.v1 import process_service_pb2 as pb_processes
-from sandpool.v1.port_service_pb2_grpc import PortServiceStub
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.port_service_pb2_grpc import PortServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
+from tests.support.durations import seconds
 from tests.support.process_box import Box
 from tests.support.server_process import ServerProcess
 
@@ -48,19 +49,19 @@ for one in waiting:
 print("listening", flush=True)
 time.sleep(4711)
 """
-"""Listens and accepts nobody; its queue is full."""
+"""A program that listens and accepts no connection; its queue is full."""
 
 
 class Tunnel:
-    """An open tunnel."""
+    """An open tunnel to a port of a sandbox."""
 
     def __init__(self, stub: PortServiceStub, sandbox_id: str, port: int, **fields: Any) -> None:
         self._requests: queue.SimpleQueue[pb.OpenTunnelRequest | None] = queue.SimpleQueue()
         target = pb.TunnelTarget(sandbox_id=sandbox_id, port=port, **fields)
         self._requests.put(pb.OpenTunnelRequest(target=target))
-        self._answers = stub.OpenTunnel(iter(self._requests.get, None), timeout=SECS)
+        self._responses = stub.OpenTunnel(iter(self._requests.get, None), timeout=SECS)
         try:
-            assert next(self._answers).WhichOneof("part") == "opened"
+            assert next(self._responses).WhichOneof("part") == "opened"
         except BaseException:
             self.end()
             raise
@@ -69,15 +70,15 @@ class Tunnel:
         self._requests.put(pb.OpenTunnelRequest(data=data))
 
     def end(self) -> None:
-        """Close our direction."""
+        """Close the direction to the sandbox."""
         self._requests.put(None)
 
     def rest(self) -> bytes:
-        """Everything until the other side closes."""
-        return b"".join(answer.data for answer in self._answers)
+        """Return all bytes until the sandbox closes the connection."""
+        return b"".join(response.data for response in self._responses)
 
     def close(self) -> None:
-        self._answers.cancel()
+        self._responses.cancel()
         self.end()
 
 
@@ -101,17 +102,17 @@ def python(server: ServerProcess, channel: grpc.Channel) -> Iterator[Box]:
             ("full", ("python3", "-c", FULL)),
         ):
             box.start(process_id, *argv)
-            listening(box, process_id)
+            wait_for_output(box, process_id)
         yield box
 
 
-def listening(box: Box, process_id: str) -> None:
-    for answer in box.attach(process_id):
-        if b"listening" in answer.event.output.data:
+def wait_for_output(box: Box, process_id: str) -> None:
+    for response in box.attach(process_id):
+        if b"listening" in response.event.output.data:
             return
 
 
-def test_many_bytes_both_ways(python: Box, ports: PortServiceStub) -> None:
+def test_tunnel_transfers_many_bytes_in_both_directions(python: Box, ports: PortServiceStub) -> None:
     data = os.urandom(1 << 20)
     tunnel = Tunnel(ports, python.id, 7001)
     threading.Thread(target=lambda: [tunnel.send(data) for _ in range(32)] + [tunnel.end()], daemon=True).start()
@@ -119,40 +120,40 @@ def test_many_bytes_both_ways(python: Box, ports: PortServiceStub) -> None:
     assert hashlib.sha256(tunnel.rest()).hexdigest() == expected
 
 
-def test_refused_and_unreachable_are_told_apart(python: Box, ports: PortServiceStub) -> None:
-    with pytest.raises(grpc.RpcError, match="nothing listens") as refused:
+def test_distinguishes_refused_from_unreachable_ports(python: Box, ports: PortServiceStub) -> None:
+    with pytest.raises(grpc.RpcError, match="no process listens") as refused:
         Tunnel(ports, python.id, 7999)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    with pytest.raises(grpc.RpcError, match="does not accept") as unreachable:
-        Tunnel(ports, python.id, 7002, connect_timeout_secs=0.5)
+    with pytest.raises(grpc.RpcError, match="i/o timeout") as unreachable:
+        Tunnel(ports, python.id, 7002, connect_timeout=seconds(0.5))
     assert unreachable.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_the_agents_own_port_is_not_a_port_of_the_sandbox(python: Box, ports: PortServiceStub) -> None:
+def test_rejects_a_tunnel_to_the_port_of_the_agent(python: Box, ports: PortServiceStub) -> None:
     with pytest.raises(grpc.RpcError) as own:
         Tunnel(ports, python.id, 10240)
     assert own.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_half_closed_both_ways(python: Box, ports: PortServiceStub) -> None:
-    """What answers only once its input has ended, and what speaks and closes without being asked."""
+def test_tunnel_supports_half_closed_connections(python: Box, ports: PortServiceStub) -> None:
+    """One program responds after the end of its input; another sends and closes without input."""
     serve = "import socket; s = socket.create_server(('127.0.0.1', {port})); print('listening', flush=True); {then}"
     then = "c, _ = s.accept(); data = c.makefile('rb').read(); c.sendall(data[::-1]); c.close()"
     python.start("last", "python3", "-c", serve.format(port=7004, then=then))
-    listening(python, "last")
+    wait_for_output(python, "last")
     tunnel = Tunnel(ports, python.id, 7004)
     tunnel.send(b"abc")
     tunnel.end()
     assert tunnel.rest() == b"cba"
     then = "c, _ = s.accept(); c.sendall(b'bye'); c.close()"
     python.start("first", "python3", "-c", serve.format(port=7005, then=then))
-    listening(python, "first")
+    wait_for_output(python, "first")
     tunnel = Tunnel(ports, python.id, 7005)
     assert tunnel.rest() == b"bye"
     tunnel.end()
 
 
-def test_two_hundred_at_once(python: Box, ports: PortServiceStub) -> None:
+def test_serves_two_hundred_concurrent_tunnels(python: Box, ports: PortServiceStub) -> None:
     tunnels = [Tunnel(ports, python.id, 7001) for _ in range(200)]
     for number, tunnel in enumerate(tunnels):
         tunnel.send(str(number).encode())
@@ -160,34 +161,34 @@ def test_two_hundred_at_once(python: Box, ports: PortServiceStub) -> None:
     assert [tunnel.rest() for tunnel in tunnels] == [str(number).encode() for number in range(200)]
 
 
-def test_whoever_does_not_read_stops_the_sender(python: Box, ports: PortServiceStub) -> None:
+def test_stalled_reader_stops_the_sender(python: Box, ports: PortServiceStub) -> None:
     count = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', 7006)); print('listening', flush=True);"
         "c, _ = s.accept(); n = 0\n"
         "while n < 256 << 20:\n    c.sendall(bytes(1 << 20)); n += 1 << 20; print(n >> 20, flush=True)\nc.close()"
     )
     python.start("flood", "python3", "-c", count)
-    listening(python, "flood")
+    wait_for_output(python, "flood")
     tunnel = Tunnel(ports, python.id, 7006)
     printed, last = 0, -1
     stop = threading.Event()
     while printed != last:
         last = printed
         stop.wait(0.5)
-        printed = python.get("flood").stdout.end
+        printed = python.get("flood").stdout.end_offset
     assert "256" not in python.seen_so_far("flood").splitlines()
     assert len(tunnel.rest()) == 256 << 20
     tunnel.end()
 
 
-def test_a_tunnel_ends_with_its_sandbox(server: ServerProcess, channel: grpc.Channel, ports: PortServiceStub) -> None:
+def test_tunnel_ends_with_its_sandbox(server: ServerProcess, channel: grpc.Channel, ports: PortServiceStub) -> None:
     with SandboxClient(server.address) as client:
         box = Box(client, ProcessServiceStub(channel), "busybox:latest")
         box.start("nc", "nc", "-l", "-p", "7001")
-        until_listening(box, 7001)
+        wait_until_listening(box, 7001)
         tunnel = Tunnel(ports, box.id, 7001)
-        client.delete(box.id)
-        # As what listens there is ended first, this is as a rule the end of a connection, and no error.
+        client.delete_sandbox(box.id)
+        # Usually the listener exits first and the connection ends without an error.
         with contextlib.suppress(grpc.RpcError):
             tunnel.rest()
         tunnel.end()
@@ -196,15 +197,15 @@ def test_a_tunnel_ends_with_its_sandbox(server: ServerProcess, channel: grpc.Cha
         assert after.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def until_listening(box: Box, port: int) -> None:
+def wait_until_listening(box: Box, port: int) -> None:
     box.sandbox.run(f"until netstat -ltn | grep -q :{port}; do sleep 0.05; done", timeout=20)
 
 
 @pytest.mark.parametrize("image", ["busybox:latest", "bare"])
-def test_in_images_that_have_next_to_nothing(
+def test_tunnel_works_in_minimal_images(
     server: ServerProcess, channel: grpc.Channel, ports: PortServiceStub, bare_image: str, image: str
 ) -> None:
-    """A program that listens on the sandbox's own address alone is found, too."""
+    """The tunnel also reaches a program that listens only on the address of eth0."""
     with SandboxClient(server.address) as client:
         stub = ProcessServiceStub(channel)
         box = Box(client, stub, bare_image if image == "bare" else image)
@@ -212,16 +213,16 @@ def test_in_images_that_have_next_to_nothing(
         box.start("address", *busybox, "ip", "-4", "-o", "address", "show", "eth0")
         address = box.seen("address").stdout.decode().split()[3].partition("/")[0]
         httpd = (*busybox, "httpd", "-f", "-p", f"{address}:7001", "-h", "/")
-        check = process_pb2.HealthCheck(tcp=process_pb2.TcpCheck(port=7001), interval_secs=0.1)
+        check = process_pb2.HealthCheck(tcp=process_pb2.TcpCheck(port=7001), interval=seconds(0.1))
         box.start("web", *httpd, service=pb_processes.Service(name="web", health_check=check))
-        tunnel = reached(ports, box.id, 7001)
+        tunnel = open_when_listening(ports, box.id, 7001)
         tunnel.send(b"GET /etc/no-such-file HTTP/1.0\r\n\r\n")
         assert b"404" in tunnel.rest()
         tunnel.end()
 
 
-def reached(stub: PortServiceStub, sandbox_id: str, port: int) -> Tunnel:
-    """A tunnel as soon as something listens."""
+def open_when_listening(stub: PortServiceStub, sandbox_id: str, port: int) -> Tunnel:
+    """Return a tunnel when a process listens on the port."""
     while True:
         try:
             return Tunnel(stub, sandbox_id, port)

@@ -1,4 +1,4 @@
-"""Secrets reach the processes of the sandboxes that were promised them, and nothing and nobody else."""
+"""Secrets: only the processes of sandboxes that reference a secret receive its value."""
 
 import re
 import secrets as random_values
@@ -16,12 +16,13 @@ from sandpool import (
     SecretNotFoundError,
     SecretUnavailableError,
 )
+from sandpool.v1.container_pb2 import ContainerSpec
 from sandpool.v1.pool_service_pb2 import CreatePoolRequest
 from sandpool.v1.sandbox_service_pb2 import CreateSandboxRequest, RunCommandRequest
 from sandpool.v1.secret_service_pb2 import CreateSecretRequest, UpdateSecretRequest
 from tests.support.api_walk import ApiWalk, refusal
 from tests.support.engine_view import EngineView
-from tests.support.secret_search import INSIDE, Search
+from tests.support.secret_search import SEARCH_PROGRAM, Search
 from tests.support.server_process import ServerProcess
 from tests.support.waiting import wait_until_warm
 
@@ -32,8 +33,8 @@ PYTHON = "python:3.11-slim"
 
 READ_ENVIRONMENTS = "cat /proc/[0-9]*/environ"
 
-KEEP_WHAT_IT_SEES = ["sh", "-c", 'echo "sees ${TOKEN:-nothing}" > /tmp/.seen; mv /tmp/.seen /tmp/seen; sleep 100000']
-"""An entrypoint that writes down what it finds in its environment."""
+RECORD_TOKEN = ["sh", "-c", 'echo "sees ${TOKEN:-nothing}" > /tmp/.seen; mv /tmp/.seen /tmp/seen; sleep 100000']
+"""An entrypoint that writes the value of TOKEN from its environment into a file."""
 
 
 def new_value() -> str:
@@ -44,46 +45,46 @@ def seen_by_entrypoint(sandbox: Sandbox) -> str:
     return sandbox.run("until [ -e /tmp/seen ]; do sleep 0.02; done; cat /tmp/seen").stdout
 
 
-def in_member(engine: EngineView, container_id: str, command: str) -> bytes:
-    """What a command prints that the engine, not the agent, runs in a container as root."""
+def in_instance(engine: EngineView, container_id: str, command: str) -> bytes:
+    """Run a command as root in a container through the engine, not the agent, and return its output."""
     started = engine.api.exec_create(container_id, ["sh", "-c", command], user="root")
     output: bytes = engine.api.exec_start(started["Id"])
     return output
 
 
-def members_of(engine: EngineView, pool_id: str) -> list[str]:
+def instances_of(engine: EngineView, pool_id: str) -> list[str]:
     return [found["Id"] for found in engine.api.containers(filters={"label": f"sandpool.pool={pool_id}"})]
 
 
-# --- what they do -----------------------------------------------------------------------------------------------------
+# --- environments -----------------------------------------------------------------------------------------------------
 
 
-def test_values_reach_the_processes_of_the_sandbox_and_those_alone(client: SandboxClient, engine: EngineView) -> None:
+def test_values_reach_only_the_processes_of_the_sandbox(client: SandboxClient, engine: EngineView) -> None:
     value = new_value()
     client.create_secret("ONLY_HERE", value)
     pool = client.create_pool(image=BUSYBOX, secret_names=["ONLY_HERE"], env={"PLAIN": "p"}, warm_containers=1)
     other = client.create_pool(image=BUSYBOX, warm_containers=1)
     for each in (pool, other):
         wait_until_warm(client, each.pool_id, 1)
-    (member,) = members_of(engine, pool.pool_id)
-    environments = in_member(engine, member, READ_ENVIRONMENTS)
+    (instance,) = instances_of(engine, pool.pool_id)
+    environments = in_instance(engine, instance, READ_ENVIRONMENTS)
     assert b"SANDPOOL_AGENT_TOKEN_SHA256" in environments
-    assert value.encode() not in environments, "members stay generic until they are claimed"
+    assert value.encode() not in environments, "an unclaimed instance contains no secret"
 
     with client.create(pool_id=pool.pool_id, env={"OWN": "o"}) as sandbox, client.create(pool_id=other.pool_id) as one:
-        assert sandbox.secret_names == ("ONLY_HERE",)
+        assert sandbox.info.secret_names == ["ONLY_HERE"]
         command = 'echo "$ONLY_HERE $PLAIN $OWN"'
         assert sandbox.run(command).stdout == f"{value} p o\n"
         assert sandbox.run(command, user="nobody").stdout == f"{value} p o\n"
         assert sandbox.run(command, env={"ONLY_HERE": "mine"}).stdout == "mine p o\n"
         assert one.run('echo "[$ONLY_HERE]"').stdout == "[]\n"
-        (claimed,) = (c for c in members_of(engine, pool.pool_id) if c == member)
-        assert value.encode() not in in_member(engine, claimed, "cat /proc/1/environ /proc/1/cmdline")
+        (claimed,) = (c for c in instances_of(engine, pool.pool_id) if c == instance)
+        assert value.encode() not in in_instance(engine, claimed, "cat /proc/1/environ /proc/1/cmdline")
     for each in (pool, other):
         client.delete_pool(each.pool_id, force=True)
 
 
-def test_a_changed_value_reaches_new_sandboxes_only(client: SandboxClient) -> None:
+def test_changed_value_reaches_only_new_sandboxes(client: SandboxClient) -> None:
     client.create_secret("CHANGING", "first")
     pool = client.create_pool(image=BUSYBOX, secret_names=["CHANGING"], warm_containers=2)
     wait_until_warm(client, pool.pool_id, 2)
@@ -93,15 +94,15 @@ def test_a_changed_value_reaches_new_sandboxes_only(client: SandboxClient) -> No
     new = client.create(pool_id=pool.pool_id)
     assert old.run("echo $CHANGING").stdout == "first\n"
     assert new.run("echo $CHANGING").stdout == "second\n"
-    assert client.get_pool(pool.pool_id).etag == before, "the pool itself has not changed"
+    assert client.get_pool(pool.pool_id).etag == before, "the pool is unchanged"
     client.delete_pool(pool.pool_id, force=True)
 
 
-def test_names_that_do_not_exist_are_refused_at_once(client: SandboxClient) -> None:
+def test_rejects_unknown_secret_names(client: SandboxClient) -> None:
     with pytest.raises(SecretNotFoundError, match="NO_SUCH"):
         client.create_pool(image=BUSYBOX, secret_names=["NO_SUCH"])
     with pytest.raises(SecretNotFoundError, match="NO_SUCH"):
-        client.create_template("with-unknown-secret", BUSYBOX, secret_names=["NO_SUCH"])
+        client.create_template("with-unknown-secret", image=BUSYBOX, secret_names=["NO_SUCH"])
     with pytest.raises(SecretNotFoundError, match="NO_SUCH"):
         client.create(image=BUSYBOX, secret_names=["NO_SUCH"])
     pool = client.create_pool(image=BUSYBOX)
@@ -110,7 +111,7 @@ def test_names_that_do_not_exist_are_refused_at_once(client: SandboxClient) -> N
     client.delete_pool(pool.pool_id)
 
 
-def test_what_is_named_cannot_be_deleted_without_force(client: SandboxClient) -> None:
+def test_deletes_a_referenced_secret_only_with_force(client: SandboxClient) -> None:
     client.create_secret("NAMED", "one")
     pool = client.create_pool("names-it", image=BUSYBOX, secret_names=["NAMED"])
     with pytest.raises(SecretInUseError, match="names-it"):
@@ -128,27 +129,29 @@ def test_what_is_named_cannot_be_deleted_without_force(client: SandboxClient) ->
         client.delete_secret("NAMED")
 
 
-def test_with_secrets_the_entrypoint_starts_at_the_claim(client: SandboxClient, engine: EngineView) -> None:
-    client.create_secret("TOKEN", "told")
-    shared = {"image": BUSYBOX, "entrypoint": KEEP_WHAT_IT_SEES, "warm_containers": 1}
+def test_entrypoint_with_secrets_starts_at_the_claim(client: SandboxClient, engine: EngineView) -> None:
+    client.create_secret("TOKEN", "value")
+    shared = {"image": BUSYBOX, "entrypoint": RECORD_TOKEN, "warm_containers": 1}
     with_secrets = client.create_pool(secret_names=["TOKEN"], **shared)  # type: ignore[call-overload]
     without = client.create_pool(**shared)  # type: ignore[call-overload]
     for pool in (with_secrets, without):
         wait_until_warm(client, pool.pool_id, 1)
-    (waiting,), (working,) = (members_of(engine, pool.pool_id) for pool in (with_secrets, without))
-    assert b"sleep 100000" not in in_member(engine, waiting, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    (waiting,), (running,) = (instances_of(engine, pool.pool_id) for pool in (with_secrets, without))
+    assert b"sleep 100000" not in in_instance(engine, waiting, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
     started = "until [ -e /tmp/seen ]; do sleep 0.02; done; cat /tmp/seen"
-    assert in_member(engine, working, started) == b"sees nothing\n", "the others' start while they warm"
+    assert in_instance(engine, running, started) == b"sees nothing\n", (
+        "without secrets the entrypoint starts with the instance"
+    )
 
     with client.create(pool_id=with_secrets.pool_id) as sandbox:
-        assert seen_by_entrypoint(sandbox) == "sees told\n"
-    with client.create(image=BUSYBOX, secret_names=["TOKEN"], entrypoint=KEEP_WHAT_IT_SEES) as cold:
-        assert seen_by_entrypoint(cold) == "sees told\n"
+        assert seen_by_entrypoint(sandbox) == "sees value\n"
+    with client.create(image=BUSYBOX, secret_names=["TOKEN"], entrypoint=RECORD_TOKEN) as cold:
+        assert seen_by_entrypoint(cold) == "sees value\n"
     for pool in (with_secrets, without):
         client.delete_pool(pool.pool_id, force=True)
 
 
-def test_the_key_can_be_rotated(own_server: ServerProcess) -> None:
+def test_rotates_the_key(own_server: ServerProcess) -> None:
     key_file = own_server.data_dir / "secrets.key"
     with SandboxClient(own_server.address) as client:
         client.create_secret("LASTING", "value")
@@ -157,28 +160,28 @@ def test_the_key_can_be_rotated(own_server: ServerProcess) -> None:
     rotate = [sys.executable, "-m", "sandpool_server", "rotate-secrets-key", "--data-dir", str(own_server.data_dir)]
     running = subprocess.run(rotate, capture_output=True, text=True, timeout=60, check=False)
     assert running.returncode != 0
-    assert "another server works in" in running.stderr
+    assert "is in use by another server" in running.stderr
 
     own_server.stop()
     stopped = subprocess.run(rotate, capture_output=True, text=True, timeout=60, check=True)
     assert "1 secret" in stopped.stdout
     new_key = key_file.read_text()
-    assert not set(new_key.split()) & set(old_key.split()), "the old key is not needed any more"
+    assert not set(new_key.split()) & set(old_key.split()), "the old key is no longer needed"
     assert key_file.stat().st_mode & 0o077 == 0
 
     own_server.start()
     with SandboxClient(own_server.address) as client:
         with client.create(image=BUSYBOX, secret_names=["LASTING"]) as another:
             assert another.run("echo $LASTING").stdout == "value\n"
-        with client.get_sandbox(sandbox.sandbox_id) as kept:
-            assert kept.run("echo $LASTING").stdout == "value\n"
+        with client.get_sandbox(sandbox.sandbox_id) as existing:
+            assert existing.run("echo $LASTING").stdout == "value\n"
 
 
-# --- where they are not -----------------------------------------------------------------------------------------------
+# --- no disclosure ----------------------------------------------------------------------------------------------------
 
 
 def refusals(walk: ApiWalk, sandbox_id: str, pool_id: str, value: str) -> list[tuple[str, bytes]]:
-    """What the server answers to calls that carry a secret's value, or meet one, and are refused."""
+    """Return the errors of calls that contain a secret's value or use a secret."""
     create, update = walk.secrets.CreateSecret, walk.secrets.UpdateSecret
     walk.secrets.CreateSecret(CreateSecretRequest(name="KEPT", value=value, request_id="once"))
     return [
@@ -188,29 +191,29 @@ def refusals(walk: ApiWalk, sandbox_id: str, pool_id: str, value: str) -> list[t
         refusal(create, CreateSecretRequest(name="OTHER", value=value * 4000)),
         refusal(create, CreateSecretRequest(name="OTHER", value=value, request_id="once")),
         refusal(update, UpdateSecretRequest(name="OTHER", value=value)),
-        refusal(walk.pools.CreatePool, CreatePoolRequest(image=BUSYBOX, secret_names=["OTHER"])),
+        refusal(walk.pools.CreatePool, CreatePoolRequest(spec=ContainerSpec(image=BUSYBOX, secret_names=["OTHER"]))),
         refusal(walk.sandboxes.CreateSandbox, CreateSandboxRequest(pool_id=pool_id)),
         refusal(walk.sandboxes.RunCommand, RunCommandRequest(sandbox_id=sandbox_id, argv=["/no/such/program"])),
         refusal(walk.sandboxes.RunCommand, RunCommandRequest(sandbox_id=sandbox_id, command="true", working_dir="/no")),
     ]
 
 
-def inside(sandbox: Sandbox, folder: str, *names: str, **options: object) -> tuple[list[str], int]:
-    """Search in a sandbox for the values of variables; returns which was found where, and how many files were read."""
-    result = sandbox.run(["python3", "-c", INSIDE, folder, *names], timeout=60, **options)  # type: ignore[arg-type]
+def search_sandbox(sandbox: Sandbox, directory: str, *names: str, **options: object) -> tuple[list[str], int]:
+    """Search in a sandbox for the values of variables. Return the matches and the number of files that were read."""
+    result = sandbox.run(["python3", "-c", SEARCH_PROGRAM, directory, *names], timeout=60, **options)  # type: ignore[arg-type]
     assert result.success, result.stderr
     *found, looked = result.stdout.splitlines()
     return [line.removeprefix("found ") for line in found], int(looked.removeprefix("looked "))
 
 
-def test_a_search_for_planted_secrets_finds_none(tmp_path_factory: pytest.TempPathFactory, engine: EngineView) -> None:
-    """Everywhere that something is kept, shown or told. The control is there by intention: it is found."""
+def test_stores_and_returns_no_secret_value(tmp_path_factory: pytest.TempPathFactory, engine: EngineView) -> None:
+    """Search all stored and returned data. The control value is present in it and must be found."""
     value, control = new_value(), f"control-{random_values.token_hex(8)}"
     server = ServerProcess(tmp_path_factory.mktemp("search") / "data", log_level="debug")
     with server, SandboxClient(server.address) as client, grpc.insecure_channel(server.address) as channel:
         client.create_secret("PLANTED", "an older value")
         client.update_secret("PLANTED", value)
-        client.create_template("searched", PYTHON, secret_names=["PLANTED"])
+        client.create_template("searched", image=PYTHON, secret_names=["PLANTED"])
         pool = client.create_pool(
             image=PYTHON,
             secret_names=["PLANTED"],
@@ -221,48 +224,50 @@ def test_a_search_for_planted_secrets_finds_none(tmp_path_factory: pytest.TempPa
         broken = client.create_pool(image=BUSYBOX, secret_names=["PLANTED"], entrypoint=["/no/such/program"])
         wait_until_warm(client, pool.pool_id, 2)
         sandbox = client.create(pool_id=pool.pool_id, name=control)
-        stranger = client.create(image=PYTHON)
-        for answer in (sandbox.run("echo $PLANTED").stdout, sandbox.run("echo $PLANTED", user="nobody").stdout):
-            assert answer == f"{value}\n"
+        other_sandbox = client.create(image=PYTHON)
+        for printed in (sandbox.run("echo $PLANTED").stdout, sandbox.run("echo $PLANTED", user="nobody").stdout):
+            assert printed == f"{value}\n"
         client.create(pool_id=pool.pool_id).delete()
         wait_until_warm(client, pool.pool_id, 2)
 
         search = Search([value, control])
         walk = ApiWalk(channel)
-        for where, answer in (*refusals(walk, sandbox.sandbox_id, broken.pool_id, value), *walk.answers()):
-            search.content(f"api: {where}", answer)
+        for where, response in (*refusals(walk, sandbox.sandbox_id, broken.pool_id, value), *walk.responses()):
+            search.content(f"api: {where}", response)
         wait_until_warm(client, broken.pool_id, 0)
-        search.folder(server.data_dir)
+        search.directory(server.data_dir)
         search.content("log", server.log)
         for name in ("cmdline", "environ"):
             search.content(f"server's {name}", Path(f"/proc/{server.pid}/{name}").read_bytes())
         server_id = engine.server_id_of(sandbox.sandbox_id)
         search.engine(engine.api, server_id)
-        members = engine.members(server_id)
-        warm = [member for member in members_of(engine, pool.pool_id) if member != members[sandbox.sandbox_id]]
+        instances = engine.instances(server_id)
+        warm = [
+            instance for instance in instances_of(engine, pool.pool_id) if instance != instances[sandbox.sandbox_id]
+        ]
         assert len(warm) == 2
         for container_id in warm:
-            search.content(f"processes of {container_id}", in_member(engine, container_id, READ_ENVIRONMENTS))
+            search.content(f"processes of {container_id}", in_instance(engine, container_id, READ_ENVIRONMENTS))
 
-        # In the container's file system: first as root of the engine, then inside as somebody without rights.
+        # Search the container's file system: first through the engine as root, then in the sandbox without privileges.
         sandbox.run(f"echo {control} > /tmp/planted")
-        search.file_system(engine.api, members[sandbox.sandbox_id])
-        found, looked = inside(sandbox, "/", "PLANTED", "CONTROL", user="nobody")
+        search.file_system(engine.api, instances[sandbox.sandbox_id])
+        found, searched = search_sandbox(sandbox, "/", "PLANTED", "CONTROL", user="nobody")
         assert found == ["CONTROL /tmp/planted"]
-        assert looked > 1000
-        # Of what runs as the same user it can read the environment: so the search does look there.
+        assert searched > 1000
+        # The same user can read the environment of a process, so the search must find the value there.
         sandbox.run("sleep 1000 > /dev/null 2>&1 &", user="nobody")
-        (environment,) = inside(sandbox, "/proc", "PLANTED", user="nobody")[0]
+        (environment,) = search_sandbox(sandbox, "/proc", "PLANTED", user="nobody")[0]
         assert re.fullmatch(r"PLANTED /proc/\d+/environ", environment)
-        # Another sandbox, as root there.
-        assert inside(stranger, "/", "SOUGHT", env={"SOUGHT": value})[0] == []
+        # Another sandbox, as root.
+        assert search_sandbox(other_sandbox, "/", "SOUGHT", env={"SOUGHT": value})[0] == []
         sandbox.delete()
         server.stop()
-        search.folder(server.data_dir)
+        search.directory(server.data_dir)
         search.content("log", server.log)
 
     assert search.found[value] == []
-    assert len(search.looked) > 1000
-    planted = f"{members[sandbox.sandbox_id]}:/tmp/planted"
+    assert len(search.searched) > 1000
+    planted = f"{instances[sandbox.sandbox_id]}:/tmp/planted"
     for kind in ("api: ListPools", "api: GetSandbox", str(server.data_dir), "log", "output of", planted):
         assert any(where.startswith(kind) for where in search.found[control]), f"the control was not found in {kind}"

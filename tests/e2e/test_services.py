@@ -1,4 +1,4 @@
-"""Services inside real containers: started again, found well or not, found by name."""
+"""Services in containers: restarts, health checks and names."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,8 @@ import pytest
 from sandpool import SandboxClient
 from sandpool.v1 import process_pb2
 from sandpool.v1 import process_service_pb2 as pb
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
+from tests.support.durations import seconds
 from tests.support.process_box import SECS, Box
 from tests.support.server_process import ServerProcess
 
@@ -20,9 +21,9 @@ SERVERS = {
     "python:3.11-slim": ("sh", "-c", "echo begins; exec python3 -m http.server 8080 -d /etc"),
     "bare": ("/busybox", "sh", "-c", "echo begins; exec /busybox httpd -f -p 8080 -h /"),
 }
-"""A web server that says when it begins, for each image."""
+"""A web server that prints a line when it starts, for each image."""
 PAGES = {"busybox:latest": "/passwd", "python:3.11-slim": "/passwd", "bare": "/busybox"}
-"""A file that it has."""
+"""A file that the web server serves, for each image."""
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -43,14 +44,14 @@ def busybox(server: ServerProcess) -> Iterator[Box]:
         yield Box(client, ProcessServiceStub(channel), "busybox:latest")
 
 
-def test_a_web_server_as_a_service(box: Box, image: str) -> None:
-    """It is healthy when it answers, is started again when it is killed, and goes on in the same output."""
+def test_restarts_a_service_and_reports_its_health(box: Box, image: str) -> None:
+    """The service is healthy when it responds, restarts after a kill, and continues the same output."""
     check = process_pb2.HealthCheck(
-        http=process_pb2.HttpCheck(port=8080, path=PAGES[image]), interval_secs=0.1, retries=2
+        http=process_pb2.HttpCheck(port=8080, path=PAGES[image]), interval=seconds(0.1), failure_threshold=2
     )
     service = pb.Service(name="web", restart_policy=process_pb2.RESTART_POLICY_ALWAYS, health_check=check)
     box.start("web-1", *SERVERS[image], service=service)
-    records = (answer.event.process for answer in box.attach("web") if answer.event.HasField("process"))
+    records = (response.event.process for response in box.attach("web") if response.event.HasField("process"))
     first = next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
     signal = pb.SignalProcessRequest(sandbox_id=box.id, process_id="web", signal=9)
     box.stub.SignalProcess(signal, timeout=SECS)
@@ -63,36 +64,36 @@ def test_a_web_server_as_a_service(box: Box, image: str) -> None:
     assert box.stub.RestartProcess(restart, timeout=SECS).process.restarts == 2
     next(seen for seen in records if seen.restarts == 2 and seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
     kill = pb.KillProcessRequest(sandbox_id=box.id, process_id="web")
-    ended = box.stub.KillProcess(kill, timeout=SECS).process
-    assert ended.state == process_pb2.PROCESS_STATE_ENDED
+    exited = box.stub.KillProcess(kill, timeout=SECS).process
+    assert exited.state == process_pb2.PROCESS_STATE_EXITED
     assert box.seen("web").stdout == b"begins\n" * 3
 
 
-def test_a_service_is_started_again_when_it_failed(busybox: Box) -> None:
-    """After 0.1 s, then 0.2 s and so on: a third run is not before 0.3 s."""
+def test_restarts_a_failed_service_with_back_off(busybox: Box) -> None:
+    """The delays are 0.1 s, 0.2 s and so on: the third run starts after at least 0.3 s."""
     service = pb.Service(name="failing", restart_policy=process_pb2.RESTART_POLICY_ON_FAILURE)
     command = "n=$(($(cat /tmp/runs 2>/dev/null || echo 0) + 1)); echo $n > /tmp/runs; [ $n -ge 3 ]"
     first = busybox.start("failing-1", command=command, service=service)
     busybox.seen("failing")
-    ended = busybox.get("failing")
-    assert (ended.restarts, ended.end.exit_code, ended.state) == (2, 0, process_pb2.PROCESS_STATE_ENDED)
-    assert ended.end_time.ToNanoseconds() - first.start_time.ToNanoseconds() >= 300_000_000
+    exited = busybox.get("failing")
+    assert (exited.restarts, exited.exit.exit_code, exited.state) == (2, 0, process_pb2.PROCESS_STATE_EXITED)
+    assert exited.end_time.ToNanoseconds() - first.start_time.ToNanoseconds() >= 300_000_000
 
 
-def test_a_service_that_is_not_to_be_started_again(busybox: Box) -> None:
+def test_does_not_restart_a_service_without_a_restart_policy(busybox: Box) -> None:
     busybox.start("once-1", command="exit 3", service=pb.Service(name="once"))
     busybox.seen("once")
-    assert (busybox.get("once").restarts, busybox.get("once").end.exit_code) == (0, 3)
+    assert (busybox.get("once").restarts, busybox.get("once").exit.exit_code) == (0, 3)
 
 
-def test_a_check_by_tcp(busybox: Box) -> None:
-    """It is unhealthy while nothing listens, and healthy once something does."""
-    check = process_pb2.HealthCheck(tcp=process_pb2.TcpCheck(port=8123), interval_secs=0.1, retries=2)
+def test_tcp_health_check_detects_the_listener(busybox: Box) -> None:
+    """The service is unhealthy while no process listens on the port, and healthy afterwards."""
+    check = process_pb2.HealthCheck(tcp=process_pb2.TcpCheck(port=8123), interval=seconds(0.1), failure_threshold=2)
     command = "until [ -e /tmp/go ]; do sleep 0.05; done; exec httpd -f -p 8123"
     busybox.start("tcp-1", command=command, service=pb.Service(name="tcp", health_check=check))
-    records = (answer.event.process for answer in busybox.attach("tcp") if answer.event.HasField("process"))
-    sick = next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_UNHEALTHY)
-    assert "refused" in sick.health_message
+    records = (response.event.process for response in busybox.attach("tcp") if response.event.HasField("process"))
+    unhealthy = next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_UNHEALTHY)
+    assert "refused" in unhealthy.health_message
     busybox.text("touch /tmp/go")
     next(seen for seen in records if seen.health == process_pb2.PROCESS_HEALTH_HEALTHY)
     kill = pb.KillProcessRequest(sandbox_id=busybox.id, process_id="tcp")

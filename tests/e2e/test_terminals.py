@@ -1,4 +1,4 @@
-"""Real shells on terminals, in real containers, driven as a person does: by what is on the screen."""
+"""Shells on terminals in containers. The tests type input and read the screen."""
 
 import queue
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from sandpool import SandboxClient
 from sandpool.v1 import process_pb2
 from sandpool.v1 import process_service_pb2 as pb
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
 from tests.support.process_box import Box
 from tests.support.server_process import ServerProcess
 
@@ -26,10 +26,10 @@ class Screen:
     def __init__(self, stub: ProcessServiceStub, first: pb.ConnectProcessRequest) -> None:
         self._requests: queue.SimpleQueue[pb.ConnectProcessRequest | None] = queue.SimpleQueue()
         self._requests.put(first)
-        self._answers = stub.ConnectProcess(iter(self._requests.get, None), timeout=SECS)
+        self._responses = stub.ConnectProcess(iter(self._requests.get, None), timeout=SECS)
         self.text = ""
         self.offset = 0
-        self.end: process_pb2.ProcessEnd | None = None
+        self.end: process_pb2.ProcessExit | None = None
 
     def send(self, **fields: object) -> None:
         self._requests.put(pb.ConnectProcessRequest(**fields))
@@ -38,31 +38,31 @@ class Screen:
         self.send(input=pb.ProcessInput(data=keys))
 
     def read(self) -> bool:
-        """Take the next event; false after the last."""
-        for answer in self._answers:
-            which = answer.event.WhichOneof("event")
+        """Read the next event. Return false after the last one."""
+        for response in self._responses:
+            which = response.event.WhichOneof("event")
             if which == "output":
-                self.text += answer.event.output.data.decode()
-                self.offset = answer.event.output.offset + len(answer.event.output.data)
-            elif which == "ended":
-                self.end = answer.event.ended
+                self.text += response.event.output.data.decode()
+                self.offset = response.event.output.offset + len(response.event.output.data)
+            elif which == "exited":
+                self.end = response.event.exited
             return True
         return False
 
     def until(self, text: str) -> str:
-        """What is on the screen once this text is; the screen is clear then."""
+        """Wait for a text on the screen. Return the screen and clear it."""
         while text not in self.text:
-            assert self.read(), f"{text!r} never came: {self.text!r}"
+            assert self.read(), f"{text!r} did not appear: {self.text!r}"
         seen, self.text = self.text, ""
         return seen
 
-    def ended(self) -> process_pb2.ProcessEnd:
+    def exited(self) -> process_pb2.ProcessExit:
         while self.end is None:
             assert self.read(), self.text
         return self.end
 
-    def leave(self) -> None:
-        self._answers.cancel()
+    def disconnect(self) -> None:
+        self._responses.cancel()
         self._requests.put(None)
 
 
@@ -86,7 +86,7 @@ def shell(box: Box, process_id: str, *argv: str) -> Screen:
     return Screen(box.stub, pb.ConnectProcessRequest(start=request))
 
 
-def test_a_shell_on_a_terminal(debian: Box) -> None:
+def test_shell_has_a_terminal_with_job_control(debian: Box) -> None:
     screen = shell(debian, "bash", "bash", "--norc", "--noprofile")
     screen.until(PROMPT)
     screen.type(b"stty size; echo $TERM; tty\n")
@@ -97,7 +97,7 @@ def test_a_shell_on_a_terminal(debian: Box) -> None:
     screen.type(b"stty size\n")
     screen.until("50 132\r\n")
 
-    # What a command prints, and not the echo of what is typed, says that it has the terminal.
+    # The output of the command, not the echo of the input, shows that the command has the terminal.
     screen.type(b"sh -c 'echo be\"\"gun; exec sleep 4711'\n")
     screen.until("begun\r\n")
     screen.type(CTRL_C)
@@ -117,25 +117,25 @@ def test_a_shell_on_a_terminal(debian: Box) -> None:
     screen.until(PROMPT)
 
     screen.type(CTRL_D)
-    assert screen.ended().exit_code == 130
+    assert screen.exited().exit_code == 130
     assert "sleep 471" not in debian.names()
 
 
-def test_a_terminal_is_left_and_taken_up_again(debian: Box) -> None:
-    first = shell(debian, "kept", "bash", "--norc", "--noprofile")
+def test_resumes_a_terminal_after_a_disconnect(debian: Box) -> None:
+    first = shell(debian, "resumed", "bash", "--norc", "--noprofile")
     first.until(PROMPT)
     first.type(b'x=secret-of-this-shell; echo se""t\n')
     first.until("set\r\n")
-    first.leave()
-    attach = pb.AttachProcessRequest(sandbox_id=debian.id, process_id="kept", stdout_offset=first.offset)
+    first.disconnect()
+    attach = pb.AttachProcessRequest(sandbox_id=debian.id, process_id="resumed", stdout_offset=first.offset)
     second = Screen(debian.stub, pb.ConnectProcessRequest(attach=attach))
     second.type(b"echo $x\n")
     second.until("secret-of-this-shell\r\n")
     second.send(signal=1)
-    assert second.ended().signal == 1
+    assert second.exited().signal == 1
 
 
-def test_a_terminal_of_another_user_in_busybox(server: ServerProcess, stub: ProcessServiceStub) -> None:
+def test_terminal_belongs_to_the_requested_user(server: ServerProcess, stub: ProcessServiceStub) -> None:
     with SandboxClient(server.address) as client:
         box = Box(client, stub, "busybox:latest")
         size = process_pb2.TerminalSize(rows=3, cols=4)
@@ -148,14 +148,14 @@ def test_a_terminal_of_another_user_in_busybox(server: ServerProcess, stub: Proc
         seen = screen.until(f"ok\r\n{PROMPT}")
         assert "1000\r\n3 4\r\n" in seen
         screen.send(input=pb.ProcessInput(close=True))
-        assert screen.ended().exit_code == 0
+        assert screen.exited().exit_code == 0
 
 
-def test_what_must_not_come_ends_the_stream(debian: Box) -> None:
+def test_unexpected_message_ends_the_stream(debian: Box) -> None:
     screen = shell(debian, "wrong", "cat")
     screen.send(attach=pb.AttachProcessRequest(sandbox_id=debian.id, process_id="wrong"))
     with pytest.raises(grpc.RpcError, match="first message only") as refused:
-        screen.ended()
+        screen.exited()
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     no_first = Screen(debian.stub, pb.ConnectProcessRequest(signal=9))
     with pytest.raises(grpc.RpcError, match="start or attach") as refused:

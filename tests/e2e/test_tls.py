@@ -1,4 +1,4 @@
-"""Both clients with TLS before the server: an address with `https://` is all that they need, and whom to trust."""
+"""Both clients with a TLS proxy in front of the server: an `https://` address and a trusted certificate suffice."""
 
 import json
 import os
@@ -21,17 +21,17 @@ import json
 from sandpool import RetryPolicy, SandboxClient, SandboxConnectionError
 with SandboxClient(retry=RetryPolicy(max_attempts=1)) as client:
     try:
-        with client.create("busybox:latest") as sandbox:
-            print(json.dumps({"said": sandbox.run("echo hello").stdout}))
+        with client.create(image="busybox:latest") as sandbox:
+            print(json.dumps({"stdout": sandbox.run("echo hello").stdout}))
     except SandboxConnectionError as failure:
         print(json.dumps({"failure": str(failure)}))
 """
 TYPESCRIPT = """
 import { SandboxClient, SandboxConnectionError } from "sandpool";
-const client = new SandboxClient({ maxRetries: 0 });
+const client = new SandboxClient({ retry: { maxAttempts: 1 } });
 try {
   await using sandbox = await client.create({ image: "busybox:latest" });
-  console.log(JSON.stringify({ said: (await sandbox.run("echo hello")).stdout }));
+  console.log(JSON.stringify({ stdout: (await sandbox.run("echo hello")).stdout }));
 } catch (error) {
   if (!(error instanceof SandboxConnectionError)) throw error;
   console.log(JSON.stringify({ failure: error.message }));
@@ -46,9 +46,9 @@ def front(server: ServerProcess, tmp_path: Path) -> Iterator[tuple[str, Certific
         yield found
 
 
-def told_by_python(address: str, **trusted: str) -> dict[str, str]:
-    """What the program tells."""
-    environment = {**os.environ, "SANDPOOL_ADDRESS": address, **trusted}
+def run_python(address: str, **variables: str) -> dict[str, str]:
+    """Run the Python program and return its output."""
+    environment = {**os.environ, "SANDPOOL_ADDRESS": address, **variables}
     done = subprocess.run(
         [sys.executable, "-c", PYTHON], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -56,20 +56,22 @@ def told_by_python(address: str, **trusted: str) -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
-def test_python(front: tuple[str, Certificates]):
+def test_python_client_verifies_the_certificate(front: tuple[str, Certificates]):
     address, certificates = front
     trusted = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificates.server / "ca.pem")}
-    assert told_by_python(f"https://{address}", **trusted) == {"said": "hello\n"}
-    assert address in told_by_python(f"https://{address}")["failure"], "who signed for it is unknown"
-    assert address in told_by_python(f"http://{address}", **trusted)["failure"], "it does not speak without TLS"
+    assert run_python(f"https://{address}", **trusted) == {"stdout": "hello\n"}
+    assert address in run_python(f"https://{address}")["failure"], "the certificate is not trusted"
+    assert address in run_python(f"http://{address}", **trusted)["failure"], "the proxy requires TLS"
 
 
-def test_typescript(front: tuple[str, Certificates], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_typescript_client_verifies_the_certificate(
+    front: tuple[str, Certificates], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     address, certificates = front
-    (tmp_path / "stranger").mkdir()
-    stranger = NodeProject(tmp_path / "stranger", f"https://{address}")
-    stranger.compile(TYPESCRIPT)
-    assert address in stranger.output("program.js")["failure"], "who signed for it is unknown"
+    (tmp_path / "untrusting").mkdir()
+    untrusting = NodeProject(tmp_path / "untrusting", f"https://{address}")
+    untrusting.compile(TYPESCRIPT)
+    assert address in untrusting.output("program.js")["failure"], "the certificate is not trusted"
     monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(certificates.server / "ca.pem"))
     (tmp_path / "project").mkdir()
-    assert NodeProject(tmp_path / "project", f"https://{address}").run(TYPESCRIPT) == {"said": "hello\n"}
+    assert NodeProject(tmp_path / "project", f"https://{address}").run(TYPESCRIPT) == {"stdout": "hello\n"}

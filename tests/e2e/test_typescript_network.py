@@ -1,4 +1,4 @@
-"""A TypeScript client whose network is cut in the middle: nothing is lost, nothing is run twice."""
+"""The TypeScript client loses no data and runs nothing twice when its network breaks."""
 
 import hashlib
 import json
@@ -26,13 +26,13 @@ import {{ SandboxClient }} from "sandpool";
 const LONG = "echo ran >> /runs; i=0; while [ $i -lt {LINES} ]; do echo line $i; echo warning $i >&2; i=$((i+1)); " +
   "[ $((i % 40)) = 0 ] && sleep 0.1; done; exit 5";
 const out: Record<string, unknown> = {{}};
-const client = new SandboxClient({{ maxRetries: 8 }});
+const client = new SandboxClient({{ retry: {{ maxAttempts: 9 }} }});
 await using sandbox = await client.create({{ image: "busybox:latest", ephemeralDiskMb: 256 }});
 """
 
 
 def cut(proxy: CutProxy) -> None:
-    """Break all connections; there is one at least."""
+    """Break all connections. Fail if there is none."""
     assert proxy.cut() > 0
 
 
@@ -47,8 +47,8 @@ def project(tmp_path: Path, proxy: CutProxy) -> NodeProject:
     return NodeProject(tmp_path, proxy.address)
 
 
-def test_a_long_command_with_a_cut_every_few_lines(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_a_command_survives_several_broken_connections(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
 let heard = "";
@@ -68,39 +68,40 @@ out.runs = await sandbox.files.readText("/runs");
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"result": [OUT, ERR, 5], "heard": OUT, "runs": "ran\n"}
+    assert found == {"result": [OUT, ERR, 5], "heard": OUT, "runs": "ran\n"}
     assert proxy.cuts >= 4
 
 
-def test_one_that_is_only_waited_for(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_a_command_without_listeners_survives_broken_connections(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
-const running = sandbox.run(LONG);
+const command = sandbox.run(LONG);
 for (const seen = new Set<string>(); seen.size < 3; ) {
-  const found = (await sandbox.processes.list()).find(({ state, command }) => state === "running" && command === LONG);
-  const printed = found?.stdout.end ?? 0;
+  const running = await sandbox.processes.list({ states: ["running"] }).toArray();
+  const found = running.find(({ command }) => command === LONG);
+  const printed = found?.stdout.endOffset ?? 0;
   const mark = String(Math.floor(printed / 800));
   if (mark !== "0" && !seen.has(mark)) {
     seen.add(mark);
     await tell("cut");
   }
 }
-const result = await running;
+const result = await command;
 out.result = [result.stdout, result.stderr, result.exitCode];
 out.runs = await sandbox.files.readText("/runs");
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"result": [OUT, ERR, 5], "runs": "ran\n"}
+    assert found == {"result": [OUT, ERR, 5], "runs": "ran\n"}
     assert proxy.cuts >= 3
 
 
-def test_each_chunk_of_a_handle_comes_once(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_a_process_handle_yields_each_chunk_once(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
-const handle = await sandbox.run(LONG, { wait: false });
+const handle = await sandbox.processes.start(LONG);
 const got = { stdout: "", stderr: "" };
 let cuts = 0;
 for await (const { stream, data, offset } of handle) {
@@ -111,61 +112,61 @@ for await (const { stream, data, offset } of handle) {
     await tell("cut");
   }
 }
-const result = await handle.result;
+const result = await handle.wait();
 out.got = [got.stdout, got.stderr, result.stdout, result.stderr, result.exitCode];
 out.runs = await sandbox.files.readText("/runs");
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"got": [OUT, ERR, OUT, ERR, 5], "runs": "ran\n"}
+    assert found == {"got": [OUT, ERR, OUT, ERR, 5], "runs": "ran\n"}
     assert proxy.cuts >= 4
 
 
-def test_the_network_is_away_for_a_while(project: NodeProject, proxy: CutProxy) -> None:
-    def away(_: str) -> None:
+def test_a_command_survives_a_network_outage(project: NodeProject, proxy: CutProxy) -> None:
+    def interrupt(_: str) -> None:
         proxy.refusing = True
         proxy.cut()
         threading.Timer(1.5, lambda: setattr(proxy, "refusing", False)).start()
 
-    told = project.talk(
+    found = project.talk(
         PREAMBLE
         + """
 let first = true;
 const onStdout = () => {
-  if (first) void tell("away");
+  if (first) void tell("interrupt");
   first = false;
 };
 const result = await sandbox.run(LONG, { onStdout });
 out.stdout = result.stdout;
 out.runs = await sandbox.files.readText("/runs");
 """,
-        away,
+        interrupt,
     )
-    assert told == {"stdout": OUT, "runs": "ran\n"}
+    assert found == {"stdout": OUT, "runs": "ran\n"}
     assert proxy.refusing is False
 
 
-def test_input_over_a_cut(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_input_survives_broken_connections(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
-const handle = await sandbox.run("cat; exit 3", { wait: false, stdin: true });
+const handle = await sandbox.processes.start("cat; exit 3", { stdin: true });
 for (let number = 0; number < 20; number++) {
-  await handle.sendInput(`${number}\\n`);
+  await handle.writeStdin(`${number}\\n`);
   if (number % 5 === 0) await tell("cut");
 }
-await handle.closeInput();
-const result = await handle.result;
+await handle.closeStdin();
+const result = await handle.wait();
 out.result = [result.stdout, result.exitCode];
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"result": ["".join(f"{number}\n" for number in range(20)), 3]}
+    assert found == {"result": ["".join(f"{number}\n" for number in range(20)), 3]}
     assert proxy.cuts >= 4
 
 
-def test_logs_and_watches_go_on_over_cuts(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_logs_and_watches_are_resumed(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
 const job = "i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.01; done";
@@ -179,8 +180,10 @@ for await (const { text } of sandbox.logs({ follow: true, sources: ["job"] })) {
 out.lines = lines;
 await sandbox.files.mkdir("/watched");
 const changes: string[] = [];
-const write = (name: string) => sandbox.write(`/watched/${name}`, "x");
-for await (const { change, path } of sandbox.files.watch("/watched", { onReady: () => void write("a") })) {
+const write = (name: string) => sandbox.files.write(`/watched/${name}`, "x");
+const watch = await sandbox.files.watch("/watched");
+void write("a");
+for await (const { change, path } of watch) {
   changes.push(`${change} ${path}`);
   if (changes.length === 1) await tell("cut");
   if (change === "overflow") await write("b");
@@ -198,45 +201,45 @@ out.states = [states[0], states[1], states.at(-1)];
 """,
         lambda _: cut(proxy),
     )
-    assert told["lines"] == [f"line {number}" for number in range(60)]
-    assert (told["overflow"], told["b"]) == (1, True)
-    assert told["states"] == ["running", "running", "terminated"]
+    assert found["lines"] == [f"line {number}" for number in range(60)]
+    assert (found["overflow"], found["b"]) == (1, True)
+    assert found["states"] == ["running", "running", "terminated"]
     assert proxy.cuts >= 5
 
 
-def test_a_watch_on_all_pools_tells_what_was_deleted_while_the_network_was_away(
+def test_a_watch_on_all_pools_reports_pools_deleted_while_the_network_was_down(
     project: NodeProject, proxy: CutProxy, client: SandboxClient
 ) -> None:
-    def away(gone: str) -> None:
+    def interrupt(pool_id: str) -> None:
         proxy.refusing = True
         cut(proxy)
-        client.delete_pool(gone)
+        client.delete_pool(pool_id)
         proxy.refusing = False
 
-    told = project.talk(
+    found = project.talk(
         PREAMBLE
         + """
 const image = "busybox:latest";
-const kept = await client.createPool({ image });
-const gone = await client.createPool({ image });
+const first = await client.createPool({ image });
+const second = await client.createPool({ image });
 const seen: string[] = [];
 let deleted = 0;
 for await (const { type, pool } of client.watchPools()) {
-  seen.push(`${type} ${pool.poolId === gone.poolId ? "gone" : "kept"}`);
-  if (seen.length === 2) await tell(gone.poolId);
-  if (type === "deleted" && ++deleted === 1) await client.deletePool(kept.poolId);
+  seen.push(`${type} ${pool.poolId === second.poolId ? "second" : "first"}`);
+  if (seen.length === 2) await tell(second.poolId);
+  if (type === "deleted" && ++deleted === 1) await client.deletePool(first.poolId);
   if (deleted === 2) break;
 }
 out.deleted = seen.filter((event) => event.startsWith("deleted"));
-out.again = seen.slice(2).includes("present kept");
+out.again = seen.slice(2).includes("current first");
 """,
-        away,
+        interrupt,
     )
-    assert told == {"deleted": ["deleted gone", "deleted kept"], "again": True}
+    assert found == {"deleted": ["deleted second", "deleted first"], "again": True}
 
 
-def test_waiting_for_a_pool_over_a_cut(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_waiting_for_a_pool_survives_a_broken_connection(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
 const pool = await client.createPool({ image: "busybox:latest", warmContainers: 2 });
@@ -250,11 +253,11 @@ await client.deletePool(pool.poolId);
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"full": 2, "last": 2}
+    assert found == {"full": 2, "last": 2}
 
 
-def test_files_over_connections_that_break_again_and_again(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_files_survive_several_broken_connections(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
 const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
@@ -269,7 +272,7 @@ async function* slowly() {
     yield content.subarray(begin, begin + (1 << 20));
   }
 }
-const written = await sandbox.write("/big", slowly());
+const written = await sandbox.files.write("/big", slowly());
 out.size = written.size;
 out.there = (await sandbox.run("sha256sum /big")).stdout.startsWith(digest(content));
 out.cutWhileWritten = marks;
@@ -289,17 +292,17 @@ out.cutWhileRead = marks;
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"size": 24 << 20, "there": True, "back": True, "cutWhileWritten": 3, "cutWhileRead": 3}
+    assert found == {"size": 24 << 20, "there": True, "back": True, "cutWhileWritten": 3, "cutWhileRead": 3}
     assert proxy.cuts >= 6
 
 
-def test_files_of_this_machine_over_connections_that_break(
+def test_transfers_of_local_files_survive_broken_connections(
     project: NodeProject, proxy: CutProxy, tmp_path: Path
 ) -> None:
-    """The progress says how far it is, and each time it is a sixth further the network is cut."""
+    """The network breaks each time another sixth of the file is transferred."""
     content = os.urandom(24 << 20)
     (tmp_path / "local").write_bytes(content)
-    told = project.talk(
+    found = project.talk(
         PREAMBLE
         + f"""
 const places = {{ local: {json.dumps(str(tmp_path / "local"))}, copy: {json.dumps(str(tmp_path / "copy"))} }};
@@ -315,17 +318,17 @@ const cuts = () => {
   return found;
 };
 const up = cuts();
-const written = await sandbox.uploadFile(places.local, "/big", { mode: 0o750, onProgress: up.onProgress });
+const written = await sandbox.files.upload(places.local, "/big", { mode: 0o750, onProgress: up.onProgress });
 out.written = [written.size, written.mode];
 out.digest = (await sandbox.run("sha256sum /big")).stdout.split(" ")[0];
 const down = cuts();
-const read = await sandbox.downloadFile("/big", places.copy, { onProgress: down.onProgress });
+const read = await sandbox.files.download("/big", places.copy, { onProgress: down.onProgress });
 out.read = [read.size, read.mode];
 out.cuts = [up.marks, down.marks];
 """,
         lambda _: cut(proxy),
     )
-    assert told == {
+    assert found == {
         "written": [24 << 20, 0o750],
         "digest": hashlib.sha256(content).hexdigest(),
         "read": [24 << 20, 0o750],
@@ -337,7 +340,7 @@ out.cuts = [up.marks, down.marks];
     assert not list(tmp_path.glob(".copy.*"))
 
 
-def test_a_server_that_is_killed_under_files(own_server: ServerProcess, tmp_path: Path) -> None:
+def test_transfers_survive_a_killed_server(own_server: ServerProcess, tmp_path: Path) -> None:
     content = os.urandom(24 << 20)
     (tmp_path / "local").write_bytes(content)
 
@@ -346,7 +349,7 @@ def test_a_server_that_is_killed_under_files(own_server: ServerProcess, tmp_path
         own_server.start()
 
     program = """
-/** Kills the server once, when a third is done. */
+/** Kills the server once, after a third of the file. */
 const killing = () => {
   let killed: Promise<void> | undefined;
   const onProgress = (done: number, total: number) => {
@@ -355,28 +358,28 @@ const killing = () => {
   return { onProgress, done: async () => (await killed, killed !== undefined) };
 };
 const up = killing();
-await sandbox.uploadFile("local", "/big", up);
+await sandbox.files.upload("local", "/big", up);
 out.up = await up.done();
 const down = killing();
-await sandbox.downloadFile("/big", "copy", down);
+await sandbox.files.download("/big", "copy", down);
 out.down = await down.done();
 """
-    preamble = PREAMBLE.replace("{ maxRetries: 8 }", "")
+    preamble = PREAMBLE.replace("{ retry: { maxAttempts: 9 } }", "")
     assert NodeProject(tmp_path, own_server.address).talk(preamble + program, kill) == {"up": True, "down": True}
     assert (tmp_path / "copy").read_bytes() == content
 
 
-def test_a_tunnel_whose_connections_are_cut(project: NodeProject, proxy: CutProxy) -> None:
-    told = project.talk(
+def test_a_tunnel_accepts_connections_after_broken_ones(project: NodeProject, proxy: CutProxy) -> None:
+    found = project.talk(
         PREAMBLE
         + """
-const healthCheck = { port: 7000, intervalSecs: 0.1 };
+const healthCheck = { port: 7000, intervalMs: 100 };
 await sandbox.processes.start("exec nc -ll -p 7000 -e cat", { name: "echo", healthCheck });
 while ((await sandbox.processes.get("echo")).health !== "healthy");
 const connect = (port: number) => {
   const socket = createConnection({ port, host: "127.0.0.1" });
   const events: string[] = [];
-  socket.on("error", () => events.push("broken")).on("end", () => events.push("ended"));
+  socket.on("error", () => events.push("broken")).on("end", () => events.push("end"));
   const closed = new Promise<void>((resolve) => socket.on("close", () => resolve()));
   const echo = (text: string) =>
     new Promise<string>((resolve) => {
@@ -386,7 +389,7 @@ const connect = (port: number) => {
   return { socket, events, closed, echo };
 };
 {
-  await using tunnel = await sandbox.tunnel(7000);
+  await using tunnel = await sandbox.ports.tunnel(7000);
   const before = connect(tunnel.localPort);
   out.before = await before.echo("hello");
   await tell("cut");
@@ -399,4 +402,4 @@ const connect = (port: number) => {
 """,
         lambda _: cut(proxy),
     )
-    assert told == {"before": "hello", "events": True, "after": "again"}
+    assert found == {"before": "hello", "events": True, "after": "again"}

@@ -1,4 +1,4 @@
-"""The TypeScript client as people install it: its packed tarball, in an empty folder, against a real server."""
+"""The packed tarball of the TypeScript client, installed in an empty directory."""
 
 import json
 import os
@@ -29,56 +29,65 @@ const stub = createClient(PoolService, createGrpcTransport({ baseUrl: `http://${
 const pools: Pool[] = (await stub.listPools({})).pools;
 console.log(pools.every((pool) => pool.$typeName === "sandpool.v1.Pool"));
 """
-# Without `--skipLibCheck`: the package's own types are checked too. Those of connect-es need `dom`.
+WITH_OTHER_NAMES = """\
+import { SandboxClient as LangSmith, SandboxAuthenticationError } from "sandpool/compat/langsmith";
+import { SandboxClient as Tensorlake } from "sandpool/compat/tensorlake";
+import { AuthenticationError } from "sandpool";
+using first = new LangSmith();
+using second = Tensorlake.forLocalhost();
+const counts: number[] = [(await first.listPools()).length, (await second.listPools()).length];
+console.log(counts[0] === counts[1], SandboxAuthenticationError === AuthenticationError);
+"""
+# Without `--skipLibCheck`, so that the types of the package are checked. Those of connect-es need `dom`.
 COMPILER_FLAGS = (
     *("--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--ignoreConfig", "--types", "node"),
     *("--target", "es2022", "--lib", "es2022,esnext.disposable,dom", "--module", "nodenext"),
 )
 
 
-def done(folder: Path, *words: str, **env: str) -> str:
-    """What a command prints that succeeds in a folder."""
+def done(directory: Path, *arguments: str, **env: str) -> str:
+    """Run a command in a directory and return its output."""
     ran = subprocess.run(
-        words, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=90, check=False
+        arguments, cwd=directory, env={**os.environ, **env}, capture_output=True, text=True, timeout=90, check=False
     )
-    assert ran.returncode == 0, f"{' '.join(words)} ended with {ran.returncode}\n{ran.stdout}{ran.stderr}"
+    assert ran.returncode == 0, f"{' '.join(arguments)} exited with {ran.returncode}\n{ran.stdout}{ran.stderr}"
     return ran.stdout
 
 
 @pytest.fixture(scope="module")
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as `npm pack` makes it of what the set-up has built."""
-    folder = tmp_path_factory.mktemp("tarball")
-    done(PACKAGE, "npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder))
-    (made,) = folder.glob("*.tgz")
+    """Pack the built package with `npm pack`."""
+    directory = tmp_path_factory.mktemp("tarball")
+    done(PACKAGE, "npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(directory))
+    (made,) = directory.glob("*.tgz")
     return made
 
 
 @pytest.fixture(scope="module")
 def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder in which the tarball was installed.
+    """Install the tarball in an empty directory.
 
-    What it depends on comes from this clone's own packages, by the names that its package.json has: nothing is fetched.
+    Its dependencies come from the packages of this clone, by the names in its package.json. Nothing is downloaded.
     """
-    folder = tmp_path_factory.mktemp("installed")
+    directory = tmp_path_factory.mktemp("installed")
     needs = json.loads((PACKAGE / "package.json").read_text())["dependencies"]
-    there = [str(PACKAGE / "node_modules" / name) for name in needs]
+    packages = [str(PACKAGE / "node_modules" / name) for name in needs]
     flags = ("--offline", "--no-audit", "--no-fund", "--ignore-scripts", "--install-links")
-    (folder / "package.json").write_text('{"type": "module"}')
-    done(folder, "npm", "install", *flags, str(tarball), *there)
-    (folder / "node_modules" / "@types").mkdir()
-    (folder / "node_modules" / "@types" / "node").symlink_to(PACKAGE / "node_modules" / "@types" / "node")
-    return folder
+    (directory / "package.json").write_text('{"type": "module"}')
+    done(directory, "npm", "install", *flags, str(tarball), *packages)
+    (directory / "node_modules" / "@types").mkdir()
+    (directory / "node_modules" / "@types" / "node").symlink_to(PACKAGE / "node_modules" / "@types" / "node")
+    return directory
 
 
-def compiled(folder: Path, name: str, program: str) -> str:
-    """The file that the compiler makes of a program, checked strictly."""
-    (folder / f"{name}.ts").write_text(program)
-    done(folder, str(PACKAGE / "node_modules" / ".bin" / "tsc"), *COMPILER_FLAGS, f"{name}.ts")
+def compiled(directory: Path, name: str, program: str) -> str:
+    """Compile a program strictly and return the name of the compiled file."""
+    (directory / f"{name}.ts").write_text(program)
+    done(directory, str(PACKAGE / "node_modules" / ".bin" / "tsc"), *COMPILER_FLAGS, f"{name}.ts")
     return f"{name}.js"
 
 
-def test_the_tarball_has_what_it_needs_and_nothing_else(tarball: Path) -> None:
+def test_the_tarball_contains_only_the_build(tarball: Path) -> None:
     with tarfile.open(tarball) as packed:
         names = {name.removeprefix("package/") for name in packed.getnames()}
     manifest = json.loads((PACKAGE / "package.json").read_text())
@@ -89,13 +98,18 @@ def test_the_tarball_has_what_it_needs_and_nothing_else(tarball: Path) -> None:
     assert not [name for name in names if re.search(r"test|example|/agent/", name)]
 
 
-def test_five_lines_in_an_empty_folder(installed: Path, server: ServerProcess) -> None:
+def test_runs_a_command_from_an_empty_directory(installed: Path, server: ServerProcess) -> None:
     printed = done(installed, "node", compiled(installed, "five", FIVE_LINES), SANDPOOL_ADDRESS=server.address)
-    said, state, where = printed.split()
-    assert (said, state) == ("hello", "running")
+    output, state, where = printed.split()
+    assert (output, state) == ("hello", "running")
     assert Path(where.removeprefix("file://")).resolve().is_relative_to(installed.resolve())
 
 
 def test_the_generated_stubs_can_be_imported(installed: Path, server: ServerProcess) -> None:
     program = compiled(installed, "stubs", ON_THE_STUBS)
     assert done(installed, "node", program, SANDPOOL_ADDRESS=server.address) == "true\n"
+
+
+def test_the_modules_for_other_products_can_be_imported(installed: Path, server: ServerProcess) -> None:
+    program = compiled(installed, "compat", WITH_OTHER_NAMES)
+    assert done(installed, "node", program, SANDPOOL_ADDRESS=server.address) == "true true\n"

@@ -1,4 +1,4 @@
-"""The web port on real containers: the API for browsers, and exposed ports with all that a hostile sandbox may do."""
+"""The web port: the API for browsers, and exposed ports of sandboxes that can be hostile."""
 
 import hashlib
 import http.client
@@ -19,8 +19,8 @@ from websockets.sync.client import connect
 
 from sandpool import SandboxClient
 from sandpool.v1 import port_service_pb2 as pb
-from sandpool.v1.port_service_pb2_grpc import PortServiceStub
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.port_service_pb2_grpc import PortServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
 from tests.support.process_box import Box
 from tests.support.server_process import ServerProcess
 
@@ -32,7 +32,7 @@ WEB_SERVER = (Path(__file__).parents[1] / "support" / "web_server.py").read_text
 
 
 class Web:
-    """A server with a web port."""
+    """Requests to the web port of a server."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
@@ -45,13 +45,13 @@ class Web:
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, {"Host": f"{host}:{self.port}", **named})
-            answer = connection.getresponse()
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
         finally:
             connection.close()
 
     def call(self, method: str, message: dict[str, Any], **headers: str) -> tuple[int, dict[str, Any]]:
-        """A unary call by Connect, in JSON."""
+        """Send a unary call with Connect and JSON. Return the status and the message."""
         named = {"content_type": "application/json", **headers}
         status, _, body = self.request("POST", f"/sandpool.v1.{method}", json.dumps(message), **named)
         return status, json.loads(body) if body.startswith(b"{") else {"text": body.decode()}
@@ -59,8 +59,8 @@ class Web:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    folder = tmp_path_factory.mktemp("web") / "data"
-    with ServerProcess(folder, web_address="127.0.0.1:0", web_cors_origins=ORIGIN) as server:
+    directory = tmp_path_factory.mktemp("web") / "data"
+    with ServerProcess(directory, web_address="127.0.0.1:0", web_cors_origins=ORIGIN) as server:
         yield Web(server)
 
 
@@ -80,35 +80,35 @@ def box(web: Web, channel: grpc.Channel) -> Iterator[Box]:
     with SandboxClient(web.server.address) as client:
         made = Box(client, ProcessServiceStub(channel), "python:3.11-slim")
         made.start("web", "python3", "-c", WEB_SERVER, "8000")
-        for answer in made.attach("web"):
-            if b"listening" in answer.event.output.data:
+        for response in made.attach("web"):
+            if b"listening" in response.event.output.data:
                 break
         yield made
 
 
 @pytest.fixture(scope="module")
 def host(web: Web, ports: PortServiceStub, box: Box) -> str:
-    """The exposed port's host name."""
+    """Return the host name of the exposed port."""
     exposed = ports.ExposePort(pb.ExposePortRequest(sandbox_id=box.id, port=8000)).exposed_port
     assert exposed.url == f"http://8000-{box.id}.localhost:{web.port}"
     return f"8000-{box.id}.localhost"
 
 
-def test_the_api_answers_as_over_grpc(web: Web) -> None:
-    status, answer = web.call("PoolService/CreatePool", {"image": "busybox:latest", "name": "from-the-web"})
-    assert (status, answer["pool"]["name"]) == (200, "from-the-web")
-    status, answer = web.call("PoolService/CreatePool", {"image": "two words"})
-    assert (status, answer["code"]) == (400, "invalid_argument")
-    assert {detail["type"] for detail in answer["details"]} == {"google.rpc.ErrorInfo", "google.rpc.BadRequest"}
-    status, answer = web.call("PoolService/GetPool", {"poolId": "missing"})
-    assert (status, answer["code"]) == (404, "not_found")
+def test_connect_api_returns_the_same_as_grpc(web: Web) -> None:
+    status, response = web.call("PoolService/CreatePool", {"spec": {"image": "busybox:latest"}, "name": "from-the-web"})
+    assert (status, response["pool"]["name"]) == (200, "from-the-web")
+    status, response = web.call("PoolService/CreatePool", {"spec": {"image": "two words"}})
+    assert (status, response["code"]) == (400, "invalid_argument")
+    assert {detail["type"] for detail in response["details"]} == {"google.rpc.ErrorInfo", "google.rpc.BadRequest"}
+    status, response = web.call("PoolService/GetPool", {"poolId": "missing"})
+    assert (status, response["code"]) == (404, "not_found")
     status, _ = web.call("PoolService/DeletePool", {"poolId": "from-the-web"})
     assert status == 200
     assert web.request("GET", "/sandpool.v1.PoolService/ListPools?encoding=json&message={}")[0] != 200
     assert web.request("POST", "/sandpool.v1.NoService/None", "{}", content_type="application/json")[0] == 404
 
 
-def test_a_stream_by_connect(web: Web, box: Box) -> None:
+def test_streams_over_connect(web: Web, box: Box) -> None:
     box.start("three", command="for i in 1 2 3; do echo $i; done")
     message = json.dumps({"sandboxId": box.id, "processId": "three"}).encode()
     envelope = struct.pack(">BI", 0, len(message)) + message
@@ -121,18 +121,18 @@ def test_a_stream_by_connect(web: Web, box: Box) -> None:
         events.append((flags, json.loads(body[5 : 5 + size])))
         body = body[5 + size :]
     assert events[-1] == (2, {})
-    assert "ended" in events[-2][1]["event"]
+    assert "exited" in events[-2][1]["event"]
 
 
 @pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example", "8000-sbx-short.localhost"])
-def test_other_host_names_get_nothing(web: Web, name: str) -> None:
-    """A page whose name was made to lead here is not served."""
+def test_rejects_other_host_names(web: Web, name: str) -> None:
+    """A host name that resolves to the server by DNS rebinding is not served."""
     assert (
         web.request("POST", "/sandpool.v1.PoolService/ListPools", "{}", name, content_type="application/json")[0] == 421
     )
 
 
-def test_pages_of_other_origins_get_nothing_unless_they_are_named(web: Web, host: str) -> None:
+def test_rejects_origins_that_are_not_configured(web: Web, host: str) -> None:
     for origin in ("https://evil.example", f"http://{host}:{web.port}", "null"):
         assert web.call("PoolService/ListPools", {}, origin=origin)[0] == 403
         preflight = {"origin": origin, "access_control_request_method": "POST"}
@@ -151,14 +151,14 @@ def test_pages_of_other_origins_get_nothing_unless_they_are_named(web: Web, host
     assert web.request("OPTIONS", path, **preflight)[0] == 200
 
 
-def test_nothing_is_exposed_unless_asked_for(web: Web, ports: PortServiceStub, box: Box, host: str) -> None:
+def test_serves_only_exposed_ports(web: Web, ports: PortServiceStub, box: Box, host: str) -> None:
     assert web.request("GET", "/", host=host)[0] == 200
     status, _, text = web.request("GET", "/", host=f"8001-{box.id}.localhost")
     assert (status, b"ExposePort" in text) == (404, True)
     assert web.request("GET", "/", host=f"8000-sbx-{'0' * 20}.localhost")[0] == 404
     ports.ExposePort(pb.ExposePortRequest(sandbox_id=box.id, port=8001))
     status, _, text = web.request("GET", "/", host=f"8001-{box.id}.localhost")
-    assert (status, b"nothing listens" in text) == (502, True)
+    assert (status, b"no process listens" in text) == (502, True)
     listed = ports.ListExposedPorts(pb.ListExposedPortsRequest(sandbox_id=box.id)).exposed_ports
     assert [port.port for port in listed] == [8000, 8001]
     for _ in range(2):
@@ -166,12 +166,12 @@ def test_nothing_is_exposed_unless_asked_for(web: Web, ports: PortServiceStub, b
     assert web.request("GET", "/", host=f"8001-{box.id}.localhost")[0] == 404
 
 
-def test_requests_arrive_as_they_were_sent(web: Web, host: str) -> None:
+def test_forwards_requests_unchanged(web: Web, host: str) -> None:
     headers = {"x_mine": "yes", "connection": "x-hop", "x_hop": "no", "x_forwarded_for": "lie", "cookie": "c=d"}
-    status, answered, body = web.request("GET", "/a%2Fb/../c?d=%20e", host=host, **headers)
+    status, returned, body = web.request("GET", "/a%2Fb/../c?d=%20e", host=host, **headers)
     lines = body.decode().splitlines()
     assert status == 200
-    assert answered["set-cookie"] == "a=b"
+    assert returned["set-cookie"] == "a=b"
     assert lines[0] == "GET /a%2Fb/../c?d=%20e"
     fields = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in lines[1:]}
     assert (fields["host"], fields["x-mine"], fields["cookie"]) == (f"{host}:{web.port}", "yes", "c=d")
@@ -179,19 +179,19 @@ def test_requests_arrive_as_they_were_sent(web: Web, host: str) -> None:
     assert "x-hop" not in fields
 
 
-def test_large_bodies_both_ways(web: Web, host: str) -> None:
+def test_transfers_large_bodies_in_both_directions(web: Web, host: str) -> None:
     data = os.urandom(32 << 20)
     assert web.request("POST", "/", data, host=host)[2].decode() == hashlib.sha256(data).hexdigest()
     assert len(web.request("GET", f"/zeros/{32 << 20}", host=host)[2]) == 32 << 20
 
 
-def test_many_requests_at_once(web: Web, host: str) -> None:
+def test_serves_many_concurrent_requests(web: Web, host: str) -> None:
     with ThreadPoolExecutor(64) as pool:
-        answers = list(pool.map(lambda _: web.request("GET", "/zeros/1000", host=host)[0], range(200)))
-    assert answers == [200] * 200
+        responses = list(pool.map(lambda _: web.request("GET", "/zeros/1000", host=host)[0], range(200)))
+    assert responses == [200] * 200
 
 
-def test_what_is_no_http_is_told_and_hurts_nobody(web: Web, host: str) -> None:
+def test_invalid_http_response_is_a_bad_gateway(web: Web, host: str) -> None:
     assert web.request("GET", "/garbage", host=host)[0] == 502
     assert web.request("GET", "/endless", host=host)[0] == 502
     with pytest.raises(http.client.IncompleteRead):
@@ -205,7 +205,7 @@ def open_socket(web: Web, host: str, **options: Any) -> Any:
     return connect(f"ws://{host}:{web.port}/socket?a=b", sock=raw, compression=None, proxy=None, **options)
 
 
-def test_websockets(web: Web, host: str) -> None:
+def test_proxies_websockets(web: Web, host: str) -> None:
     with open_socket(web, host, subprotocols=["chat"]) as opened:
         assert opened.subprotocol == "chat"
         for message in ("text", b"bytes", "ü" * 300, bytes(60_000)):
@@ -217,25 +217,25 @@ def test_websockets(web: Web, host: str) -> None:
     assert refused.value.response.status_code == 404
 
 
-def test_taking_a_port_back_breaks_what_goes_through_it(web: Web, ports: PortServiceStub, box: Box, host: str) -> None:
-    answers: list[Any] = []
+def test_unexposing_a_port_closes_its_connections(web: Web, ports: PortServiceStub, box: Box, host: str) -> None:
+    responses: list[Any] = []
 
     def slow() -> None:
         try:
-            answers.append(web.request("GET", "/slow", host=host))
+            responses.append(web.request("GET", "/slow", host=host))
         except http.client.HTTPException as error:
-            answers.append(error)
+            responses.append(error)
 
     with open_socket(web, host) as opened:
         opened.send("hello")
         assert opened.recv(SECS) == "hello"
         asking = threading.Thread(target=slow)
         asking.start()
-        # 1F40 is port 8000 and 01 a connection that stands: the WebSocket's, and then the slow answer's.
+        # 1F40 is port 8000, and 01 an established connection: those of the WebSocket and of the slow response.
         box.sandbox.run("until [ $(grep -c ':1F40 .*:.... 01 ' /proc/net/tcp) -ge 2 ]; do sleep 0.05; done", timeout=20)
         ports.UnexposePort(pb.UnexposePortRequest(sandbox_id=box.id, port=8000))
         asking.join(SECS)
-        assert isinstance(answers[0], http.client.IncompleteRead)
+        assert isinstance(responses[0], http.client.IncompleteRead)
         with pytest.raises(websockets.exceptions.ConnectionClosed):
             opened.recv(SECS)
     ports.ExposePort(pb.ExposePortRequest(sandbox_id=box.id, port=8000))
@@ -254,11 +254,11 @@ def test_exposed_ports_survive_a_kill_of_the_server(tmp_path: Path) -> None:
         status, _, body = Web(server).request("GET", "/", host=f"8000-{box.id}.localhost")
         assert (status, body) == (200, b"hi\n")
         with SandboxClient(server.address) as client:
-            client.delete(box.id)
+            client.delete_sandbox(box.id)
         assert Web(server).request("GET", "/", host=f"8000-{box.id}.localhost")[0] in (404, 410)
 
 
-def test_a_web_server_in_an_image_of_one_static_binary(
+def test_serves_a_port_in_an_image_of_one_static_binary(
     web: Web, channel: grpc.Channel, ports: PortServiceStub, bare_image: str
 ) -> None:
     with SandboxClient(web.server.address) as client:
@@ -266,14 +266,14 @@ def test_a_web_server_in_an_image_of_one_static_binary(
         box.start("web", "/busybox", "httpd", "-f", "-p", "8000", "-h", "/")
         url = ports.ExposePort(pb.ExposePortRequest(sandbox_id=box.id, port=8000)).exposed_port.url
         host = url.removeprefix("http://").partition(":")[0]
-        while (answer := web.request("GET", "/busybox", host=host))[0] == 502:
+        while (response := web.request("GET", "/busybox", host=host))[0] == 502:
             pass
-        assert answer[0] == 200
-        assert answer[2].startswith(b"\x7fELF")
-        client.delete(box.id)
+        assert response[0] == 200
+        assert response[2].startswith(b"\x7fELF")
+        client.delete_sandbox(box.id)
 
 
-def test_without_a_web_port_nothing_can_be_exposed(server: ServerProcess) -> None:
+def test_rejects_exposing_without_a_web_port(server: ServerProcess) -> None:
     with SandboxClient(server.address) as client, grpc.insecure_channel(server.address) as channel:
         sandbox = client.create(image="busybox:latest")
         with pytest.raises(grpc.RpcError, match="--web-address") as off:

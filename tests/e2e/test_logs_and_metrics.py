@@ -1,4 +1,4 @@
-"""What entrypoint and services print, and what a sandbox uses, seen from outside, on real containers."""
+"""Logs of entrypoints and services, and metrics of sandboxes, on containers."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,10 +12,11 @@ from sandpool import SandboxClient
 from sandpool.v1 import monitor_service_pb2 as pb
 from sandpool.v1 import process_pb2
 from sandpool.v1 import process_service_pb2 as processes
-from sandpool.v1.monitor_service_pb2_grpc import MonitorServiceStub
-from sandpool.v1.process_service_pb2_grpc import ProcessServiceStub
+from sandpool_server.gen.v1.monitor_service_pb2_grpc import MonitorServiceStub
+from sandpool_server.gen.v1.process_service_pb2_grpc import ProcessServiceStub
+from tests.support.durations import seconds
 from tests.support.engine_view import EngineView
-from tests.support.pool_members import container
+from tests.support.pool_instances import container
 from tests.support.process_box import Box
 from tests.support.server_process import ServerProcess
 
@@ -41,14 +42,14 @@ def box_of(server: ServerProcess, channel: grpc.Channel, **fields: object) -> Bo
     return Box(SandboxClient(server.address), ProcessServiceStub(channel), **fields)
 
 
-def test_the_entrypoints_lines(
+def test_returns_the_log_of_the_entrypoint(
     server: ServerProcess, channel: grpc.Channel, monitor: MonitorServiceStub, engine: EngineView
 ) -> None:
     box = box_of(server, channel, image="busybox:latest", entrypoint=["sh", "-c", TALKER])
     following = monitor.ReadLogs(pb.ReadLogsRequest(sandbox_id=box.id, follow=True), timeout=SECS)
     seen = []
-    for answer in following:
-        seen += answer.entries
+    for response in following:
+        seen += response.entries
         if len(seen) >= 20:
             break
     following.cancel()
@@ -59,7 +60,7 @@ def test_the_entrypoints_lines(
     assert lines == [f"line {number + 1}" for number in range(len(lines))]
     assert errors == [f"error {number + 1}" for number in range(len(errors))]
     printed = engine.api.logs(container(box.id)).decode()
-    assert "line 1\n" in printed, "the engine's own log has them as ever"
+    assert "line 1\n" in printed, "the log of the engine contains the lines too"
 
     last = read(monitor, box.id, tail=3)
     assert len(last) == 3
@@ -76,10 +77,12 @@ def read(monitor: MonitorServiceStub, sandbox_id: str, since: datetime | None = 
         moment = Timestamp()
         moment.FromDatetime(since)
         request.since.CopyFrom(moment)
-    return [entry for answer in monitor.ReadLogs(request, timeout=SECS) for entry in answer.entries]
+    return [entry for response in monitor.ReadLogs(request, timeout=SECS) for entry in response.entries]
 
 
-def test_a_services_lines(server: ServerProcess, channel: grpc.Channel, monitor: MonitorServiceStub) -> None:
+def test_returns_the_log_of_a_service(
+    server: ServerProcess, channel: grpc.Channel, monitor: MonitorServiceStub
+) -> None:
     box = box_of(server, channel, image="busybox:latest")
     service = processes.Service(name="web")
     box.start("web-1", command="echo begins; printf 'no end'", service=service)
@@ -100,16 +103,18 @@ def test_logs_survive_a_kill_of_the_server(tmp_path: Path) -> None:
         server.start()
         with grpc.insecure_channel(server.address) as channel:
             request = pb.ReadLogsRequest(sandbox_id=sandbox_id)
-            answers = MonitorServiceStub(channel).ReadLogs(request, timeout=SECS, wait_for_ready=True)
-            after = [entry for answer in answers for entry in answer.entries]
+            responses = MonitorServiceStub(channel).ReadLogs(request, timeout=SECS, wait_for_ready=True)
+            after = [entry for response in responses for entry in response.entries]
     assert after[: len(before)] == before
     assert len(after) > len(before)
 
 
-def test_what_a_sandbox_uses(server: ServerProcess, channel: grpc.Channel, monitor: MonitorServiceStub) -> None:
+def test_returns_the_metrics_of_a_sandbox(
+    server: ServerProcess, channel: grpc.Channel, monitor: MonitorServiceStub
+) -> None:
     image = "python:3.11-slim"
     box = box_of(server, channel, image=image, cpus=0.5, memory_mb=256, ephemeral_disk_mb=512)
-    idle = stats(monitor, box.id)
+    idle = metrics_of(monitor, box.id)
     assert (idle.cpus, idle.memory_limit_bytes, idle.disk_limit_bytes) == (0.5, 256 * MIB, 512 * MIB)
     assert 0 < idle.processes < idle.processes_limit
     busy = (
@@ -118,24 +123,24 @@ def test_what_a_sandbox_uses(server: ServerProcess, channel: grpc.Channel, monit
         "print('ready', flush=True)\nwhile True: pass"
     )
     box.start("busy", "python3", "-c", busy)
-    for answer in box.attach("busy"):
-        if b"ready" in answer.event.output.data:
+    for response in box.attach("busy"):
+        if b"ready" in response.event.output.data:
             break
-    watching = monitor.WatchStats(pb.WatchStatsRequest(sandbox_id=box.id, interval_secs=0.5), timeout=SECS)
-    for answer in watching:
-        used = answer.stats
+    watching = monitor.WatchMetrics(pb.WatchMetricsRequest(sandbox_id=box.id, interval=seconds(0.5)), timeout=SECS)
+    for response in watching:
+        used = response.metrics
         if used.cpus_used > 0.4 and used.HasField("disk_bytes") and used.disk_bytes >= 32 * MIB:
             break
     watching.cancel()
-    assert 0.4 < used.cpus_used < 0.7, "no more than its quota"
+    assert 0.4 < used.cpus_used < 0.7, "the quota is not exceeded"
     assert used.memory_bytes - idle.memory_bytes > 60 * MIB
     assert used.processes > idle.processes
     assert used.cpu_time.ToTimedelta() > idle.cpu_time.ToTimedelta()
     assert used.disk_bytes < 64 * MIB
 
 
-def stats(monitor: MonitorServiceStub, sandbox_id: str) -> object:
-    return monitor.GetStats(pb.GetStatsRequest(sandbox_id=sandbox_id), timeout=SECS).stats
+def metrics_of(monitor: MonitorServiceStub, sandbox_id: str) -> object:
+    return monitor.GetMetrics(pb.GetMetricsRequest(sandbox_id=sandbox_id), timeout=SECS).metrics
 
 
 def test_in_an_image_of_one_static_binary(
@@ -149,10 +154,10 @@ def test_in_an_image_of_one_static_binary(
         ("entrypoint", "from the entrypoint"),
         ("web", "from the service"),
     }
-    before = stats(monitor, box.id)
-    waits = processes.OUTPUT_OVERFLOW_WAIT  # for whoever reads it, however late that comes
-    box.start("much", "/busybox", "head", "-c", "8388608", "/dev/zero", output_overflow=waits)
+    before = metrics_of(monitor, box.id)
+    overflow = processes.OUTPUT_OVERFLOW_WAIT  # the process waits for a client that reads the output later
+    box.start("much", "/busybox", "head", "-c", "8388608", "/dev/zero", output_overflow=overflow)
     assert len(box.seen("much").stdout) == 8388608
-    after = stats(monitor, box.id)
+    after = metrics_of(monitor, box.id)
     assert after.network_sent_bytes - before.network_sent_bytes > 8388608
     assert (before.cpus, before.memory_limit_bytes) == (1, 512 * MIB)
