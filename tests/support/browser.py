@@ -29,13 +29,15 @@ class Browser:
     def __init__(self, server: ServerProcess, port: int) -> None:
         self._server = server
         self.port = port
+        self.address = f"http://{server.web_address}"
+        self.grpc_address = server.address
 
     def run(self, program: str, port: int | None = None) -> Any:
         """Run the program and return its result. The program can use the variables `sandpool` and `address`."""
         chromium, node = shutil.which("chromium"), shutil.which("node")
         assert chromium is not None, "chromium is not installed; run `make test` to install it"
         assert node is not None, "node is not on PATH; run `make setup`"
-        argv = [node, str(DRIVER), chromium, f"http://{self._server.web_address}", str(port or self.port), program]
+        argv = [node, str(DRIVER), chromium, self.address, str(port or self.port), program]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=150, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
